@@ -1,0 +1,1 @@
+"""Runs: the engine every request to a model passes, its doors, its outbox."""

@@ -1,0 +1,60 @@
+"""What runs leave to be done: deliveries in the outbox, and answers kept for idempotent retries."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Delivery(models.Model):
+    """One thing the run owes the outside: a message, a document, a webhook. The table is the queue of record.
+
+    `sealed` holds the encrypted original and is emptied when the delivery ends. Rows are claimed by moving
+    `next_attempt_at` forward, so that a claim expires by itself when its process dies.
+    """
+
+    id = models.CharField(primary_key=True, max_length=36)
+    tenant_id = models.CharField(max_length=128)
+    trace_id = models.CharField(max_length=36)
+    kind = models.CharField(max_length=16)
+    position = models.SmallIntegerField(help_text="Order within the run: a document follows its message.")
+    status = models.CharField(max_length=12)
+    attempts = models.SmallIntegerField(default=0)
+    created_at = models.DateTimeField()
+    next_attempt_at = models.DateTimeField()
+    last_error = models.CharField(max_length=256, default="")
+    sealed = models.BinaryField()
+
+    class Meta:
+        db_table = "outbox"
+        verbose_name_plural = "deliveries"
+        indexes = [
+            models.Index(fields=["tenant_id", "trace_id", "position"], name="outbox_by_run"),
+            # The worker serves every tenant; only what is still owed is indexed.
+            models.Index(fields=["next_attempt_at"], name="outbox_due", condition=models.Q(status="pending")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.trace_id}"
+
+
+class StoredResponse(models.Model):
+    """An Idempotency-Key: claimed when its run starts, holding the sealed answer once there is one."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant_id = models.CharField(max_length=128)
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)
+    trace_id = models.CharField(max_length=36)
+    sealed = models.BinaryField(null=True)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "idempotency_keys"
+        constraints = [models.UniqueConstraint(fields=["tenant_id", "key"], name="idempotency_keys_once")]
+        indexes = [
+            models.Index(fields=["tenant_id", "trace_id"], name="idempotency_keys_by_run"),
+            models.Index(fields=["expires_at"], name="idempotency_keys_expiry"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.key}"

@@ -1,0 +1,1 @@
+"""Skills: what a skill is, when it may run, which tools it grants."""

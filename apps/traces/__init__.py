@@ -1,0 +1,1 @@
+"""Traces: what happened in each run, step by step."""

@@ -1,0 +1,136 @@
+"""The base of the HTTP doors that live on the event loop: runs and streams.
+
+They stand beside Django's views because a thread hop would cost more than the rest of a run. A consumer bypasses
+Django's middleware, so identity, body limit and error body are applied here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from channels.generic.http import AsyncHttpConsumer
+
+from clasper.core.errors import BodyTooLarge, ClasperError, MethodNotAllowed, UnsupportedMediaType
+from clasper.core.http import decode_json, error_body, error_headers, max_body_bytes, public_error
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What arrived: lower-case header names, the raw body, the path's arguments."""
+
+    headers: dict[str, str]
+    body: bytes
+    query: dict[str, str]
+
+    def json(self) -> Any:
+        """The body as JSON. Raises UnsupportedMediaType or InvalidRequest."""
+        kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise UnsupportedMediaType()
+        return decode_json(self.body)
+
+
+class ApiConsumer(AsyncHttpConsumer):  # type: ignore[misc]  # channels ships no types
+    """One request. `handle_request` does the work in a task of its own, which is cancelled when the client leaves.
+
+    Work done inside Channels' own `handle` would not notice that: the message loop is busy with it.
+    """
+
+    methods = ("POST",)
+    started = False
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.base_send = send
+        body, complete = await _read_body(receive)
+        if not complete and body is not None:
+            return
+        work = asyncio.ensure_future(self._serve(body))
+        left = asyncio.ensure_future(_until_disconnect(receive))
+        try:
+            # The server also reports a disconnect once the response is complete.
+            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.wait((work,))
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await self.base_send(message)
+
+    async def handle_request(self, request: Request) -> None:
+        """Answers the request; any exception becomes the one error body."""
+        raise NotImplementedError
+
+    async def on_stream_error(self, error: ClasperError) -> None:
+        """Called instead of an error response when the response has already begun."""
+
+    async def _serve(self, body: bytes | None) -> None:
+        try:
+            if self.scope["method"] not in self.methods:
+                raise MethodNotAllowed()
+            if body is None:
+                raise BodyTooLarge()
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+            query = dict(parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+            await self.handle_request(Request(headers, body, query))
+        except Exception as error:
+            public = public_error(error)
+            if self.started:
+                await self.on_stream_error(public)
+            else:
+                await self._send_error(public)
+
+    async def send_json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        """A whole JSON response."""
+        await self.start(status, [JSON_TYPE, *_encode(headers or {})])
+        await self.send({"type": "http.response.body", "body": msgspec.json.encode(body)})
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Sends the response's status and headers; from here on errors can no longer change them."""
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _send_error(self, error: ClasperError) -> None:
+        headers = error_headers(error)
+        if isinstance(error, MethodNotAllowed):
+            headers["Allow"] = ", ".join(self.methods)
+        await self.send_json(error.status, error_body(error), headers)
+
+
+async def _read_body(receive: Receive) -> tuple[bytes | None, bool]:
+    """The body and whether it arrived whole; None when it is over the limit (the rest is left unread)."""
+    limit = max_body_bytes()
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b"", False
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            return None, False
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts), True
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _encode(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

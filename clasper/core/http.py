@@ -1,0 +1,219 @@
+"""HTTP in one shape: the error body, JSON in and out of ordinary views, and the exception handler behind them.
+
+The error body is `{"error": text, "code": snake_case, "details": {…}}`, with `trace_id` where a run ended. Validation
+adds `details.fieldErrors` and `details.formErrors`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.core.exceptions import RequestDataTooBig
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse
+from rest_framework import exceptions
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.response import Response
+
+from clasper.core.errors import (
+    BodyTooLarge,
+    ClasperError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+
+logger = logging.getLogger("clasper.http")
+
+MAX_JSON_DEPTH = 64
+"""Deeper bodies are refused: no document of the API comes near, and recursion over them is an attack."""
+
+
+def error_body(error: ClasperError) -> dict[str, Any]:
+    """The one error body; see the module's docstring."""
+    body: dict[str, Any] = {"error": error.message, "code": error.error_code, "details": error.details}
+    if error.trace_id:
+        body["trace_id"] = error.trace_id
+    return body
+
+
+def error_headers(error: ClasperError) -> dict[str, str]:
+    """Headers that go with the error: `Retry-After` (whole seconds, rounded up) and `X-Trace-Id`."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.trace_id:
+        headers["X-Trace-Id"] = error.trace_id
+    return headers
+
+
+def decode_json(body: bytes) -> Any:
+    """The JSON value of a body. Raises InvalidRequest for anything that is not strict JSON, NUL characters included.
+
+    PostgreSQL cannot store U+0000 in text, so it is refused at the door with a clear word instead of failing later.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from error
+    if b"\\u0000" in body and _holds(value, "\x00"):
+        raise InvalidRequest("The body holds a NUL character (U+0000), which no text may contain.", code="invalid_json")
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _depth(value) > MAX_JSON_DEPTH:
+        raise InvalidRequest(f"The body is nested more than {MAX_JSON_DEPTH} levels deep.", code="invalid_json")
+    return value
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level and depth <= MAX_JSON_DEPTH:
+        depth += 1
+        level = [child for each in level for child in _children(each)]
+    return depth
+
+
+def _holds(value: Any, character: str) -> bool:
+    stack = [value]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, str) and character in each:
+            return True
+        if isinstance(each, dict) and any(character in key for key in each):
+            return True
+        stack.extend(_children(each))
+    return False
+
+
+class JSONParser(BaseParser):
+    """Strict JSON within the body limit; an absent body is an empty object."""
+
+    media_type = "application/json"
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
+        limit = max_body_bytes()
+        body = stream.read(limit + 1)
+        if len(body) > limit:
+            raise BodyTooLarge()
+        if not body:
+            return {}
+        value = decode_json(body)
+        if not isinstance(value, dict):
+            raise InvalidRequest(form_errors=["Expected a JSON object."])
+        return value
+
+
+class JSONRenderer(BaseRenderer):
+    """JSON by msgspec: exact floats, UTF-8, no indentation."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> bytes:
+        return b"" if data is None else msgspec.json.encode(data)
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
+    """DRF's hook: any exception of a view becomes the one error body; what is not ours is logged and hidden."""
+    public = public_error(error)
+    return Response(error_body(public), status=public.status, headers=error_headers(public))
+
+
+def public_error(error: BaseException) -> ClasperError:
+    """The error a caller may see for any exception. Foreign ones are logged here and become 500 or 503."""
+    if isinstance(error, ClasperError):
+        return error
+    if isinstance(error, exceptions.ValidationError):
+        return _validation_error(error.detail)
+    if isinstance(error, exceptions.APIException):
+        return _framework_error(error)
+    if isinstance(error, Http404):
+        return NotFound()
+    if isinstance(error, DjangoPermissionDenied):
+        return PermissionDenied()
+    if isinstance(error, RequestDataTooBig):
+        return BodyTooLarge()
+    if isinstance(error, DatabaseError):
+        logger.error("database error", exc_info=error)
+        return Unavailable("The database is not available; try again.")
+    logger.error("unhandled error", exc_info=error)
+    return ClasperError()
+
+
+def _framework_error(error: exceptions.APIException) -> ClasperError:
+    if isinstance(error, exceptions.ParseError):
+        return InvalidRequest("The body is not valid JSON.", code="invalid_json")
+    if isinstance(error, exceptions.UnsupportedMediaType):
+        return UnsupportedMediaType()
+    if isinstance(error, exceptions.MethodNotAllowed):
+        return MethodNotAllowed()
+    if isinstance(error, exceptions.NotFound):
+        return NotFound()
+    if isinstance(error, exceptions.Throttled):
+        return RateLimited(retry_after=getattr(error, "wait", None))
+    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
+        return Unauthenticated()
+    if isinstance(error, exceptions.PermissionDenied):
+        return PermissionDenied()
+    if isinstance(error, exceptions.NotAcceptable):
+        return InvalidRequest("This API answers application/json.", code="not_acceptable")
+    logger.error("unmapped framework error", exc_info=error)
+    return ClasperError()
+
+
+def _validation_error(detail: Any) -> InvalidRequest:
+    if isinstance(detail, Mapping):
+        fields = {str(name): _texts(faults) for name, faults in detail.items() if name != "non_field_errors"}
+        return InvalidRequest(field_errors=fields, form_errors=_texts(detail.get("non_field_errors", [])))
+    return InvalidRequest(form_errors=_texts(detail))
+
+
+def _texts(faults: Any) -> list[str]:
+    if isinstance(faults, Mapping):
+        return [f"{name}: {text}" for name, each in faults.items() for text in _texts(each)]
+    if isinstance(faults, list | tuple):
+        return [text for each in faults for text in _texts(each)]
+    return [str(faults)]
+
+
+def error_response(error: ClasperError) -> HttpResponse:
+    """The error body as a plain Django response, for handlers outside DRF."""
+    return HttpResponse(
+        msgspec.json.encode(error_body(error)),
+        status=error.status,
+        content_type="application/json",
+        headers=error_headers(error),
+    )
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler404."""
+    return error_response(NotFound("No such route."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500."""
+    return error_response(ClasperError())
+
+
+def max_body_bytes() -> int:
+    return int(settings.CLASPER_MAX_BODY_BYTES)

@@ -1,0 +1,11 @@
+#!/usr/bin/env python
+"""Clasper's command line: `manage.py help` lists the commands, `manage.py COMMAND --help` explains one."""
+
+import os
+import sys
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "clasper.settings")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
