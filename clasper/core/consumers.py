@@ -40,7 +40,7 @@ class Request:
         return decode_json(self.body)
 
 
-class ApiConsumer(AsyncHttpConsumer):  # type: ignore[misc]  # channels ships no types
+class ApiConsumer(AsyncHttpConsumer):
     """One request. `handle_request` does the work in a task of its own, which is cancelled when the client leaves.
 
     Work done inside Channels' own `handle` would not notice that: the message loop is busy with it.

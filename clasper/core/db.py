@@ -84,13 +84,14 @@ class Batch:
 
     def flush(self) -> None:
         """Writes what is queued: first the rows, then each shared state in its lock order, then the rows they added."""
-        self._flush_rows()
+        self.flush_rows()
         for kind in sorted(self._shared, key=lambda each: each.lock_order):
             self._shared[kind].flush(self)
         self._shared.clear()
-        self._flush_rows()
+        self.flush_rows()
 
-    def _flush_rows(self) -> None:
+    def flush_rows(self) -> None:
+        """Sends the queued rows now, for a job that must read or change what it has just inserted."""
         for sql, rows in self._rows.items():
             if len(rows) == 1:
                 self._cursor.execute(self._native(sql), rows[0])

@@ -1,0 +1,1 @@
+"""Rules of runs: pure functions over frozen values; no database, clock, settings or network."""

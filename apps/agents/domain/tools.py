@@ -1,0 +1,83 @@
+"""Rules of the tool loop: which tools a run may use, under which names the model sees them, what a call asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from apps.governance.domain.permissions import match_grant, tool_permitted
+from clasper.core.auth import Principal
+
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_WIRE_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A skill of the run and the tools it grants: exact names, `ns:*`, or `*`."""
+
+    skill: str
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a tool may be used, and why not."""
+
+    allowed: bool
+    reason: str = ""
+    skill: str = ""
+
+
+def judge_tool(name: str, *, grants: Sequence[Grant], principal: Principal, offered: Iterable[str]) -> Verdict:
+    """Both permission layers, denied by default: a skill of the run must grant the tool, the caller must be allowed it,
+    and the control plane must have it."""
+    skill = next((grant.skill for grant in grants if match_grant(grant.tools, name)), "")
+    if not skill:
+        return Verdict(False, "Not in skill permissions")
+    if not tool_permitted(principal, name):
+        return Verdict(False, "Not in tenant permissions", skill)
+    if name not in offered:
+        return Verdict(False, "Unknown tool", skill)
+    return Verdict(True, skill=skill)
+
+
+def wire_names(names: Iterable[str]) -> dict[str, str]:
+    """Tool name → the name the model sees: letters, digits, `_` and `-`, at most 64 characters, no two alike.
+
+    Providers refuse other characters (OpenAI's function names), control planes use `ns:tool`.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        base = _UNSAFE.sub("_", name)[:_MAX_WIRE_NAME] or "tool"
+        wire, n = base, 2
+        while wire in taken.values():
+            suffix = f"_{n}"
+            wire, n = base[: _MAX_WIRE_NAME - len(suffix)] + suffix, n + 1
+        taken[name] = wire
+    return taken
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedArguments:
+    """Arguments of a call, or the fault that is answered to the model instead."""
+
+    value: Mapping[str, Any]
+    fault: str = ""
+
+
+def parse_arguments(text: str) -> ParsedArguments:
+    """The JSON object a model wrote as arguments; nothing at all means an empty object."""
+    if not text.strip():
+        return ParsedArguments({})
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return ParsedArguments({}, "The arguments are not valid JSON.")
+    if not isinstance(value, dict):
+        return ParsedArguments({}, "The arguments must be a JSON object.")
+    return ParsedArguments(value)

@@ -1,0 +1,210 @@
+"""The one path every run takes: prepare → admit → loop → settle → deliver.
+
+`run` is an async generator of domain events. A stream forwards them, a send collects them. Nothing else in the code
+base opens a connection to a model or a tool. Slow or paid I/O never happens inside a transaction, and a cancelled run
+is settled before it is gone; what a crash leaves behind is swept (`services.upkeep`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from django.conf import settings
+
+from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
+from apps.agents.engine import tool_calls
+from apps.agents.engine.admit import CallGrant, admit
+from apps.agents.engine.model_calls import ask, book_received
+from apps.agents.engine.plan import Plan, default_model, prepare
+from apps.agents.engine.settle import settle_failure, settle_success
+from apps.agents.engine.state import Run
+from apps.agents.engine.writes import checkpoint, reserve_next
+from apps.agents.services.idempotency import Claim, open_response
+from apps.agents.services.outbox import deliver_run, pending_of
+from apps.traces.domain.record import Status
+from clasper.core.clock import utc_now
+from clasper.core.errors import BackendFailed, ClasperError, ProviderFailed, RunTimeout
+from clasper.gateways.control_plane import control_plane
+from clasper.gateways.llm.base import Completion
+
+__all__ = ["RunEvent", "default_model", "run"]
+
+logger = logging.getLogger("clasper.engine")
+
+T = TypeVar("T")
+
+_UNUSABLE = {
+    "refusal": ("provider_refused", "The model refused to answer."),
+    "content_filter": ("content_filtered", "The provider's safety filter withheld the answer."),
+    "length": ("output_truncated", "The answer was cut off at the output limit and is not used."),
+    "error": ("provider_error", "The provider ended the answer with an error."),
+}
+
+
+async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+    """Runs the request and yields what happens; the last event is RunFinished.
+
+    Raises a ClasperError, with the run's trace id once there is a trace, when the run ends without an answer. Closing
+    the generator, or cancelling its task, cancels the model call at once and settles what it delivered.
+    """
+    began = asyncio.get_running_loop().time()
+    plan = prepare(request)
+    admission = await admit(plan)
+    if admission.stored is not None:
+        yield await _repeat(request, admission.stored)
+        return
+    assert admission.grant is not None
+    state = _begin(plan, admission.grant, began)
+    try:
+        yield RunStarted(request.trace_id)
+        await _contact_backend(state)
+        async with aclosing(_loop(state)) as events:
+            async for event in events:
+                yield event
+        result = _result(state)
+        owed = await _to_the_end(settle_success(state, result))
+    except ClasperError as error:
+        error.trace_id = request.trace_id
+        await _to_the_end(settle_failure(state, error, "timeout" if isinstance(error, RunTimeout) else "error"))
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        await _settle_broken(state, ClasperError("The caller left before the answer.", code="cancelled"), "cancelled")
+        raise
+    except Exception:
+        logger.exception("a run failed unexpectedly", extra={"trace_id": request.trace_id})
+        unexpected = ClasperError(trace_id=request.trace_id)
+        await _settle_broken(state, unexpected, "error")
+        raise unexpected from None
+    if owed:
+        await _deliver(request, owed)
+    yield RunFinished(request.trace_id, result.as_json(), webhook_pending=request.webhook is not None)
+
+
+def _begin(plan: Plan, grant: CallGrant, began: float) -> Run:
+    return Run(
+        plan=plan,
+        began=began,
+        deadline=began + settings.CLASPER_RUN_TIMEOUT_MS / 1000,
+        grant=grant,
+        messages=list(plan.messages),
+        task_id=plan.request.task_id,
+        estimated=grant.estimated,
+    )
+
+
+async def _contact_backend(run: Run) -> None:
+    """Resolves the task and the tools: the first contact with the outside."""
+    request = run.request
+    if not run.task_id and not request.skip_backend:
+        started = asyncio.get_running_loop().time()
+        try:
+            run.task_id = await control_plane().find_or_create_task(
+                run.caller,
+                title=request.task_title,
+                description=request.task_description,
+                metadata=request.task_metadata or {},
+                deadline=run.deadline,
+            )
+        except BackendFailed as error:
+            run.add_step("error", "task", status="error", code=error.error_code, started=started, output=error.message)
+            raise
+    await tool_calls.discover(run)
+
+
+async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:
+    """Model call, tool calls, model call … until there is an answer; the last round is asked without tools."""
+    specs = tool_calls.specs(run)
+    if run.schema_bytes:
+        await reserve_next(run, run.plan.model)
+    rounds = settings.CLASPER_TOOL_MAX_ROUNDS
+    for left in range(rounds, -1, -1):
+        async with aclosing(ask(run, specs if left else ())) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        completion = run.completion
+        assert completion is not None
+        if not completion.tool_calls:
+            return
+        if left == 0:
+            raise ProviderFailed(f"The model still called tools after {rounds} rounds.", code="tool_rounds_exceeded")
+        await checkpoint(run)
+        async with aclosing(tool_calls.execute(run, completion)) as events:
+            async for event in events:
+                yield event
+        await reserve_next(run, run.candidate)
+
+
+def _result(run: Run) -> RunResult:
+    """The answer, if it may be used: a refusal, an empty or a cut answer is never posted (rulings §3.4)."""
+    completion = run.completion
+    assert completion is not None
+    _check_usable(completion)
+    return RunResult(
+        trace_id=run.request.trace_id,
+        task_id=run.task_id,
+        text=completion.text,
+        usage=run.usage,
+        cost=run.total_cost(),
+        context_warning=run.plan.warning,
+        skipped_backend=run.request.skip_backend,
+    )
+
+
+def _check_usable(completion: Completion) -> None:
+    if completion.finish in _UNUSABLE:
+        code, message = _UNUSABLE[completion.finish]
+        raise ProviderFailed(message, code=code)
+    if not completion.text.strip():
+        raise ProviderFailed("The model gave an empty answer.", code="empty_answer")
+
+
+async def _settle_broken(run: Run, error: ClasperError, status: Status) -> None:
+    """Settles a run that was torn out of a call: what had arrived is booked by estimate and stands as a step."""
+    candidate = run.in_flight
+    if candidate is not None:
+        text = "".join(run.received)
+        cost = book_received(run)
+        run.add_step(
+            "llm_call",
+            candidate.ref.model,
+            status=status,
+            code=error.error_code,
+            started=run.call_began,
+            provider=candidate.ref.provider,
+            cost=cost,
+            output={"partial": text} if text else None,
+        )
+    await _to_the_end(settle_failure(run, error, status))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work` to its end even when the run is cancelled meanwhile; the cancellation is then passed on."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
+async def _deliver(request: RunRequest, owed: list[Any]) -> None:
+    try:
+        await deliver_run(tenant_id=request.tenant_id, trace_id=request.trace_id, owed=owed, now=utc_now())
+    except BackendFailed as error:
+        error.trace_id = request.trace_id
+        raise
+
+
+async def _repeat(request: RunRequest, stored: Claim) -> RunFinished:
+    """The answer of the earlier run with this Idempotency-Key; still 502 while the backend has not taken it."""
+    if await pending_of(tenant_id=request.tenant_id, trace_id=stored.trace_id):
+        raise BackendFailed(
+            "The answer is stored, but the control plane did not take it yet; it will be delivered later.",
+            trace_id=stored.trace_id,
+        )
+    body = open_response(stored.sealed, tenant_id=request.tenant_id, trace_id=stored.trace_id)
+    return RunFinished(stored.trace_id, body, replayed=True)

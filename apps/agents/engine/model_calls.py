@@ -1,0 +1,158 @@
+"""One question to the model: attempts, backoff, fallback, and what each attempt used (rulings §3.5).
+
+The only retry layer there is. On a stream only until the first token: what was shown cannot be taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from django.conf import settings
+
+from apps.agents.domain.run import TextChunk
+from apps.agents.engine.plan import TEMPERATURE, Candidate
+from apps.agents.engine.state import Run
+from apps.agents.engine.writes import reserve_next
+from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, UnknownModel
+from clasper.core.money import NanoUSD
+from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, TextDelta, ToolSpec
+from clasper.gateways.llm.registry import provider_for
+
+
+async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk, None]:
+    """Asks the model, or its fallback, until one answers; the answer is `run.completion`.
+
+    Yields the text as it arrives when the run streams. Raises RunTimeout, UnknownModel, ContextTooLong or
+    ProviderFailed when nobody answered, BudgetExceeded when the fallback is too dear.
+    """
+    failure: ProviderError | None = None
+    for candidate in run.plan.candidates:
+        if failure is not None:
+            await reserve_next(run, candidate)
+        for attempt in range(1, max(1, settings.CLASPER_RETRY_ATTEMPTS) + 1):
+            run.call_began = started = asyncio.get_running_loop().time()
+            try:
+                async with aclosing(_exchange(run, candidate, tools)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except ProviderError as error:
+                failure = error
+                _note_failure(run, candidate, error, attempt, started)
+                if run.received or not error.retryable or not await _pause(run, error, attempt):
+                    break
+            else:
+                _note_answer(run, candidate, attempt, started)
+                return
+        if failure is None or run.received or not failure.fallback:
+            break
+    assert failure is not None
+    raise _public(run, failure)
+
+
+async def _exchange(run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk, None]:
+    """One attempt. What has been received stands in `run`, so that a cancelled run can still be settled."""
+    run.in_flight, run.completion = candidate, None
+    run.received.clear()
+    call = ModelCall(
+        model=candidate.ref.model,
+        messages=tuple(run.messages),
+        tools=tools,
+        max_output_tokens=run.grant.max_output_tokens,
+        temperature=TEMPERATURE,
+        timeout=run.seconds_left(),
+    )
+    provider = provider_for(candidate.ref.provider)
+    if run.request.kind != "stream":
+        run.completion = await provider.complete(call)
+        return
+    async with aclosing(provider.stream(call)) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                run.received.append(event.text)
+                yield TextChunk(event.text)
+            else:
+                run.completion = event
+
+
+def _note_answer(run: Run, candidate: Candidate, attempt: int, started: float) -> None:
+    completion = run.completion
+    assert completion is not None
+    usage = completion.usage
+    if not completion.usage_reported:
+        written = completion.text + "".join(call.arguments for call in completion.tool_calls)
+        usage, run.estimated = run.estimated_usage(written), True
+    cost = run.book(usage, run.grant.price.cost(usage))
+    run.answered_by, run.in_flight = candidate, None
+    run.received.clear()
+    run.add_step(
+        "llm_call",
+        candidate.ref.model,
+        status="ok",
+        code=completion.finish,
+        started=started,
+        provider=candidate.ref.provider,
+        attempt=attempt,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.output,
+        cost=cost,
+        output=_calls_json(completion) if completion.tool_calls else None,
+    )
+
+
+def _note_failure(run: Run, candidate: Candidate, error: ProviderError, attempt: int, started: float) -> None:
+    """A failed attempt is a step; if text had arrived, it was paid for and is booked by estimate."""
+    cost = book_received(run)
+    run.in_flight = None
+    run.add_step(
+        "llm_call",
+        candidate.ref.model,
+        status="error",
+        code=error.kind,
+        started=started,
+        provider=candidate.ref.provider,
+        attempt=attempt,
+        cost=cost,
+        output={"error": str(error), "detail": error.detail} if error.detail else {"error": str(error)},
+    )
+
+
+def book_received(run: Run) -> NanoUSD:
+    """Books what a broken or cancelled stream delivered so far, by estimate; nothing when nothing arrived."""
+    if run.in_flight is None or not run.received:
+        return NanoUSD(0)
+    run.estimated = True
+    usage = run.estimated_usage("".join(run.received))
+    return run.book(usage, run.grant.price.cost(usage))
+
+
+async def _pause(run: Run, error: ProviderError, attempt: int) -> bool:
+    """Waits before the next attempt; False when there is none, or no time for it."""
+    if attempt >= settings.CLASPER_RETRY_ATTEMPTS:
+        return False
+    delay = min(settings.CLASPER_RETRY_DELAY_MS * 2 ** (attempt - 1), settings.CLASPER_RETRY_MAX_DELAY_MS) / 1000
+    delay *= 1 + random.uniform(-settings.CLASPER_RETRY_JITTER, settings.CLASPER_RETRY_JITTER)  # noqa: S311  spreads load
+    delay = max(delay, error.retry_after or 0.0)
+    if delay >= run.seconds_left():
+        return False
+    await asyncio.sleep(delay)
+    return True
+
+
+def _calls_json(completion: Completion) -> dict[str, object]:
+    calls = [{"name": call.name, "arguments": call.arguments} for call in completion.tool_calls]
+    return {"text": completion.text, "tool_calls": calls}
+
+
+def _public(run: Run, failure: ProviderError) -> ClasperError:
+    """What the caller is told when no model answered."""
+    details = {"reason": failure.kind, "status": failure.status}
+    if failure.kind == "timeout":
+        return RunTimeout("The model did not answer in time.", details=details)
+    if failure.kind == "context_too_long":
+        return ContextTooLong(details=details)
+    if failure.kind == "unknown_model" and run.request.model:
+        return UnknownModel(f"The provider does not know the model {run.request.model!r}.", details=details)
+    return ProviderFailed(str(failure), details=details)

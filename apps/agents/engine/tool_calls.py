@@ -1,0 +1,152 @@
+"""The tools of a run: what is offered, and how the model's calls are judged, executed, traced and audited.
+
+Whatever goes wrong with a call is an answer to the model, not an end of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from apps.agents.domain.run import ToolFinished, ToolStarted
+from apps.agents.domain.tools import judge_tool, parse_arguments, wire_names
+from apps.agents.engine.state import AuditNote, Run
+from clasper.core.errors import BackendFailed
+from clasper.gateways.control_plane import Tool, control_plane
+from clasper.gateways.llm.base import Completion, Message, ToolCall, ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one call ended; `content` is what the model is told."""
+
+    status: str
+    content: str
+    arguments: Any
+    result: Any
+    reason: str = ""
+    skill: str = ""
+    duration_ms: int = 0
+
+
+async def discover(run: Run) -> None:
+    """Asks the control plane for its tools, if a skill of the run grants any, and keeps those the run may use."""
+    if not run.plan.grants:
+        return
+    started = asyncio.get_running_loop().time()
+    try:
+        available = await control_plane().list_tools(run.caller, deadline=run.deadline)
+    except BackendFailed as error:
+        # An agent without its tools still answers; the trace says what it had to do without.
+        run.add_step("error", "tools", status="error", code="backend_error", started=started, output=error.message)
+        return
+    names = {tool.name for tool in available}
+    grants, principal = run.plan.grants, run.request.principal
+    run.tools = {
+        tool.name: tool
+        for tool in available
+        if judge_tool(tool.name, grants=grants, principal=principal, offered=names).allowed
+    }
+    run.schema_bytes = sum(map(_schema_size, run.tools.values()))
+
+
+def specs(run: Run) -> tuple[ToolSpec, ...]:
+    """The run's tools as the model sees them."""
+    wire = wire_names(run.tools)
+    return tuple(ToolSpec(wire[tool.name], tool.description, tool.parameters) for tool in run.tools.values())
+
+
+async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarted | ToolFinished, None]:
+    """Runs the calls of an answer, a few at a time, and appends the answer and the results to the conversation."""
+    names = {wire: name for name, wire in wire_names(run.tools).items()}
+    gate = asyncio.Semaphore(max(1, settings.CLASPER_TOOL_PARALLEL))
+    calls = [(call, names.get(call.name, call.name)) for call in completion.tool_calls]
+    for _, name in calls:
+        yield ToolStarted(name)
+    started = asyncio.get_running_loop().time()
+    tasks = [asyncio.ensure_future(_execute(run, call, name, gate)) for call, name in calls]
+    try:
+        for (_, name), task in zip(calls, tasks, strict=True):
+            outcome = await task
+            _note(run, name, outcome, started)
+            yield ToolFinished(name, outcome.status, outcome.duration_ms)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    said = Message("assistant", completion.text, tool_calls=completion.tool_calls, extra=completion.extra)
+    answers = [
+        Message("tool", task.result().content, tool_call_id=call.id)
+        for (call, _), task in zip(calls, tasks, strict=True)
+    ]
+    run.messages += [said, *answers]
+    run.added_bytes += len(completion.text.encode("utf-8", "surrogatepass"))
+    run.added_bytes += sum(len(call.arguments.encode("utf-8", "surrogatepass")) for call, _ in calls)
+    run.added_bytes += sum(len(answer.content.encode("utf-8", "surrogatepass")) for answer in answers)
+
+
+async def _execute(run: Run, call: ToolCall, name: str, gate: asyncio.Semaphore) -> Outcome:
+    verdict = judge_tool(name, grants=run.plan.grants, principal=run.request.principal, offered=run.tools)
+    parsed = parse_arguments(call.arguments)
+    if not verdict.allowed:
+        return _refused("denied", verdict.reason, parsed.value, verdict.skill)
+    if parsed.fault:
+        return _refused("error", parsed.fault, call.arguments, verdict.skill)
+    async with gate:
+        started = asyncio.get_running_loop().time()
+        outcome = await control_plane().call_tool(
+            run.caller,
+            name,
+            dict(parsed.value),
+            idempotency_key=_key(run, call, name),
+            timeout=min(settings.CLASPER_TOOL_TIMEOUT_MS / 1000, run.seconds_left()),
+            max_bytes=settings.CLASPER_TOOL_RESULT_BYTES,
+        )
+        duration = run.elapsed(started)
+    if not outcome.ok:
+        content = msgspec.json.encode({"error": outcome.error}).decode()
+        return Outcome("error", content, parsed.value, None, outcome.error, verdict.skill, duration)
+    content = msgspec.json.encode(outcome.result).decode()
+    return Outcome("ok", content, parsed.value, outcome.result, skill=verdict.skill, duration_ms=duration)
+
+
+def _refused(status: str, reason: str, arguments: Any, skill: str) -> Outcome:
+    return Outcome(status, msgspec.json.encode({"error": reason}).decode(), arguments, None, reason, skill)
+
+
+def _note(run: Run, name: str, outcome: Outcome, started: float) -> None:
+    run.tool_calls += 1
+    run.add_step(
+        "tool_call",
+        name,
+        status=outcome.status,
+        started=started,
+        code=outcome.reason[:64] if outcome.status == "denied" else "",
+        duration_ms=outcome.duration_ms,
+        input=outcome.arguments,
+        output={"error": outcome.reason} if outcome.reason else outcome.result,
+    )
+    if outcome.status == "denied":
+        details: Mapping[str, Any] = {"tool": name, "reason": outcome.reason}
+        run.notes.append(AuditNote("tool.denied", details))
+        return
+    details = {"tool": name, "status": outcome.status, "duration_ms": outcome.duration_ms, "skill": outcome.skill}
+    if outcome.reason:
+        details = {**details, "reason": outcome.reason}
+    run.notes.append(AuditNote("tool.call", details))
+
+
+def _key(run: Run, call: ToolCall, name: str) -> str:
+    """The same call of the same run is one call for the control plane, however often it is sent."""
+    position = f"{run.request.trace_id}\n{len(run.messages)}\n{call.id}\n{name}\n{call.arguments}"
+    return f"clasper:tool:{hashlib.sha256(position.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def _schema_size(tool: Tool) -> int:
+    return len(msgspec.json.encode(tool.parameters)) + len(tool.description) + len(tool.name)

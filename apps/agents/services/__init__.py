@@ -1,0 +1,1 @@
+"""What runs do besides running: `idempotency`, the `outbox`, and the `upkeep` of what a crash left behind."""

@@ -1,0 +1,79 @@
+"""Idempotency-Key: the same request twice is one run (rulings §3.3). All functions but `open_response` are jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+from django.conf import settings
+
+from clasper.core.crypto import seal, unseal
+from clasper.core.db import Batch
+
+KEPT = timedelta(hours=24)
+
+_CLAIM = """INSERT INTO idempotency_keys (tenant_id, key, fingerprint, trace_id, sealed, expires_at)
+ VALUES (%s, %s, %s, %s, NULL, %s) ON CONFLICT (tenant_id, key) DO NOTHING"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`claimed`: this run owns the key. `mismatch`: other body. `in_progress`, `stored`: the earlier run's state."""
+
+    state: Literal["claimed", "mismatch", "in_progress", "stored"]
+    trace_id: str
+    sealed: bytes = b""
+
+
+def claim_key(batch: Batch, *, tenant_id: str, key: str, fingerprint: str, trace_id: str, now: datetime) -> Claim:
+    """Takes the key for this run, or says what the run that has it did."""
+    row = (tenant_id, key, fingerprint, trace_id, now + KEPT)
+    batch.execute(
+        "DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s AND expires_at <= %s", (tenant_id, key, now)
+    )
+    if batch.execute(_CLAIM, row) == 1:
+        return Claim("claimed", trace_id)
+    owner = batch.fetch_one(
+        "SELECT fingerprint, trace_id, sealed FROM idempotency_keys WHERE tenant_id = %s AND key = %s",
+        (tenant_id, key),
+    )
+    if owner is None:  # released between the two statements: the caller may simply try again
+        return Claim("in_progress", trace_id)
+    if owner[0] != fingerprint:
+        return Claim("mismatch", owner[1])
+    if owner[2] is None:
+        return Claim("in_progress", owner[1])
+    return Claim("stored", owner[1], bytes(owner[2]))
+
+
+def store_response(batch: Batch, *, tenant_id: str, trace_id: str, sealed: bytes) -> None:
+    """Keeps the sealed answer of a run under its key."""
+    batch.execute(
+        "UPDATE idempotency_keys SET sealed = %s WHERE tenant_id = %s AND trace_id = %s", (sealed, tenant_id, trace_id)
+    )
+
+
+def release_key(batch: Batch, *, tenant_id: str, trace_id: str) -> None:
+    """Frees the key of a run that gave no answer, so that a retry runs again."""
+    batch.execute(
+        "DELETE FROM idempotency_keys WHERE tenant_id = %s AND trace_id = %s AND sealed IS NULL", (tenant_id, trace_id)
+    )
+
+
+def forget_expired(batch: Batch, *, now: datetime) -> int:
+    """Deletes keys and answers older than a day; gives their number."""
+    return batch.execute("DELETE FROM idempotency_keys WHERE expires_at <= %s", (now,))
+
+
+def seal_response(body: Any, *, tenant_id: str, trace_id: str) -> bytes:
+    """The answer as it may be stored."""
+    return seal(msgspec.json.encode(body), key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
+
+
+def open_response(sealed: bytes, *, tenant_id: str, trace_id: str) -> dict[str, Any]:
+    """The answer that was stored. Raises SealBroken when the key outside the database has changed."""
+    plain = unseal(sealed, key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
+    body: dict[str, Any] = msgspec.json.decode(plain)
+    return body

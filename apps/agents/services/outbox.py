@@ -1,0 +1,260 @@
+"""The outbox: what runs owe the outside is a row first, and is delivered from the row.
+
+A run delivers its own message and document right after settling; the worker (in process, `manage.py worker`, or Celery)
+does the webhooks and whatever did not arrive. Two of them never deliver the same row at once: a delivery is claimed by
+moving its `next_attempt_at`, and a claim whose process died expires by itself. Idempotency keys make the rare double
+delivery harmless at the backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from apps.agents.domain.delivery import DeliveryKind, Owed, wait_before_retry
+from apps.governance.services.audit import record_audit
+from apps.governance.services.redaction import redact_text
+from apps.traces.services.recording import link_delivered
+from clasper.core.clock import parse_iso, utc_now
+from clasper.core.crypto import seal, unseal
+from clasper.core.db import Batch, atomic_batch, writer
+from clasper.core.errors import BackendFailed, ClasperError
+from clasper.gateways.control_plane import Caller, control_plane
+from clasper.gateways.webhooks import WebhookFailed, deliver
+
+logger = logging.getLogger("clasper.outbox")
+
+INLINE_SECONDS = 20.0
+"""How long a run waits for the backend to take its message before it answers 502 and leaves the rest to the worker."""
+
+CLAIM = timedelta(seconds=30)
+"""Longer than any single attempt, so that a live attempt is never doubled."""
+
+PARALLEL = 16
+
+_INSERT = """INSERT INTO outbox (id, tenant_id, trace_id, kind, position, status, attempts, created_at, next_attempt_at,
+ last_error, sealed) VALUES (%s, %s, %s, %s, %s, 'pending', 0, %s, %s, '', %s)"""
+
+_DUE = """SELECT o.id, o.tenant_id, o.trace_id, o.kind, o.position, o.attempts, o.created_at, o.sealed FROM outbox o
+ WHERE o.status = 'pending' AND o.next_attempt_at <= %s AND (o.kind = 'webhook' OR NOT EXISTS (
+ SELECT 1 FROM outbox e WHERE e.tenant_id = o.tenant_id AND e.trace_id = o.trace_id AND e.position < o.position
+ AND e.status = 'pending' AND e.kind <> 'webhook')) ORDER BY o.next_attempt_at LIMIT %s"""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A claimed row."""
+
+    id: str
+    tenant_id: str
+    trace_id: str
+    kind: DeliveryKind
+    attempts: int
+    created_at: datetime
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one attempt went; `external_id` is the backend's id of what was made."""
+
+    ok: bool
+    external_id: str = ""
+    error: str = ""
+    retryable: bool = True
+    retry_after: float | None = None
+
+
+def sealed_row(owed: Owed, *, tenant_id: str, trace_id: str, now: datetime, inline: bool) -> tuple[Any, ...]:
+    """The row of a delivery; with `inline` the run delivers it itself, so the worker leaves it alone for a while."""
+    first = now + CLAIM if inline else now
+    sealed = seal(msgspec.json.encode(owed.payload), key=settings.SEALING_KEY, bound_to=f"outbox:{tenant_id}:{owed.id}")
+    return (owed.id, tenant_id, trace_id, owed.kind, owed.position, now, first, sealed)
+
+
+def enqueue(batch: Batch, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Job part: what the run owes, in the transaction that settles it."""
+    for row in rows:
+        batch.insert(_INSERT, row)
+
+
+async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], now: datetime) -> None:
+    """Delivers a run's message and document in order, right after it settled, and marks them in one write.
+
+    Raises BackendFailed when one did not arrive; the worker keeps trying it.
+    """
+    attempts: list[tuple[Due, Attempt]] = []
+    for each in owed:
+        due = Due(each.id, tenant_id, trace_id, each.kind, 0, now, each.payload)
+        attempt = await _attempt(due)
+        attempts.append((due, attempt))
+        if not attempt.ok:
+            break
+    await asyncio.shield(_record(tenant_id, attempts, utc_now()))
+    failed = attempts[-1][1] if attempts else None
+    if failed is not None and not failed.ok:
+        raise BackendFailed(
+            "The answer is stored, but the control plane did not take it yet; it will be delivered later.",
+            details={"reason": failed.error},
+        )
+
+
+async def deliver_due(*, now: datetime, limit: int = 100) -> int:
+    """Claims what is due and attempts it, each run's deliveries in order; gives the number attempted."""
+    due = await writer.submit(lambda batch: _claim(batch, now, limit))
+    gate = asyncio.Semaphore(PARALLEL)
+
+    async def one(each: Due) -> None:
+        async with gate:
+            attempt = await _attempt(each)
+            await _record(each.tenant_id, [(each, attempt)], utc_now())
+
+    await asyncio.gather(*(one(each) for each in due))
+    return len(due)
+
+
+async def pending_of(*, tenant_id: str, trace_id: str) -> int:
+    """How many of a run's backend writes have not arrived yet."""
+    sql = (
+        "SELECT COUNT(*) FROM outbox WHERE tenant_id = %s AND trace_id = %s"
+        " AND status <> 'delivered' AND kind <> 'webhook'"
+    )
+    row = await writer.submit(lambda batch: batch.fetch_one(sql, (tenant_id, trace_id)))
+    return int(row[0]) if row else 0
+
+
+def _claim(batch: Batch, now: datetime, limit: int) -> list[Due]:
+    claimed = []
+    for row in batch.fetch_all(_DUE, (now, limit)):
+        taken = batch.execute(
+            "UPDATE outbox SET next_attempt_at = %s WHERE id = %s AND status = 'pending' AND next_attempt_at <= %s",
+            (now + CLAIM, row[0], now),
+        )
+        if taken:
+            plain = unseal(row[7], key=settings.SEALING_KEY, bound_to=f"outbox:{row[1]}:{row[0]}")
+            created = parse_iso(row[6]) if isinstance(row[6], str) else row[6]
+            claimed.append(Due(row[0], row[1], row[2], row[3], row[5], created, msgspec.json.decode(plain)))
+    return claimed
+
+
+async def _attempt(due: Due) -> Attempt:
+    try:
+        return await (_attempt_webhook(due) if due.kind == "webhook" else _attempt_backend(due))
+    except ClasperError as error:
+        return Attempt(False, error=error.message, retry_after=error.retry_after)
+    except Exception:
+        logger.exception("a delivery failed unexpectedly", extra={"delivery": due.id, "trace_id": due.trace_id})
+        return Attempt(False, error="unexpected failure")
+
+
+async def _attempt_backend(due: Due) -> Attempt:
+    payload = due.payload
+    caller = Caller(**payload["caller"])
+    deadline = asyncio.get_running_loop().time() + INLINE_SECONDS
+    common = {"task_id": payload["task_id"], "content": payload["content"], "idempotency_key": payload["key"]}
+    if due.kind == "message":
+        external = await control_plane().post_message(caller, **common, deadline=deadline)
+    else:
+        external = await control_plane().post_document(
+            caller, **common, title=payload["title"], doc_type=payload["doc_type"], deadline=deadline
+        )
+    return Attempt(True, external)
+
+
+async def _attempt_webhook(due: Due) -> Attempt:
+    payload = due.payload
+    try:
+        await deliver(
+            payload["url"],
+            payload["body"].encode(),
+            secret=payload["secret"],
+            headers=payload["headers"],
+            delivery_id=due.id,
+            now=utc_now(),
+        )
+    except WebhookFailed as error:
+        return Attempt(False, error=error.reason, retryable=error.retryable)
+    return Attempt(True)
+
+
+async def _record(tenant_id: str, attempts: Sequence[tuple[Due, Attempt]], now: datetime) -> None:
+    def job(batch: Batch) -> None:
+        for due, attempt in attempts:
+            if attempt.ok:
+                _mark_delivered(batch, due, attempt)
+            else:
+                _mark_failed(batch, due, attempt, now)
+
+    await writer.submit(job, key=tenant_id)
+
+
+def _mark_delivered(batch: Batch, due: Due, attempt: Attempt) -> None:
+    """The row stays as a receipt; the sealed original has served its purpose and goes."""
+    batch.execute(
+        "UPDATE outbox SET status = 'delivered', attempts = attempts + 1, sealed = %s, last_error = '' WHERE id = %s",
+        (b"", due.id),
+    )
+    if due.kind == "message":
+        link_delivered(batch, tenant_id=due.tenant_id, trace_id=due.trace_id, message_id=attempt.external_id)
+    elif due.kind == "document":
+        link_delivered(batch, tenant_id=due.tenant_id, trace_id=due.trace_id, document_id=attempt.external_id)
+
+
+def _mark_failed(batch: Batch, due: Due, attempt: Attempt, now: datetime) -> None:
+    tries = due.attempts + 1
+    wait = wait_before_retry(
+        kind=due.kind,
+        attempts=tries,
+        age=now - due.created_at,
+        base=timedelta(milliseconds=settings.CLASPER_OUTBOX_RETRY_MS),
+        retry_after=attempt.retry_after,
+    )
+    if not attempt.retryable:
+        wait = None
+    error = redact_text(attempt.error)[:256]
+    batch.execute(
+        "UPDATE outbox SET status = %s, attempts = %s, next_attempt_at = %s, last_error = %s"
+        " WHERE id = %s AND status = 'pending'",
+        ("pending" if wait else "dead", tries, now + (wait or timedelta(0)), error, due.id),
+    )
+    if wait is None:
+        record_audit(
+            batch,
+            tenant_id=due.tenant_id,
+            event_type="delivery.dead",
+            actor="system:outbox",
+            now=now,
+            trace_id=due.trace_id,
+            details={"kind": due.kind, "attempts": tries, "reason": error},
+        )
+
+
+def retry_deliveries(*, ids: Sequence[str], actor: str, now: datetime) -> int:
+    """Makes dead or waiting deliveries due at once; each is audited as `delivery.retry`. Gives their number."""
+    count = 0
+    with atomic_batch() as batch:
+        for each in ids:
+            row = batch.fetch_one(
+                "UPDATE outbox SET status = 'pending', next_attempt_at = %s WHERE id = %s AND status <> 'delivered'"
+                " RETURNING tenant_id, trace_id, kind",
+                (now, each),
+            )
+            if row is not None:
+                record_audit(
+                    batch,
+                    tenant_id=row[0],
+                    event_type="delivery.retry",
+                    actor=actor,
+                    now=now,
+                    trace_id=row[1],
+                    details={"kind": row[2]},
+                )
+                count += 1
+    return count

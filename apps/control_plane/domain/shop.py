@@ -1,0 +1,173 @@
+"""The demo shop behind the embedded control plane's tools: its stock of data, its tools and its rules for refunds.
+
+Lumen & Pine sells lamps and small furniture. Every tenant gets the same shop to start with, so that examples and
+tests can name its orders; what a tenant's agents do to it is the tenant's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+CURRENCY: Final = "EUR"
+REFUNDABLE: Final = ("paid", "shipped", "delivered", "partially_refunded")
+SEARCH_LIMIT: Final = 20
+
+_OPENED = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Somebody who bought something."""
+
+    number: str
+    name: str
+    email: str
+    city: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A line of an order; the price of one piece is in cents."""
+
+    sku: str
+    name: str
+    quantity: int
+    unit_cents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order as it stands when the shop opens."""
+
+    number: str
+    customer: str
+    status: str
+    items: tuple[Item, ...]
+    placed_at: datetime
+
+    @property
+    def total_cents(self) -> int:
+        return sum(item.quantity * item.unit_cents for item in self.items)
+
+
+CUSTOMERS: Final = (
+    Customer("CUS-201", "Mara Lindqvist", "mara.lindqvist@example.com", "Göteborg"),
+    Customer("CUS-202", "Tomás Herrera", "tomas.herrera@example.com", "Valencia"),
+    Customer("CUS-203", "Aoife Brennan", "aoife.brennan@example.org", "Galway"),
+    Customer("CUS-204", "Jonas Keller", "jonas.keller@example.net", "Freiburg"),
+    Customer("CUS-205", "Chiara Moretti", "chiara.moretti@example.com", "Torino"),
+    Customer("CUS-206", "Noor van Dijk", "noor.vandijk@example.org", "Utrecht"),
+)
+
+_STOCK: Final = {
+    "LMP-DSK": ("Desk lamp, brushed brass", 8_900),
+    "LMP-FLR": ("Floor lamp, oak tripod", 24_900),
+    "LMP-PND": ("Pendant lamp, smoked glass", 15_900),
+    "BLB-E27": ("Filament bulb E27, warm white", 1_250),
+    "TBL-SDE": ("Side table, ash", 17_500),
+    "SHF-WAL": ("Wall shelf, walnut", 6_400),
+}
+
+_ORDERS: Final = (
+    ("CUS-201", "delivered", (("LMP-DSK", 1), ("BLB-E27", 2))),
+    ("CUS-202", "shipped", (("LMP-FLR", 1),)),
+    ("CUS-203", "paid", (("SHF-WAL", 3),)),
+    ("CUS-204", "delivered", (("TBL-SDE", 1), ("LMP-DSK", 1))),
+    ("CUS-205", "cancelled", (("LMP-PND", 2),)),
+    ("CUS-206", "delivered", (("BLB-E27", 6),)),
+    ("CUS-201", "shipped", (("LMP-PND", 1), ("BLB-E27", 1))),
+    ("CUS-203", "delivered", (("LMP-FLR", 1), ("TBL-SDE", 2))),
+    ("CUS-204", "paid", (("LMP-PND", 3), ("BLB-E27", 3))),
+    ("CUS-202", "pending", (("SHF-WAL", 1),)),
+)
+
+
+def opening_orders() -> tuple[Order, ...]:
+    """The orders of a new shop, ORD-1001 onwards."""
+    return tuple(
+        Order(
+            number=f"ORD-{1001 + index}",
+            customer=customer,
+            status=status,
+            items=tuple(Item(sku, _STOCK[sku][0], quantity, _STOCK[sku][1]) for sku, quantity in lines),
+            placed_at=_OPENED + timedelta(days=3 * index, hours=index, minutes=7 * index),
+        )
+        for index, (customer, status, lines) in enumerate(_ORDERS)
+    )
+
+
+def euros(cents: int) -> float:
+    """Cents as the number that JSON shows."""
+    return float(Decimal(cents).scaleb(-2))
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRefused:
+    """Why a refund is not possible, as a sentence."""
+
+    reason: str
+
+
+def decide_refund(
+    *, number: str, status: str, total_cents: int, refunded_cents: int, amount: float | None
+) -> int | RefundRefused:
+    """The cents to pay back: what was asked for, or all that is left of the order."""
+    left = total_cents - refunded_cents
+    if status not in REFUNDABLE or left <= 0:
+        return RefundRefused(f"Order {number} is {status} and cannot be refunded.")
+    if amount is None:
+        return left
+    cents = Decimal(str(amount)).scaleb(2)
+    if cents != cents.to_integral_value():
+        return RefundRefused("The amount has more than two decimals.")
+    if cents > left:
+        return RefundRefused(f"At most {euros(left):.2f} {CURRENCY} of order {number} can still be refunded.")
+    return int(cents)
+
+
+_ORDER_ID: Final = {"type": "string", "minLength": 1, "maxLength": 32, "description": "For example ORD-1001."}
+
+TOOLS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "customers:search": {
+        "description": "Finds customers of the shop by a part of their name, e-mail address or city.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "query": {"type": "string", "minLength": 2, "maxLength": 100},
+                "limit": {"type": "integer", "minimum": 1, "maximum": SEARCH_LIMIT},
+            },
+            "required": ["query"],
+            "additionalProperties": False,
+        },
+    },
+    "orders:lookup": {
+        "description": "Shows an order: status, customer, items, total and what has been refunded.",
+        "parameters": {
+            "type": "object",
+            "properties": {"order_id": _ORDER_ID},
+            "required": ["order_id"],
+            "additionalProperties": False,
+        },
+    },
+    "orders:refund": {
+        "description": "Pays money of an order back to the customer. This cannot be undone.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "order_id": _ORDER_ID,
+                "amount": {
+                    "type": "number",
+                    "minimum": 0.01,
+                    "description": f"In {CURRENCY}; without it, all that is left is refunded.",
+                },
+                "reason": {"type": "string", "minLength": 3, "maxLength": 500},
+            },
+            "required": ["order_id", "reason"],
+            "additionalProperties": False,
+        },
+    },
+}

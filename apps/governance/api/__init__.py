@@ -1,0 +1,7 @@
+"""Governance's doors over HTTP, and the guard that every other app's doors stand behind."""
+
+from __future__ import annotations
+
+from apps.governance.api.auth import CredentialAuthentication, ScopePermission, principal_of, tenant_of
+
+__all__ = ["CredentialAuthentication", "ScopePermission", "principal_of", "tenant_of"]

@@ -1,0 +1,236 @@
+"""The audit chain's rules: which events exist, what an entry's hash covers, and how a chain is verified.
+
+An entry's hash is the SHA-256 of the canonical JSON (RFC 8785) of all that the API shows of it but `id` and `hash`;
+`prev_hash` ties it to the entry before. Anyone can recompute it from `GET /audit` with any RFC 8785 library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clasper.core.canonical import canonical_json
+from clasper.core.clock import iso
+
+EVENT_TYPES: dict[str, str] = {
+    "agent.start": "A run was admitted and begins.",
+    "agent.complete": "A run ended with an answer.",
+    "agent.error": "A run failed, timed out or was cancelled.",
+    "auth.failure": "A credential was missing, wrong, expired or revoked.",
+    "budget.exceeded": "A run was refused because the budget leaves no room for it.",
+    "budget.set": "A tenant's budget was created or changed.",
+    "budget.warning": "Spending crossed the soft limit for the first time in this period.",
+    "delivery.dead": "A backend write or webhook was given up after its last attempt.",
+    "key.create": "An API key was created.",
+    "key.revoke": "An API key was revoked.",
+    "permission.denied": "A valid credential was refused for lack of a permission.",
+    "prompt.override": "A run replaced the workspace's prompt by the caller's own.",
+    "run.swept": "A run that its process left unfinished was settled by the sweeper.",
+    "skill.publish": "A skill version was published.",
+    "skill.test": "A skill version's tests were run.",
+    "skill_deprecated_used": "A run used a deprecated skill.",
+    "skill_state_changed": "A skill version moved to another lifecycle state.",
+    "tool.call": "A tool was called for the model.",
+    "tool.denied": "A tool call was refused.",
+    "workspace.rollback": "A workspace was set back to an earlier version.",
+    "workspace.snapshot": "A version of a workspace was recorded.",
+}
+"""Every event that may be recorded, with its meaning."""
+
+EVENT_ALIASES: dict[str, str] = {
+    "agent_execution_started": "agent.start",
+    "agent_execution_completed": "agent.complete",
+    "agent_execution_failed": "agent.error",
+    "auth_failure": "auth.failure",
+    "budget_exceeded": "budget.exceeded",
+    "budget_warning": "budget.warning",
+    "skill_published": "skill.publish",
+    "skill_test_run": "skill.test",
+    "tool_call_failed": "tool.call",
+    "tool_call_requested": "tool.call",
+    "tool_call_succeeded": "tool.call",
+    "tool_permission_denied": "tool.denied",
+}
+"""Older names that filters also accept."""
+
+GENESIS = "0" * 64
+"""The `prev_hash` of a chain's first entry, whose seq is 1."""
+
+_json = msgspec.json.Encoder().encode
+
+
+class ChainPoint(NamedTuple):
+    """A place in a chain: the seq and hash of an entry, or (0, GENESIS) before the first."""
+
+    seq: int
+    hash: str
+
+
+START = ChainPoint(0, GENESIS)
+
+
+class ChainRow(NamedTuple):
+    """What verification reads of an entry; `details` is the stored canonical JSON text."""
+
+    seq: int
+    timestamp: datetime
+    event_type: str
+    tenant_id: str
+    trace_id: str | None
+    actor: str
+    details: str
+    prev_hash: str
+    hash: str
+
+
+class Draft(NamedTuple):
+    """An entry's canonical JSON around the two values known only when it is appended, `prev_hash` and `seq`."""
+
+    before: bytes
+    after: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainReport:
+    """What verification found. `first_bad_seq` is None for a valid chain; `last_*` is the end of its good part."""
+
+    valid: bool
+    checked: int
+    first_bad_seq: int | None
+    reason: str
+    last_seq: int
+    last_hash: str
+
+
+def entry_hash(
+    *,
+    tenant_id: str,
+    seq: int,
+    timestamp: str,
+    event_type: str,
+    trace_id: str | None,
+    actor: str,
+    details: Mapping[str, Any],
+    prev_hash: str,
+) -> str:
+    """Lower-case hex SHA-256 over the canonical JSON of exactly these eight fields; `timestamp` is the text shown.
+
+    Raises ValueError for values that JSON cannot carry exactly.
+    """
+    entry_draft = draft(
+        tenant_id=tenant_id,
+        timestamp=timestamp,
+        event_type=event_type,
+        trace_id=trace_id,
+        actor=actor,
+        details=canonical_json(dict(details)),
+    )
+    return seal(entry_draft, ChainPoint(seq - 1, prev_hash))
+
+
+def draft(
+    *, tenant_id: str, timestamp: str, event_type: str, trace_id: str | None, actor: str, details: bytes
+) -> Draft:
+    """The parts of an entry's canonical JSON; `details` is canonical already. Raises ValueError for lone surrogates."""
+    before = b'{"actor":%b,"details":%b,"event_type":%b,"prev_hash":"' % (_json(actor), details, _json(event_type))
+    after = b',"tenant_id":%b,"timestamp":%b,"trace_id":%b}' % (_json(tenant_id), _json(timestamp), _json(trace_id))
+    return Draft(before, after)
+
+
+def seal(entry: Draft, previous: ChainPoint) -> str:
+    """The hash of the entry that is appended after `previous`."""
+    middle = f'{previous.hash}","seq":{previous.seq + 1}'.encode()
+    return hashlib.sha256(entry.before + middle + entry.after).hexdigest()
+
+
+def verify(entries: Iterable[ChainRow], start: ChainPoint = START) -> ChainReport:
+    """Checks the entries that follow `start`, in ascending seq, one at a time; stops at the first bad one.
+
+    A missing entry is bad under its own seq, a changed or moved one too. An entry whose hash was recomputed after a
+    change is betrayed by the next one, which does not follow it.
+    """
+    last = start
+    rows = iter(entries)
+    while True:
+        try:
+            row = next(rows, None)
+            if row is None:
+                return _report(start, last)
+            reason = _fault(row, last)
+        except (AttributeError, TypeError, ValueError):
+            # A column that cannot even be read was not written by us.
+            return _report(start, last, last.seq + 1, f"entry {last.seq + 1} is unreadable")
+        if reason:
+            return _report(start, last, min(last.seq + 1, row.seq), reason)
+        last = ChainPoint(row.seq, row.hash)
+
+
+def check_end(report: ChainReport, *, head: ChainPoint, last_stored_seq: int) -> ChainReport:
+    """The report of the entries up to the head, held against the head itself and against what is stored beyond it."""
+    if not report.valid:
+        return report
+    if report.last_seq < head.seq:
+        reason = f"entry {report.last_seq + 1} is missing: the chain reaches {head.seq}"
+        return replace(report, valid=False, first_bad_seq=report.last_seq + 1, reason=reason)
+    if report.last_hash != head.hash:
+        reason = f"entry {head.seq} is not the one the chain's head names"
+        return replace(report, valid=False, first_bad_seq=head.seq, reason=reason)
+    if last_stored_seq > head.seq:
+        reason = f"entry {head.seq + 1} lies beyond the chain's head"
+        return replace(report, valid=False, first_bad_seq=head.seq + 1, reason=reason)
+    return report
+
+
+def summarize(tenant_id: str, report: ChainReport) -> dict[str, Any]:
+    """A chain's verification as it is shown, over HTTP and by the command."""
+    return {
+        "valid": report.valid,
+        "first_bad_seq": report.first_bad_seq,
+        "tenant_id": tenant_id,
+        "checked": report.checked,
+        "reason": report.reason,
+        "last_seq": report.last_seq,
+        "last_hash": report.last_hash,
+    }
+
+
+def summarize_all(reports: Mapping[str, ChainReport]) -> dict[str, Any]:
+    """Several chains' verification as it is shown; `first_bad_seq` is that of the first broken chain."""
+    broken = [report.first_bad_seq for report in reports.values() if not report.valid]
+    return {
+        "valid": not broken,
+        "first_bad_seq": broken[0] if broken else None,
+        "tenants": [summarize(tenant_id, report) for tenant_id, report in reports.items()],
+    }
+
+
+def _fault(row: ChainRow, last: ChainPoint) -> str:
+    if row.seq != last.seq + 1:
+        return f"entry {last.seq + 1} is missing" if row.seq > last.seq else f"entry {row.seq} is out of place"
+    if row.prev_hash != last.hash:
+        return f"entry {row.seq} does not follow entry {last.seq}"
+    entry = draft(
+        tenant_id=row.tenant_id,
+        timestamp=iso(row.timestamp),
+        event_type=row.event_type,
+        trace_id=row.trace_id,
+        actor=row.actor,
+        details=row.details.encode(),
+    )
+    return "" if seal(entry, last) == row.hash else f"entry {row.seq} does not match its hash"
+
+
+def _report(start: ChainPoint, last: ChainPoint, first_bad_seq: int | None = None, reason: str = "") -> ChainReport:
+    return ChainReport(
+        valid=first_bad_seq is None,
+        checked=last.seq - start.seq,
+        first_bad_seq=first_bad_seq,
+        reason=reason,
+        last_seq=last.seq,
+        last_hash=last.hash,
+    )

@@ -1,0 +1,83 @@
+"""Querysets of the audit log and of API keys, shaped so that a tenant's queries walk an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from django.db.models import OuterRef, QuerySet, Subquery
+
+from apps.governance.domain.audit import START, ChainPoint, ChainRow
+from apps.governance.models import ApiKey, AuditEntry, AuditHead
+
+VERIFY_CHUNK = 5_000
+"""Rows in memory at once while a chain is verified."""
+
+
+def audit_entries(
+    *,
+    tenant_id: str | None,
+    event_type: str | None = None,
+    trace_id: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> QuerySet[Any]:
+    """Entries that match all given filters, both ends of the time range included; None filters nothing."""
+    given = {
+        "tenant_id": tenant_id,
+        "event_type": event_type,
+        "trace_id": trace_id,
+        "timestamp__gte": start,
+        "timestamp__lte": end,
+    }
+    return AuditEntry.objects.filter(**{name: value for name, value in given.items() if value is not None})
+
+
+def newest_first(entries: QuerySet[Any], *, by_seq: bool) -> QuerySet[Any]:
+    """Descending ids. Within a tenant seq and id rise together, and only seq is indexed for a tenant's whole log."""
+    return entries.order_by("-seq" if by_seq else "-id")
+
+
+def older_than(entries: QuerySet[Any], entry_id: int, *, by_seq: bool) -> QuerySet[Any]:
+    """The entries before the one with this id; `by_seq` as in `newest_first`."""
+    older = entries.filter(id__lt=entry_id)
+    if by_seq:
+        seq = AuditEntry.objects.filter(id=entry_id).values_list("seq", flat=True).first()
+        older = older.filter(seq__lt=seq) if seq is not None else older.none()
+    return older
+
+
+def audit_tenants() -> list[str]:
+    """Every tenant that has entries or a chain head, sorted."""
+    heads = AuditHead.objects.values_list("tenant_id", flat=True)
+    logged = AuditEntry.objects.order_by().values_list("tenant_id", flat=True).distinct()
+    return sorted({*heads, *logged})
+
+
+def chain_end(tenant_id: str) -> tuple[ChainPoint, int]:
+    """The tenant's chain head and the highest stored seq, read by one statement, so that they belong together."""
+    head = AuditHead.objects.filter(tenant_id=OuterRef("tenant_id"))
+    newest = AuditEntry.objects.filter(tenant_id=tenant_id).order_by("-seq")
+    row = (
+        newest.annotate(head_seq=Subquery(head.values("seq")), head_hash=Subquery(head.values("hash")))
+        .values_list("seq", "head_seq", "head_hash")
+        .first()
+    )
+    if row is None:
+        lone = AuditHead.objects.filter(tenant_id=tenant_id).values_list("seq", "hash").first()
+        return (ChainPoint(*lone) if lone else START), 0
+    last_seq, head_seq, head_hash = row
+    return (START if head_seq is None else ChainPoint(head_seq, head_hash)), last_seq
+
+
+def chain_rows(tenant_id: str, *, up_to: int) -> Iterator[ChainRow]:
+    """The tenant's entries in ascending seq, a chunk at a time."""
+    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__lte=up_to).order_by("seq")
+    return map(ChainRow._make, rows.values_list(*ChainRow._fields).iterator(chunk_size=VERIFY_CHUNK))
+
+
+def api_keys(*, tenant_id: str | None) -> QuerySet[Any]:
+    """API keys, newest first; `tenant_id` None means every tenant."""
+    keys = ApiKey.objects.all() if tenant_id is None else ApiKey.objects.for_tenant(tenant_id)
+    return keys.order_by("-created_at", "-id")

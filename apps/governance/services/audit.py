@@ -1,0 +1,263 @@
+"""The audit log's verbs: append within the caller's transaction, list, count and verify."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django.db.models import Count, Min, QuerySet
+
+from apps.governance.domain.audit import (
+    EVENT_ALIASES,
+    EVENT_TYPES,
+    GENESIS,
+    START,
+    ChainPoint,
+    ChainReport,
+    Draft,
+    check_end,
+    draft,
+    seal,
+    verify,
+)
+from apps.governance.models import AuditEntry
+from apps.governance.queries import audit_entries, audit_tenants, chain_end, chain_rows, newest_first, older_than
+from apps.governance.services.redaction import redact
+from clasper.core.canonical import canonical_json
+from clasper.core.clock import iso
+from clasper.core.db import Batch
+from clasper.core.errors import InvalidRequest
+
+COUNTED_UP_TO = 10_000
+"""Totals beyond this are not counted exactly, so that no list costs a full count."""
+
+_ADD_HEAD = "INSERT INTO audit_heads (tenant_id, seq, hash) VALUES (%s, 0, %s) ON CONFLICT (tenant_id) DO NOTHING"
+_READ_HEAD = "SELECT seq, hash FROM audit_heads WHERE tenant_id = %s"
+_MOVE_HEAD = "UPDATE audit_heads SET seq = %s, hash = %s WHERE tenant_id = %s"
+_ADD_ENTRY = (
+    "INSERT INTO audit_log (tenant_id, seq, timestamp, event_type, trace_id, actor, details, prev_hash, hash)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    draft: Draft
+    timestamp: datetime
+    event_type: str
+    trace_id: str | None
+    actor: str
+    details: str
+
+
+class AuditTail:
+    """The entries of one batch, appended to their tenants' chains just before the commit.
+
+    The heads are locked as late as that and one after the other in sorted order, so that chains are held briefly and
+    no two transactions wait for each other in a circle.
+    """
+
+    lock_order: ClassVar[int] = 20
+
+    def __init__(self) -> None:
+        self._pending: dict[str, list[_Pending]] = {}
+
+    def add(self, tenant_id: str, entry: _Pending) -> None:
+        self._pending.setdefault(tenant_id, []).append(entry)
+
+    def flush(self, batch: Batch) -> None:
+        for tenant_id in sorted(self._pending):
+            last = _lock_head(batch, tenant_id)
+            for entry in self._pending[tenant_id]:
+                end = ChainPoint(last.seq + 1, seal(entry.draft, last))
+                row = (
+                    tenant_id,
+                    end.seq,
+                    entry.timestamp,
+                    entry.event_type,
+                    entry.trace_id,
+                    entry.actor,
+                    entry.details,
+                    last.hash,
+                    end.hash,
+                )
+                batch.insert(_ADD_ENTRY, row)
+                last = end
+            batch.insert(_MOVE_HEAD, (last.seq, last.hash, tenant_id))
+        self._pending.clear()
+
+
+def _lock_head(batch: Batch, tenant_id: str) -> ChainPoint:
+    locked = _READ_HEAD + batch.for_update
+    row = batch.fetch_one(locked, (tenant_id,))
+    if row is None and not batch.execute(_ADD_HEAD, (tenant_id, GENESIS)):
+        row = batch.fetch_one(locked, (tenant_id,))  # another process added it meanwhile and has committed
+    return START if row is None else ChainPoint(row[0], row[1])
+
+
+def record_audit(
+    batch: Batch,
+    *,
+    tenant_id: str,
+    event_type: str,
+    actor: str,
+    now: datetime,
+    trace_id: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Appends an entry to the tenant's chain (`""`: the platform's) in the batch's transaction; redacts `details`.
+
+    Raises ValueError for an event type that is not registered and for details that JSON cannot carry.
+    """
+    if event_type not in EVENT_TYPES:
+        raise ValueError(f"{event_type!r} is not a registered audit event")
+    stamp = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    content = canonical_json(redact(dict(details))) if details else b"{}"
+    entry = draft(
+        tenant_id=tenant_id,
+        timestamp=iso(stamp),
+        event_type=event_type,
+        trace_id=trace_id,
+        actor=actor,
+        details=content,
+    )
+    pending = _Pending(entry, stamp, event_type, trace_id, actor, content.decode())
+    batch.shared(AuditTail).add(tenant_id, pending)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """An entry as it is shown."""
+
+    id: int
+    timestamp: datetime
+    event_type: str
+    tenant_id: str
+    trace_id: str | None
+    actor: str
+    details: dict[str, Any]
+    seq: int
+    prev_hash: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """A page of entries, newest first. `total` is exact, or COUNTED_UP_TO with `total_is_exact` False."""
+
+    entries: tuple[AuditRecord, ...]
+    total: int
+    total_is_exact: bool
+    limit: int
+    offset: int
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditStats:
+    """How many entries there are, by event, in the last 24 hours, and since when."""
+
+    total_entries: int
+    entries_by_type: dict[str, int]
+    entries_last_24h: int
+    oldest_entry: datetime | None
+
+
+def list_audit(
+    *,
+    tenant_id: str | None,
+    event_type: str | None = None,
+    trace_id: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    limit: int = 100,
+    offset: int = 0,
+    cursor: str | None = None,
+) -> AuditPage:
+    """Entries newest first. `tenant_id` None means every tenant; both ends of the time range belong to it.
+
+    Stable under appends when paged with `cursor`. Raises InvalidRequest for a cursor that this list did not give.
+    """
+    event_type = EVENT_ALIASES.get(event_type, event_type) if event_type else None
+    matching = audit_entries(tenant_id=tenant_id, event_type=event_type, trace_id=trace_id, start=start, end=end)
+    by_seq = tenant_id is not None and event_type is None
+    page = newest_first(matching, by_seq=by_seq)
+    if cursor:
+        page = older_than(page, _read_cursor(cursor), by_seq=by_seq)
+    rows = list(page[offset : offset + limit + 1])
+    total = _bounded_count(matching)
+    return AuditPage(
+        entries=tuple(_record(row) for row in rows[:limit]),
+        total=min(total, COUNTED_UP_TO),
+        total_is_exact=total <= COUNTED_UP_TO,
+        limit=limit,
+        offset=offset,
+        next_cursor=_cursor(rows[limit - 1].id) if len(rows) > limit else None,
+    )
+
+
+def audit_stats(*, tenant_id: str | None, now: datetime) -> AuditStats:
+    """The audit log's figures for a tenant, or for all tenants with None."""
+    entries = audit_entries(tenant_id=tenant_id)
+    by_type = entries.order_by("event_type").values_list("event_type").annotate(Count("id"))
+    counts: dict[str, int] = dict(by_type)
+    return AuditStats(
+        total_entries=sum(counts.values()),
+        entries_by_type=counts,
+        entries_last_24h=entries.filter(timestamp__gte=now - timedelta(hours=24)).count(),
+        oldest_entry=entries.aggregate(oldest=Min("timestamp"))["oldest"],
+    )
+
+
+def verify_chain(*, tenant_id: str) -> ChainReport:
+    """Verifies a tenant's whole chain up to its head; what is appended meanwhile is left for the next time."""
+    head, last_stored_seq = chain_end(tenant_id)
+    report = verify(chain_rows(tenant_id, up_to=head.seq))
+    return check_end(report, head=head, last_stored_seq=last_stored_seq)
+
+
+def verify_all() -> dict[str, ChainReport]:
+    """Verifies every tenant's chain; tenants sorted, the platform's own chain under `""`."""
+    return {tenant_id: verify_chain(tenant_id=tenant_id) for tenant_id in audit_tenants()}
+
+
+def _bounded_count(entries: QuerySet[Any]) -> int:
+    return entries.order_by()[: COUNTED_UP_TO + 1].count()
+
+
+def _record(row: AuditEntry) -> AuditRecord:
+    return AuditRecord(
+        id=row.id,
+        timestamp=row.timestamp,
+        event_type=row.event_type,
+        tenant_id=row.tenant_id,
+        trace_id=row.trace_id,
+        actor=row.actor,
+        details=json.loads(row.details),
+        seq=row.seq,
+        prev_hash=row.prev_hash,
+        hash=row.hash,
+    )
+
+
+_CURSOR = re.compile(rb"audit:([1-9][0-9]{0,17})")
+
+
+def _cursor(entry_id: int) -> str:
+    return base64.urlsafe_b64encode(b"audit:%d" % entry_id).decode().rstrip("=")
+
+
+def _read_cursor(text: str) -> int:
+    try:
+        match = _CURSOR.fullmatch(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        match = None
+    if match is None or _cursor(int(match[1])) != text:
+        raise InvalidRequest(field_errors={"cursor": ["This cursor was not given by this list."]})
+    return int(match[1])

@@ -1,0 +1,76 @@
+"""The usage ledger: what each tenant's runs used, one row a UTC day."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from django.db.models import Sum
+
+from apps.governance.models import SpendDay
+from clasper.core.db import Batch
+from clasper.core.money import NanoUSD
+from clasper.core.usage import Usage
+
+_ADD = (
+    "INSERT INTO spend_days (tenant_id, day, requests, input_tokens, output_tokens, cost) "
+    "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (tenant_id, day) DO UPDATE SET "
+    "requests = spend_days.requests + excluded.requests, "
+    "input_tokens = spend_days.input_tokens + excluded.input_tokens, "
+    "output_tokens = spend_days.output_tokens + excluded.output_tokens, "
+    "cost = spend_days.cost + excluded.cost"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotals:
+    """Sums over days. `input_tokens` counts cached ones too; `cost` in nano-USD."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: NanoUSD = NanoUSD(0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class UsageSums:
+    """What the jobs of one batch used, written as one statement for each tenant and day."""
+
+    lock_order: ClassVar[int] = 30
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+
+    def add(self, tenant_id: str, day: str, amounts: tuple[int, int, int, int]) -> None:
+        """Adds (requests, input tokens, output tokens, cost) to the tenant's ISO `day`."""
+        sums = self._sums[tenant_id, day]
+        for index, amount in enumerate(amounts):
+            sums[index] += amount
+
+    def flush(self, batch: Batch) -> None:
+        for key in sorted(self._sums):
+            batch.insert(_ADD, (*key, *self._sums[key]))
+
+
+def record_usage(
+    batch: Batch, *, tenant_id: str, now: datetime, usage: Usage, cost: NanoUSD, requests: int = 1
+) -> None:
+    """Adds a run's usage to the ledger of its day."""
+    day = now.astimezone(UTC).date().isoformat()
+    batch.shared(UsageSums).add(tenant_id, day, (requests, usage.prompt_tokens, usage.output, cost))
+
+
+def usage_totals(*, tenant_id: str | None, since: datetime, now: datetime) -> UsageTotals:
+    """What the tenant (None: every tenant) used from the UTC day of `since` up to and with the day of `now`."""
+    days = SpendDay.objects.filter(day__gte=since.astimezone(UTC).date(), day__lte=now.astimezone(UTC).date())
+    if tenant_id is not None:
+        days = days.filter(tenant_id=tenant_id)
+    fields = ("requests", "input_tokens", "output_tokens", "cost")
+    sums = days.aggregate(**{f"sum_{field}": Sum(field) for field in fields})
+    requests, input_tokens, output_tokens, cost = (int(sums[f"sum_{field}"] or 0) for field in fields)
+    return UsageTotals(requests, input_tokens, output_tokens, NanoUSD(cost))

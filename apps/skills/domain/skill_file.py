@@ -1,0 +1,151 @@
+"""A workspace skill: one SKILL.md, read without ever failing.
+
+Whatever an author gets wrong ends as a default where it is harmless (name, description, emoji) and as a `fault` where
+it is not: a gate or a tool grant that cannot be understood must disable the skill, not open it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.skills.domain.frontmatter import FrontmatterFault, Value, parse_mapping, split_frontmatter
+from apps.skills.domain.text import decode_text, truncate
+
+MAX_NAME_CHARS = 128
+MAX_DESCRIPTION_CHARS = 2_000
+MAX_VERSION_CHARS = 64
+MAX_EMOJI_CHARS = 16
+
+_NAMESPACES = ("clasper", "openclaw")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_YES = frozenset({"true", "yes", "on", "1"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkillFile:
+    """What a SKILL.md says. `directory` is the name of its directory; a non-empty `fault` disables the skill."""
+
+    directory: str
+    name: str
+    description: str = ""
+    version: str
+    """As the author wrote it, else `sha256:` and the first 12 hex digits of the file's hash."""
+    instructions: str = ""
+    emoji: str = ""
+    tools: tuple[str, ...] = ()
+    """Tools it grants: exact names, `namespace:*`, or `*`."""
+    always: bool = False
+    env: tuple[str, ...] = ()
+    bins: tuple[str, ...] = ()
+    any_bins: tuple[str, ...] = ()
+    config: tuple[str, ...] = ()
+    os: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+    """The frontmatter's `metadata` as it stands, JSON values only; None when there is none."""
+    fault: str = ""
+
+
+def parse_skill_file(directory: str, content: bytes) -> SkillFile:
+    """The skill in `content`. Never raises."""
+    document = split_frontmatter(decode_text(content))
+    skill = _Reader(directory, content, truncate(document.body.strip()))
+    if document.yaml is None:
+        return skill.build({}, None)
+    if not document.closed:
+        return skill.build({}, None, "Unreadable frontmatter: its closing --- is missing")
+    try:
+        top = parse_mapping(document.yaml)
+    except FrontmatterFault as fault:
+        return skill.build({}, None, f"Unreadable frontmatter: {fault}")
+    try:
+        return skill.build(top, _metadata(top.get("metadata")))
+    except FrontmatterFault as fault:
+        return skill.build(top, None, f"Unreadable metadata: {fault}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    directory: str
+    content: bytes
+    instructions: str
+
+    def build(self, top: Mapping[str, Value], metadata: dict[str, Value] | None, fault: str = "") -> SkillFile:
+        """Raises FrontmatterFault when gates or grants in `metadata` have the wrong type."""
+        extra = _Extension(metadata or {})
+        requires = extra.section("requires")
+        version = _line(top.get("version"), MAX_VERSION_CHARS) or _line(
+            (metadata or {}).get("version"), MAX_VERSION_CHARS
+        )
+        return SkillFile(
+            directory=self.directory,
+            name=_line(top.get("name"), MAX_NAME_CHARS) or _line(self.directory, MAX_NAME_CHARS) or "skill",
+            description=_line(top.get("description"), MAX_DESCRIPTION_CHARS),
+            version=version or f"sha256:{hashlib.sha256(self.content).hexdigest()[:12]}",
+            instructions=self.instructions,
+            emoji=_line(extra.get("emoji"), MAX_EMOJI_CHARS),
+            tools=_names(extra.get("tools"), "tools"),
+            always=_is_yes(extra.get("always")),
+            env=_names(requires.get("env"), "requires.env"),
+            bins=_names(requires.get("bins"), "requires.bins"),
+            any_bins=_names(requires.get("anyBins", requires.get("any_bins")), "requires.anyBins"),
+            config=_names(requires.get("config"), "requires.config"),
+            os=_names(extra.get("os"), "os"),
+            metadata=metadata,
+            fault=fault,
+        )
+
+
+class _Extension:
+    """Our part of the metadata: `clasper`, and key by key the older name `openclaw` behind it."""
+
+    def __init__(self, metadata: Mapping[str, Value]) -> None:
+        self._parts = [part for name in _NAMESPACES if (part := _mapping(metadata.get(name), name))]
+
+    def get(self, key: str) -> Value:
+        return next((part[key] for part in self._parts if key in part), None)
+
+    def section(self, key: str) -> Mapping[str, Value]:
+        return _mapping(self.get(key), key)
+
+
+def _metadata(value: Value) -> dict[str, Value] | None:
+    if isinstance(value, str):
+        value = parse_mapping(value)
+    if value is not None and not isinstance(value, dict):
+        raise FrontmatterFault("it must be a mapping")
+    return value
+
+
+def _mapping(value: Value, where: str) -> Mapping[str, Value]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise FrontmatterFault(f"{where} must be a mapping")
+    return value
+
+
+def _names(value: Value, where: str) -> tuple[str, ...]:
+    """A list of names, or names in one text separated by commas."""
+    if value is None:
+        return ()
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list) or any(item is None or isinstance(item, list | dict) for item in items):
+        raise FrontmatterFault(f"{where} must be a list of names")
+    names = [_line(item, MAX_NAME_CHARS) for item in items]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _is_yes(value: Value) -> bool:
+    return value is True or (isinstance(value, str | int) and str(value).strip().lower() in _YES)
+
+
+def _line(value: Value, limit: int) -> str:
+    """A scalar as one clean line of at most `limit` characters; empty for anything else."""
+    if value is None or isinstance(value, list | dict):
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return " ".join(_CONTROL.sub(" ", text).split())[:limit].rstrip()

@@ -1,0 +1,124 @@
+"""What a run leaves behind, as values: how it opened, its steps, how it closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from clasper.core.money import NanoUSD
+from clasper.core.usage import Usage
+
+Status = Literal["running", "success", "error", "timeout", "cancelled"]
+STATUSES: tuple[Status, ...] = ("running", "success", "error", "timeout", "cancelled")
+
+StepType = Literal["llm_call", "tool_call", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """A JSON value that has passed redaction, and how often each recogniser found something in it."""
+
+    value: Any
+    found: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """The run's risk as scored when it ran."""
+
+    score: int
+    level: str
+    factors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What is known of a run when it is admitted."""
+
+    id: str
+    tenant_id: str
+    workspace_id: str
+    environment: str
+    agent_id: str
+    user_id: str
+    kind: str
+    provider: str
+    model: str
+    workspace_hash: str
+    risk: Risk
+    skills: Mapping[str, str]
+    labels: Mapping[str, str]
+    input: Redacted
+    started_at: datetime
+    lease_until: datetime
+    id_given: bool = False
+    """The caller chose the id, so it may be taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step; `input` and `output` are JSON values and may hold anything, they are redacted before storage.
+
+    `name` is the model or the tool. `status`: ok, error, denied. `attempt` counts the tries of one model call.
+    """
+
+    seq: int
+    type: StepType
+    name: str
+    status: str
+    started_at: datetime
+    duration_ms: int
+    provider: str = ""
+    code: str = ""
+    attempt: int = 1
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: NanoUSD = NanoUSD(0)
+    input: Any = None
+    output: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """How a run ended. `steps` are those not yet written by a checkpoint."""
+
+    id: str
+    tenant_id: str
+    status: Status
+    ended_at: datetime
+    duration_ms: int
+    provider: str
+    model: str
+    usage: Usage
+    cost: NanoUSD
+    price_version: str
+    estimated: bool
+    risk: Risk | None = None
+    steps: tuple[Step, ...] = ()
+    output: str | None = None
+    error_code: str = ""
+    error: str = ""
+    task_id: str = ""
+    dimensions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A running trace that nobody runs any more, with the sums of the steps it recorded."""
+
+    id: str
+    tenant_id: str
+    workspace_id: str
+    environment: str
+    agent_id: str
+    user_id: str
+    provider: str
+    model: str
+    risk_level: str
+    started_at: datetime
+    steps: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: int

@@ -1,0 +1,98 @@
+"""What is shown of a run: the row of a list, the whole trace, the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSummary:
+    """One row of a list; never any text of the run."""
+
+    id: str
+    tenant_id: str
+    workspace_id: str
+    environment: str
+    agent_id: str
+    user_id: str
+    kind: str
+    status: str
+    error_code: str
+    started_at: datetime
+    ended_at: datetime | None
+    duration_ms: int | None
+    provider: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: int
+    estimated: bool
+    risk_score: int
+    risk_level: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView:
+    """One step with its redacted payload; `input` and `output` are None when stripped or absent."""
+
+    seq: int
+    type: str
+    name: str
+    provider: str
+    status: str
+    code: str
+    started_at: datetime
+    duration_ms: int
+    attempt: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: int
+    input: Any
+    output: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceDetail:
+    """Everything kept of one run."""
+
+    summary: TraceSummary
+    error: str
+    workspace_hash: str
+    price_version: str
+    risk_factors: Mapping[str, Any]
+    redactions: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    task_id: str
+    message_id: str
+    document_id: str
+    skill_versions: Mapping[str, str]
+    steps: tuple[StepView, ...]
+    input: Any
+    output: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracePage:
+    """A page of a list. `total` is exact up to the cap of counting; `next_cursor` is empty on the last page."""
+
+    traces: tuple[TraceSummary, ...]
+    total: int
+    total_is_exact: bool
+    next_cursor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceStats:
+    """Sums over runs that have ended."""
+
+    total: int
+    by_status: Mapping[str, int]
+    duration_ms: int
+    tokens: int
+    cost: int

@@ -1,0 +1,1 @@
+"""What traces do: `recording` writes a run as it happens, `reading` answers questions about runs."""

@@ -1,0 +1,238 @@
+"""Writing a run down: jobs for the run path. All texts are redacted here, the one place where they are stored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from typing import Any, ClassVar
+
+import msgspec
+
+from apps.governance.services.redaction import redact, redact_counted
+from apps.traces.domain.record import Closing, Opening, Orphan, Redacted, Step
+from clasper.core.clock import parse_iso
+from clasper.core.db import Batch, Job
+
+_json = msgspec.json.encode
+
+_INSERT_TRACE = """INSERT INTO traces (id, tenant_id, workspace_id, environment, agent_id, user_id, kind,
+ status, error_code, error, started_at, lease_until, provider, model, input_tokens, cached_tokens, cache_write_tokens,
+ output_tokens, reasoning_tokens, cost, price_version, estimated, risk_score, risk_level, risk_factors, workspace_hash,
+ redactions, task_id, message_id, document_id)
+ VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', '', '', %s, %s, %s, %s, 0, 0, 0, 0, 0, 0, '', %s, %s, %s, %s, %s, %s,
+ '', '', '')"""
+
+_CLOSE_TRACE = """UPDATE traces SET status = %s, error_code = %s, error = %s, ended_at = %s, duration_ms = %s,
+ lease_until = NULL, provider = %s, model = %s, input_tokens = %s, cached_tokens = %s, cache_write_tokens = %s,
+ output_tokens = %s, reasoning_tokens = %s, cost = %s, price_version = %s, estimated = %s,
+ redactions = redactions + %s, task_id = %s, risk_score = COALESCE(%s, risk_score),
+ risk_level = COALESCE(%s, risk_level), risk_factors = COALESCE(%s, risk_factors) WHERE id = %s AND status = 'running'"""
+
+_INSERT_STEP = """INSERT INTO trace_steps (tenant_id, trace_id, seq, type, name, provider, status, code,
+ started_at, duration_ms, attempt, prompt_tokens, completion_tokens, cost)
+ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
+
+_INSERT_PAYLOAD = "INSERT INTO trace_payloads (tenant_id, trace_id, seq, input, output) VALUES (%s, %s, %s, %s, %s)"
+_INSERT_SKILL = "INSERT INTO trace_skills (tenant_id, trace_id, name, version) VALUES (%s, %s, %s, %s)"
+_INSERT_LABEL = "INSERT INTO trace_labels (tenant_id, trace_id, key, value) VALUES (%s, %s, %s, %s)"
+
+_ROLL_UP = """INSERT INTO trace_rollups
+ (tenant_id, day, dimension, value, runs, input_tokens, output_tokens, cost, duration_ms)
+ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+ ON CONFLICT (tenant_id, dimension, day, value) DO UPDATE SET runs = trace_rollups.runs + excluded.runs,
+ input_tokens = trace_rollups.input_tokens + excluded.input_tokens,
+ output_tokens = trace_rollups.output_tokens + excluded.output_tokens,
+ cost = trace_rollups.cost + excluded.cost, duration_ms = trace_rollups.duration_ms + excluded.duration_ms"""
+
+
+class RollupSums:
+    """The day sums of the runs that settle in one batch."""
+
+    lock_order: ClassVar[int] = 40
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, date, str, str], list[int]] = {}
+
+    def add(self, closing: Closing, day: date) -> None:
+        usage = closing.usage
+        amounts = (1, usage.prompt_tokens, usage.output, closing.cost, closing.duration_ms)
+        for dimension, value in closing.dimensions.items():
+            sums = self._sums.setdefault((closing.tenant_id, day, dimension, value), [0, 0, 0, 0, 0])
+            for i, amount in enumerate(amounts):
+                sums[i] += amount
+
+    def flush(self, batch: Batch) -> None:
+        for key in sorted(self._sums):
+            batch.insert(_ROLL_UP, (*key, *self._sums[key]))
+
+
+def redact_content(value: Any) -> Redacted:
+    """What may be stored of a run's input."""
+    clean, found = redact_counted(value)
+    return Redacted(clean, found)
+
+
+def open_trace(opening: Opening) -> Job[bool]:
+    """A job that writes the trace as `running`; False when another trace has this id already.
+
+    Texts are encoded now, in the caller's thread, so that the writer's one thread only writes.
+    """
+    labels = [(key[:64], redact(value)[:256]) for key, value in opening.labels.items()]
+    o = opening
+    row = (
+        *(o.id, o.tenant_id, o.workspace_id, o.environment, o.agent_id, o.user_id, o.kind, o.started_at, o.lease_until),
+        *(o.provider, o.model, False, o.risk.score, o.risk.level, _json(o.risk.factors).decode(), o.workspace_hash),
+        sum(o.input.found.values()),
+    )
+    payload = (o.tenant_id, o.id, 0, _json(o.input.value).decode(), None)
+
+    def job(batch: Batch) -> bool:
+        if o.id_given and batch.fetch_one("SELECT 1 FROM traces WHERE id = %s", (o.id,)):
+            return False
+        batch.insert(_INSERT_TRACE, row)
+        batch.insert(_INSERT_PAYLOAD, payload)
+        for name, version in o.skills.items():
+            batch.insert(_INSERT_SKILL, (o.tenant_id, o.id, name[:64], version[:80]))
+        for key, value in labels:
+            batch.insert(_INSERT_LABEL, (o.tenant_id, o.id, key, value))
+        return True
+
+    return job
+
+
+def add_steps(*, tenant_id: str, trace_id: str, steps: Iterable[Step]) -> Job[None]:
+    """A job that appends steps to a running trace."""
+    rows, found = _step_rows(tenant_id, trace_id, steps)
+
+    def job(batch: Batch) -> None:
+        _insert_steps(batch, rows)
+        if found:
+            batch.execute("UPDATE traces SET redactions = redactions + %s WHERE id = %s", (found, trace_id))
+
+    return job
+
+
+def close_trace(closing: Closing) -> Job[bool]:
+    """A job that ends a running trace, with its last steps, its output and the day's sums.
+
+    False, and nothing written, when the trace is not running any more: the sweeper was faster.
+    """
+    c = closing
+    rows, found = _step_rows(c.tenant_id, c.id, c.steps)
+    output, in_output = redact_counted(c.output) if c.output is not None else (None, {})
+    error, in_error = redact_counted(c.error)
+    found += sum(in_output.values()) + sum(in_error.values())
+    usage = c.usage
+    row = (
+        *(c.status, c.error_code[:64], error[:2000], c.ended_at, c.duration_ms, c.provider, c.model),
+        *(usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning),
+        *(c.cost, c.price_version[:64], c.estimated, found, c.task_id),
+        *((c.risk.score, c.risk.level, _json(c.risk.factors).decode()) if c.risk else (None, None, None)),
+        c.id,
+    )
+    answer = None if output is None else _json({"response": output}).decode()
+
+    def job(batch: Batch) -> bool:
+        if batch.execute(_CLOSE_TRACE, row) == 0:
+            return False
+        if answer is not None:
+            batch.execute(
+                "UPDATE trace_payloads SET output = %s WHERE tenant_id = %s AND trace_id = %s AND seq = 0",
+                (answer, c.tenant_id, c.id),
+            )
+        _insert_steps(batch, rows)
+        batch.shared(RollupSums).add(c, c.ended_at.date())
+        return True
+
+    return job
+
+
+def write_refused(opening: Opening, closing: Closing) -> Job[None]:
+    """A job that writes the trace of a run that was refused at the door: opened and closed at once."""
+    opened, closed = open_trace(opening), close_trace(closing)
+
+    def job(batch: Batch) -> None:
+        if opened(batch):
+            batch.flush_rows()
+            closed(batch)
+
+    return job
+
+
+def link_delivered(
+    batch: Batch, *, tenant_id: str, trace_id: str, message_id: str | None = None, document_id: str | None = None
+) -> None:
+    """Notes on the trace what the backend made of its deliveries."""
+    links = {"message_id": message_id, "document_id": document_id}
+    given = {column: value for column, value in links.items() if value is not None}
+    if given:
+        assignments = ", ".join(f"{column} = %s" for column in given)
+        batch.execute(
+            f"UPDATE traces SET {assignments} WHERE id = %s AND tenant_id = %s",
+            (*(value[:128] for value in given.values()), trace_id, tenant_id),
+        )
+
+
+def orphaned(batch: Batch, *, now: datetime, limit: int) -> list[Orphan]:
+    """Running traces whose lease is over, with what their checkpoints recorded, in tenant order."""
+    rows = batch.fetch_all(
+        "SELECT t.id, t.tenant_id, t.workspace_id, t.environment, t.agent_id, t.user_id, t.provider, t.model,"
+        " t.risk_level, t.started_at, COUNT(s.id), COALESCE(SUM(s.prompt_tokens), 0),"
+        " COALESCE(SUM(s.completion_tokens), 0), COALESCE(SUM(s.cost), 0) FROM traces t"
+        " LEFT JOIN trace_steps s ON s.tenant_id = t.tenant_id AND s.trace_id = t.id"
+        " WHERE t.status = 'running' AND t.lease_until < %s GROUP BY t.id ORDER BY t.tenant_id, t.id LIMIT %s",
+        (now, limit),
+    )
+    columns = [field.name for field in dataclasses.fields(Orphan)]
+    facts = [dict(zip(columns, row, strict=True)) for row in rows]
+    return [Orphan(**{**each, "started_at": _instant(each["started_at"])}) for each in facts]
+
+
+def _instant(value: datetime | str) -> datetime:
+    """SQLite hands datetimes back as the text Django wrote."""
+    return parse_iso(value) if isinstance(value, str) else value
+
+
+def dimensions(
+    *, status: str, provider: str, model: str, agent_id: str, workspace_id: str, environment: str, risk_level: str
+) -> Mapping[str, str]:
+    """What a run's sums are kept by."""
+    return {
+        "status": status,
+        "model": f"{provider}/{model}"[:128],
+        "agent": agent_id,
+        "workspace": workspace_id,
+        "environment": environment,
+        "risk": risk_level,
+    }
+
+
+_StepRows = list[tuple[tuple[Any, ...], tuple[Any, ...] | None]]
+
+
+def _step_rows(tenant_id: str, trace_id: str, steps: Iterable[Step]) -> tuple[_StepRows, int]:
+    rows: _StepRows = []
+    found: Counter[str] = Counter()
+    for s in steps:
+        facts = (
+            *(tenant_id, trace_id, s.seq, s.type, s.name[:128], s.provider, s.status, s.code[:64], s.started_at),
+            *(s.duration_ms, s.attempt, s.prompt_tokens, s.completion_tokens, s.cost),
+        )
+        payload = None
+        if s.input is not None or s.output is not None:
+            given, in_input = redact_counted(s.input)
+            answer, in_output = redact_counted(s.output)
+            found.update(in_input)
+            found.update(in_output)
+            payload = (tenant_id, trace_id, s.seq, _json(given).decode(), _json(answer).decode())
+        rows.append((facts, payload))
+    return rows, found.total()
+
+
+def _insert_steps(batch: Batch, rows: _StepRows) -> None:
+    for facts, payload in rows:
+        batch.insert(_INSERT_STEP, facts)
+        if payload is not None:
+            batch.insert(_INSERT_PAYLOAD, payload)

@@ -1,0 +1,172 @@
+"""A workspace as one frozen value: its texts, its skills, and the hash of exactly what it was read from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+
+from apps.skills.domain.gates import Platform, check_gates
+from apps.skills.domain.skill_file import SkillFile, parse_skill_file
+from apps.skills.domain.text import decode_text, truncate
+
+_ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SKILL_PATH = re.compile(r"skills/([^/]+)/SKILL\.md")
+
+
+def is_role(text: str) -> bool:
+    """Whether `text` may name an agent's role. Nothing else ever becomes part of a path."""
+    return _ROLE.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """A text of the workspace. `text` is what a prompt may hold of it: at most 20,000 characters."""
+
+    path: str
+    raw_chars: int
+    text: str
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceSkill:
+    """A skill of the workspace; `gate_reason` says why it is disabled, and is empty when it is not."""
+
+    file: SkillFile
+    gate_reason: str = ""
+
+    @property
+    def enabled(self) -> bool:
+        return not self.gate_reason
+
+    @property
+    def path(self) -> str:
+        return f"skills/{self.file.directory}"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a run remembers: MEMORY.md and the logs of two days, each empty when there is nothing."""
+
+    long_term: str
+    yesterday: str
+    yesterday_date: date
+    today: str
+    today_date: date
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Workspace:
+    """One snapshot. `root` is where it was read from; `files` holds every text but the skills, by path."""
+
+    root: str
+    missing: bool = False
+    hash: str
+    """`sha256:` over the path and the bytes of everything read, skills included. The boot marker is no content."""
+    revision: str
+    """Changes whenever anything a prompt depends on changes: the content, or which skills are enabled."""
+    files: Mapping[str, TextFile] = field(default_factory=dict)
+    skills: tuple[WorkspaceSkill, ...] = ()
+    """In the order of their directories."""
+    boot_complete: bool = False
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Path and reason of files that were not read."""
+
+    def text(self, path: str) -> str:
+        """The text at `path`, stripped; empty when there is none."""
+        file = self.files.get(path)
+        return file.text.strip() if file else ""
+
+    def soul_path(self, role: str) -> str:
+        """Where the soul of `role` stands: its own file, else SOUL.md, else an empty text."""
+        return next((path for path in (f"souls/{role}.md", "SOUL.md") if self.text(path)), "")
+
+    def memory(self, today: date) -> Memory:
+        """The memory on `today`, a date in the time zone of the request."""
+        yesterday = today - timedelta(days=1)
+        return Memory(
+            long_term=self.text("MEMORY.md"),
+            yesterday=self.text(f"memory/{yesterday.isoformat()}.md"),
+            yesterday_date=yesterday,
+            today=self.text(f"memory/{today.isoformat()}.md"),
+            today_date=today,
+        )
+
+    @property
+    def enabled_skills(self) -> tuple[WorkspaceSkill, ...]:
+        return tuple(skill for skill in self.skills if skill.enabled)
+
+
+Parsed = TextFile | SkillFile
+
+
+def parse_file(path: str, content: bytes) -> Parsed:
+    """One file of a workspace, as text or as a skill. Never raises."""
+    match = _SKILL_PATH.fullmatch(path)
+    if match:
+        return parse_skill_file(match[1], content)
+    raw = decode_text(content)
+    text = truncate(raw)
+    return TextFile(path, len(raw), text, text is not raw)
+
+
+def assemble_workspace(
+    *,
+    root: str,
+    files: Mapping[str, Parsed],
+    digests: Mapping[str, str],
+    platform: Platform,
+    missing: bool = False,
+    boot_complete: bool = False,
+    skipped: tuple[tuple[str, str], ...] = (),
+) -> Workspace:
+    """A workspace of parsed files. `digests` maps every path to the hex SHA-256 of its bytes."""
+    content_hash = workspace_hash(digests)
+    skills = gate_skills([files[path] for path in sorted(files)], platform)
+    return Workspace(
+        root=root,
+        missing=missing,
+        hash=content_hash,
+        revision=_revision(content_hash, skills),
+        files={path: file for path, file in sorted(files.items()) if isinstance(file, TextFile)},
+        skills=skills,
+        boot_complete=boot_complete,
+        skipped=skipped,
+    )
+
+
+def regate(workspace: Workspace, platform: Platform) -> Workspace:
+    """The workspace with its gates looked at again; the same object when none opened or closed."""
+    skills = gate_skills([skill.file for skill in workspace.skills], platform)
+    if skills == workspace.skills:
+        return workspace
+    return replace(workspace, skills=skills, revision=_revision(workspace.hash, skills))
+
+
+def gate_skills(files: list[Parsed] | list[SkillFile], platform: Platform) -> tuple[WorkspaceSkill, ...]:
+    """Every skill with the reason that disables it. Of several skills with one name the first one keeps it."""
+    owners: dict[str, str] = {}
+    skills: list[WorkspaceSkill] = []
+    for file in files:
+        if not isinstance(file, SkillFile):
+            continue
+        owner = owners.setdefault(file.name, file.directory)
+        reason = check_gates(file, platform)
+        if owner != file.directory:
+            reason = f"Duplicate name: skills/{owner} is called {file.name} too"
+        skills.append(WorkspaceSkill(file, reason))
+    return tuple(skills)
+
+
+def workspace_hash(digests: Mapping[str, str]) -> str:
+    """`sha256:` and 64 hex digits over every path with the digest of its bytes, in code-point order of the paths."""
+    lines = "".join(f"{path}\0{digests[path]}\n" for path in sorted(digests))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def _revision(content_hash: str, skills: tuple[WorkspaceSkill, ...]) -> str:
+    gates = "\n".join(skill.file.name for skill in skills if skill.enabled)
+    return f"{content_hash}+{hashlib.sha256(gates.encode()).hexdigest()[:16]}"

@@ -1,0 +1,56 @@
+"""The ASGI application: runs on the event loop, everything else through Django, and the process's own life cycle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "clasper.settings")
+
+from django.core.asgi import get_asgi_application
+
+_django = get_asgi_application()
+
+from channels.routing import URLRouter
+from django.conf import settings
+from django.urls import path, re_path
+
+from apps.agents import urls as agents
+from clasper import worker
+from clasper.core.consumers import Receive, Send
+from clasper.core.db import writer
+from clasper.gateways.http import close_session
+
+# Channels ships no types, and its routes lead to ASGI applications where Django's lead to views.
+_route: Any = path
+_rest: Any = re_path
+_router: Any = URLRouter
+_http = _router([*(_route(where, to.as_asgi()) for where, to in agents.run_routes), _rest("", _django)])
+
+
+async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Serves one connection of any kind."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    else:
+        await _http(scope, receive, send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Starts the in-process worker, and leaves nothing half-written behind."""
+    background: asyncio.Task[None] | None = None
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            if not settings.CELERY_BROKER_URL:
+                background = asyncio.ensure_future(worker.work())
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            if background is not None:
+                background.cancel()
+                await asyncio.gather(background, return_exceptions=True)
+            await close_session()
+            await asyncio.to_thread(writer.close)
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,227 @@
+"""The demo's story: a governed run with tools, a streamed one, a budget that refuses, and the proof of it all.
+
+It talks to a running server over HTTP only, as any backend would, and checks what it shows: `Story.tell` raises
+DemoFailed at the first thing that did not really happen.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+TENANT = "harbor-and-pine"
+USER = "customer-7"
+TASK = "Where is my parcel?"
+
+READ = "Where is my parcel? Please look up order ORD-1002 and tell me what happens next."
+REFUND = 'Thanks. Now use tool orders:refund {"order_id": "ORD-1002", "reason": "late"} and confirm.'
+STREAMED = "Please write two sentences I can send to the customer."
+
+
+class DemoFailed(Exception):
+    """Something that should have happened did not."""
+
+
+@dataclass(slots=True)
+class Story:
+    """One telling, against `url`, as the tenant's key `key`; `agent_token` reads the control plane.
+
+    With `scripted` the offline model is expected to do exactly what the messages ask; a real model may decide
+    otherwise, so its choices are shown and not checked.
+    """
+
+    url: str
+    key: str
+    daemon_key: str
+    agent_token: str
+    scripted: bool
+    console: Console
+
+    def tell(self) -> None:
+        """Tells it. Raises DemoFailed or httpx.HTTPError."""
+        self._heading("1. A governed run with a tool that reads")
+        first = self._send(READ)
+        self._show_answer(READ, first)
+        self._check_trace(first, tool="orders:lookup", status="ok")
+
+        self._heading("2. A tool that no skill grants is denied")
+        second = self._send(REFUND, history=[(READ, first["response"])])
+        self._show_answer(REFUND, second)
+        self._check_trace(second, tool="orders:refund", status="denied")
+
+        self._heading("3. The same, streamed")
+        third = self._stream(STREAMED)
+
+        self._heading("4. The budget is used up and refuses")
+        self._exhaust_budget()
+
+        self._heading("5. What is kept")
+        self._report([first["trace_id"], second["trace_id"], third["trace_id"]], third["task_id"])
+
+    # --- Requests --------------------------------------------------------------------------------------------------
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}", "X-Agent-Daemon-Key": self.daemon_key}
+
+    def _body(self, message: str, history: list[tuple[str, str]] | None = None) -> dict[str, Any]:
+        turns = [
+            turn
+            for asked, answered in history or []
+            for turn in ({"role": "user", "content": asked}, {"role": "assistant", "content": answered})
+        ]
+        return {
+            "user_id": USER,
+            "session_key": f"user:{USER}:support",
+            "message": message,
+            "messages": turns,
+            "task_title": TASK,
+        }
+
+    def _send(self, message: str, history: list[tuple[str, str]] | None = None) -> dict[str, Any]:
+        response = httpx.post(
+            f"{self.url}/api/agents/send", json=self._body(message, history), headers=self._headers(), timeout=150
+        )
+        _expect(response.status_code == 200, f"the run answered {response.status_code}: {response.text[:500]}")
+        body: dict[str, Any] = response.json()
+        return body
+
+    def _stream(self, message: str) -> dict[str, Any]:
+        chunks = 0
+        done: dict[str, Any] = {}
+        request = httpx.stream(
+            "POST", f"{self.url}/api/agents/stream", json=self._body(message), headers=self._headers(), timeout=150
+        )
+        with request as response:
+            _expect(response.status_code == 200, f"the stream answered {response.status_code}")
+            for line in response.iter_lines():
+                if not line.startswith("data: "):
+                    continue
+                event = json.loads(line.removeprefix("data: "))
+                if event["type"] == "chunk":
+                    chunks += 1
+                    self.console.print(escape(event["data"]), end="", style="green", highlight=False)
+                elif event["type"] == "error":
+                    raise DemoFailed(f"the stream ended with {event['code']}: {event['error']}")
+                elif event["type"] == "done":
+                    done = event
+        self.console.print()
+        _expect(chunks > 1, "the answer did not arrive in pieces")
+        _expect("trace_id" in done, "the stream ended without a done event")
+        self.console.print(f"[dim]{chunks} chunks, {_money(done['cost']['totalCost'])}, trace {done['trace_id']}[/]")
+        return done
+
+    def _get(self, path: str, **params: Any) -> dict[str, Any]:
+        response = httpx.get(f"{self.url}{path}", params=params, headers=self._headers(), timeout=30)
+        _expect(response.status_code == 200, f"GET {path} answered {response.status_code}: {response.text[:300]}")
+        body: dict[str, Any] = response.json()
+        return body
+
+    # --- Chapters --------------------------------------------------------------------------------------------------
+
+    def _show_answer(self, asked: str, answer: dict[str, Any]) -> None:
+        self.console.print(f"[bold]customer[/]  {escape(asked)}")
+        self.console.print(f"[bold]agent[/]     [green]{escape(answer['response'])}[/]")
+        usage, cost = answer["usage"], answer["cost"]
+        self.console.print(
+            f"[dim]{usage['total_tokens']} tokens, {_money(cost['totalCost'])} ({escape(cost['model'])}), "
+            f"trace {answer['trace_id']}[/]"
+        )
+        _expect(bool(answer["response"].strip()), "the answer is empty")
+        _expect(cost["totalCost"] == round(cost["inputCost"] + cost["outputCost"], 9), "the cost does not add up")
+
+    def _check_trace(self, answer: dict[str, Any], *, tool: str, status: str) -> None:
+        trace = self._get(f"/traces/{answer['trace_id']}")
+        self._show_steps(trace)
+        _expect(trace["status"] == "success", f"the trace is {trace['status']}")
+        _expect(trace["cost"]["totalCost"] == answer["cost"]["totalCost"], "trace and answer disagree on the cost")
+        _expect(bool(trace["message_id"]), "the message did not reach the control plane")
+        if self.scripted:
+            calls = [(step["tool_name"], step["status"]) for step in trace["steps"] if step["type"] == "tool_call"]
+            _expect((tool, status) in calls, f"expected {tool} to be {status}, the trace shows {calls}")
+
+    def _show_steps(self, trace: dict[str, Any]) -> None:
+        table = Table(box=None, padding=(0, 2), header_style="dim")
+        for column in ("step", "what", "status", "ms", "tokens", "cost"):
+            table.add_column(column, justify="right" if column in ("ms", "tokens", "cost") else "left")
+        for step in trace["steps"]:
+            name = step.get("tool_name") or step.get("model") or step.get("name", "")
+            tokens = step.get("prompt_tokens", 0) + step.get("completion_tokens", 0)
+            outcome = f"{step['status']}: {step['code']}" if step["status"] == "denied" else step["status"]
+            style = "red" if step["status"] != "ok" else None
+            row = (step["type"], escape(name), escape(outcome), str(step["duration_ms"]))
+            table.add_row(*row, str(tokens or ""), _money(step["cost"]) if "cost" in step else "", style=style)
+        self.console.print(table)
+
+    def _exhaust_budget(self) -> None:
+        spent = self._get("/budget")["budget"]["spent"]
+        limit = round(spent + 0.000001, 9)
+        body = {"tenant_id": TENANT, "limit": limit, "period": "monthly", "soft_limit": limit, "hard_limit": limit}
+        saved = httpx.post(f"{self.url}/budget", json=body, headers={"X-Agent-Daemon-Key": self.daemon_key}, timeout=30)
+        _expect(saved.status_code == 200, f"the budget could not be set: {saved.text[:300]}")
+        self.console.print(f"spent {_money(spent)}, hard limit now {_money(limit)}; one more request:")
+        refused = httpx.post(
+            f"{self.url}/api/agents/send", json=self._body("One more question."), headers=self._headers(), timeout=60
+        )
+        _expect(refused.status_code == 402, f"the request over budget answered {refused.status_code}")
+        error = refused.json()
+        self.console.print(f"[red]402 {error['code']}[/]  {escape(error['error'])}")
+        _expect(self._get("/budget")["budget"]["spent"] == spent, "the refused request cost something")
+
+    def _report(self, trace_ids: list[str], task_id: str) -> None:
+        self._report_backend(task_id)
+        traces = self._get("/traces")
+        usage = self._get("/usage")
+        budget = self._get("/budget")["budget"]
+        total = sum(trace["total_cost"] for trace in traces["traces"])
+        _expect({trace["id"] for trace in traces["traces"]} >= set(trace_ids), "a run has no trace")
+        _expect(all(trace["status"] != "running" for trace in traces["traces"]), "a trace is still running")
+        _expect(round(total, 9) == usage["totalCost"] == budget["spent"], "the sums disagree")
+        self.console.print(
+            f"[bold]Sums[/]            traces {_money(total)} = usage {_money(usage['totalCost'])} "
+            f"= budget {_money(budget['spent'])}, nothing reserved: {budget['reserved'] == 0}"
+        )
+        _expect(budget["reserved"] == 0, "money is still reserved")
+        self._report_audit()
+
+    def _report_backend(self, task_id: str) -> None:
+        headers = {"X-Agent-Token": self.agent_token}
+        answer = httpx.get(f"{self.url}/api/mission-control/tasks/{task_id}/messages", headers=headers, timeout=30)
+        _expect(answer.status_code == 200, f"the control plane answered {answer.status_code}")
+        messages = answer.json()["items"]
+        _expect(len(messages) == 3, f"expected 3 messages at the control plane, found {len(messages)}")
+        self.console.print(f"[bold]Control plane[/]   one task {TASK!r} with {len(messages)} messages")
+
+    def _report_audit(self) -> None:
+        entries = self._get("/audit", limit=100)
+        verdict = self._get("/audit/verify")
+        counts: dict[str, int] = {}
+        for entry in entries["entries"]:
+            counts[entry["event_type"]] = counts.get(entry["event_type"], 0) + 1
+        listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        self.console.print(f"[bold]Audit[/]           {listed}")
+        _expect(verdict["valid"] is True, "the audit chain does not verify")
+        _expect("budget.exceeded" in counts and "agent.complete" in counts, "the audit log is incomplete")
+        if self.scripted:
+            _expect("tool.denied" in counts, "the denied tool is not in the audit log")
+        head = entries["entries"][0]
+        self.console.print(f"[bold]Chain[/]           verified, {head['seq']} entries, head {head['hash'][:16]}…")
+
+    def _heading(self, text: str) -> None:
+        self.console.print()
+        self.console.print(Panel(text, expand=False, border_style="cyan"))
+
+
+def _expect(happened: bool, otherwise: str) -> None:
+    if not happened:
+        raise DemoFailed(otherwise)
+
+
+def _money(amount: float) -> str:
+    return f"${amount:.6f}"

@@ -1,0 +1,110 @@
+"""What a control plane says it can do, in every spelling of the contract that is in use, and whether that is enough."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CONTRACT_VERSION = "1.1.0"
+CONTRACT_MAJOR = 1
+REQUIRED = ("tasks", "messages")
+OPTIONAL = ("documents", "tools")
+
+_ALIASES: Mapping[str, frozenset[str]] = {
+    "tasks": frozenset({"task_list", "task_create"}),
+    "messages": frozenset({"message_post"}),
+    "documents": frozenset({"document_post"}),
+    "tools": frozenset({"tool_discover", "tool_execute"}),
+}
+_VERSION = re.compile(r"v?(\d{1,6})(?:\.\d+){0,2}(?:[-+].*)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The features of one control plane, by the contract's names and by those it announced.
+
+    `known` is False when it gave no usable answer: then no optional feature is assumed.
+    """
+
+    contract_version: str = ""
+    features: frozenset[str] = frozenset()
+    known: bool = True
+
+    def has(self, feature: str) -> bool:
+        return feature in self.features
+
+    @property
+    def tools(self) -> bool:
+        """Whether tools may be discovered and executed."""
+        return "tools" in self.features
+
+
+UNKNOWN = Capabilities(known=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compatibility:
+    """Whether Clasper can work with a control plane. `error` is a sentence when it cannot, else empty."""
+
+    compatible: bool
+    control_plane_contract_version: str | None
+    warnings: tuple[str, ...] = ()
+    missing_features: tuple[str, ...] = ()
+    error: str = ""
+    clasper_contract_version: str = CONTRACT_VERSION
+
+
+def parse_capabilities(document: Any) -> Capabilities | None:
+    """The capabilities that a JSON document announces, or None when it announces none.
+
+    Features come as a map to booleans or as a list of names; `contract_version` as `v1` or in full.
+    """
+    if not isinstance(document, Mapping) or not isinstance(document.get("features"), Mapping | list):
+        return None
+    names = set(_names(document["features"]))
+    if document.get("tools") is True:
+        names.add("tools")
+    for feature, parts in _ALIASES.items():
+        if parts <= names:
+            names.add(feature)
+        elif feature in names:
+            names |= parts
+    version = document.get("contract_version", document.get("contractVersion"))
+    return Capabilities(contract_version=version if isinstance(version, str) else "", features=frozenset(names))
+
+
+def _names(features: Mapping[str, Any] | list[Any]) -> Iterable[str]:
+    if isinstance(features, Mapping):
+        return (name for name, on in features.items() if on is True)
+    return (name for name in features if isinstance(name, str))
+
+
+def judge(capabilities: Capabilities) -> Compatibility:
+    """Compatible: contract major 1, and the required features. What is only optional becomes a warning."""
+    version = capabilities.contract_version or None
+    if not capabilities.known:
+        return Compatibility(
+            compatible=False,
+            control_plane_contract_version=None,
+            missing_features=REQUIRED,
+            error="The control plane gave no usable answer about its capabilities.",
+        )
+    missing = tuple(feature for feature in REQUIRED if not capabilities.has(feature))
+    warnings = [f"The control plane does not offer {feature}." for feature in OPTIONAL if not capabilities.has(feature)]
+    match = _VERSION.fullmatch(version or "")
+    if version is None:
+        warnings.insert(0, "The control plane does not name its contract version.")
+    error = ""
+    if version is not None and (match is None or int(match[1]) != CONTRACT_MAJOR):
+        error = f"The control plane speaks contract {version[:32]}, Clasper speaks version {CONTRACT_MAJOR}."
+    elif missing:
+        error = f"The control plane lacks required features: {', '.join(missing)}."
+    return Compatibility(
+        compatible=not error,
+        control_plane_contract_version=version,
+        warnings=tuple(warnings),
+        missing_features=missing,
+        error=error,
+    )

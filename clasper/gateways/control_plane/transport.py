@@ -1,0 +1,237 @@
+"""One HTTP call to a control plane: headers, deadline, retries and size limit, and nothing about what is said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from clasper.core.errors import BackendFailed
+from clasper.gateways.control_plane.tokens import TokenMinter
+
+logger = logging.getLogger("clasper.control_plane")
+
+ATTEMPTS = 3
+ATTEMPT_SECONDS = 30.0
+MAX_RESPONSE_BYTES = 5 * 1024 * 1024
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+
+RETRYABLE = frozenset({408, 425, 429})
+_UNAUTHORISED = frozenset({401, 403})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """For whom a call is made; `trace_id` names the run."""
+
+    user_id: str
+    agent_role: str
+    tenant_id: str
+    workspace_id: str = "default"
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `wait` is the pause the backend asks for, in seconds; `too_large` means that the body was over
+    the limit and is not here."""
+
+    status: int
+    body: bytes
+    wait: float = 0.0
+    too_large: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def may_repeat(self, *, replayable: bool) -> bool:
+        # 408, 425, 429 and 503 say that the request was turned away before anything happened.
+        return self.status in RETRYABLE or self.status == 503 or (replayable and self.status >= 500)
+
+
+class NoAnswer(Exception):
+    """Nothing usable came back. `connected` is False when the request surely never reached the backend."""
+
+    wait = 0.0
+
+    def __init__(self, *, connected: bool, timed_out: bool = False) -> None:
+        self.connected = connected
+        self.timed_out = timed_out
+        super().__init__("no answer")
+
+    def may_repeat(self, *, replayable: bool) -> bool:
+        return replayable or not self.connected
+
+
+def retryable(status: int) -> bool:
+    """Whether the same request may succeed later."""
+    return status >= 500 or status in RETRYABLE
+
+
+class Transport:
+    """Sends requests to one base URL. The tokens are left out for addresses that must not see one."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        tokens: TokenMinter | None,
+        session: Callable[[], aiohttp.ClientSession],
+        first_pause: float = FIRST_PAUSE,
+    ) -> None:
+        self._base = base_url.rstrip("/")
+        self._tokens = tokens
+        self._session = session
+        self._first_pause = first_pause
+        self._warned: set[str] = set()
+        self._url = lru_cache(maxsize=1024)(self._build_url)
+
+    async def call(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        caller: Caller | None,
+        deadline: float,
+        body: bytes | None = None,
+        replayable: bool = True,
+        attempts: int = ATTEMPTS,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> Answer:
+        """The last answer of up to `attempts` tries before `deadline` (seconds of the loop's clock).
+
+        Only what may succeed later is tried again; with `replayable` off, only what surely did not happen. Raises
+        NoAnswer when the last try brought none.
+        """
+        headers = self._headers(caller, body)
+        loop = asyncio.get_running_loop()
+        attempt = 1
+        while True:
+            ends = min(deadline, loop.time() + ATTEMPT_SECONDS)
+            outcome = await self._try(operation, method, path, headers, body, ends, max_bytes)
+            pause = max(self._pause(attempt), outcome.wait)
+            final = attempt >= attempts or loop.time() + pause >= deadline
+            if final or not outcome.may_repeat(replayable=replayable):
+                break
+            attempt += 1
+            await asyncio.sleep(pause)
+        if isinstance(outcome, NoAnswer):
+            raise outcome
+        return outcome
+
+    async def _try(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        ends: float,
+        max_bytes: int,
+    ) -> Answer | NoAnswer:
+        try:
+            async with (
+                asyncio.timeout_at(ends),
+                self._session().request(
+                    method, self._url(path), data=body, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                if "Warning" in response.headers:
+                    self._warn_once(operation, response.headers["Warning"])
+                content = await _read(response, max_bytes)
+        except aiohttp.ClientConnectorError:
+            return NoAnswer(connected=False)
+        except TimeoutError:
+            return NoAnswer(connected=True, timed_out=True)
+        except (aiohttp.ClientError, OSError):
+            return NoAnswer(connected=True)
+        wait = retry_after(response.headers.get("Retry-After")) if retryable(response.status) else 0.0
+        return Answer(response.status, content or b"", wait, too_large=content is None)
+
+    def _headers(self, caller: Caller | None, body: bytes | None) -> dict[str, str]:
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if caller is None:
+            return headers
+        headers["X-Tenant-ID"] = _header(caller.tenant_id)
+        headers["X-Workspace-ID"] = _header(caller.workspace_id)
+        if caller.trace_id:
+            headers["X-Trace-ID"] = _header(caller.trace_id)
+        if self._tokens is not None:
+            headers["X-Agent-Token"] = self._tokens.token(
+                user_id=caller.user_id, agent_role=caller.agent_role, tenant_id=caller.tenant_id
+            )
+        return headers
+
+    def _build_url(self, path: str) -> URL:
+        return URL(self._base + path, encoded=True)
+
+    def _pause(self, attempt: int) -> float:
+        longest: float = min(self._first_pause * 2 ** (attempt - 1), LONGEST_PAUSE)
+        return longest * (0.5 + secrets.randbelow(1000) / 2000)
+
+    def _warn_once(self, operation: str, warning: str) -> None:
+        if operation not in self._warned:
+            self._warned.add(operation)
+            logger.warning("the control plane warns about %s: %.200s", operation, warning)
+
+
+def failed(operation: str, status: int = 0, reason: str = "") -> BackendFailed:
+    """The error of an operation; `status` is the backend's, 0 when there was no usable answer."""
+    if not reason:
+        reason = f"the backend answered {status}" if status else "the backend gave no usable answer"
+        if status in _UNAUTHORISED:
+            reason = "the backend refused the agent token"
+    return BackendFailed(
+        f"The control plane failed to {operation}: {reason}.", details={"operation": operation, "status": status}
+    )
+
+
+def may_succeed_later(error: BackendFailed) -> bool:
+    """Whether repeating the call that raised `error` makes sense, as against a request the backend will never take."""
+    status = error.details.get("status", 0)
+    return not status or retryable(status) or status in _UNAUTHORISED
+
+
+def retry_after(value: str | None) -> float:
+    """Seconds that a `Retry-After` header asks for, in either of its forms; 0 when it says nothing usable."""
+    if not value:
+        return 0.0
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """The body, or None when it is over the limit."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            response.close()
+            return None
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _header(value: str) -> str:
+    """A header value: ids come from callers and may hold anything, line breaks included."""
+    return value if value.isascii() and value.isprintable() else quote(value, safe=" ")

@@ -1,0 +1,156 @@
+"""What every model provider has in common: the call, the answer, the events of a stream, and how a call fails.
+
+Pure values. A new wire format is one module that implements `Provider`; nothing here knows any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from clasper.core.usage import Usage
+
+Role = Literal["system", "user", "assistant", "tool"]
+Finish = Literal["stop", "tool_calls", "length", "refusal", "content_filter", "error"]
+FailureKind = Literal[
+    "rate_limited",
+    "unavailable",
+    "timeout",
+    "connection",
+    "auth",
+    "unknown_model",
+    "context_too_long",
+    "invalid_request",
+    "bad_response",
+]
+
+_TRANSIENT: frozenset[FailureKind] = frozenset({"rate_limited", "unavailable", "connection", "bad_response"})
+_CURED_BY_ANOTHER_MODEL: frozenset[FailureKind] = frozenset({"unknown_model", "context_too_long"})
+
+MAX_MESSAGE_CHARS = 200
+MAX_DETAIL_CHARS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool the model wants to use. `arguments` is the raw JSON text as the model wrote it, possibly broken."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool offered to the model; `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    `tool_call_id` names the call that a message of role `tool` answers. `extra` is what a provider wants back with its
+    own earlier answer: copy `Completion.extra` here, unread, when the answer becomes part of the conversation.
+    """
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """One question to a model. `timeout` is what is left of the run, in seconds, and bounds the whole exchange."""
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    max_output_tokens: int
+    temperature: float | None = None
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of a streamed answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer; the last event of a stream.
+
+    `text` is what the deltas of the stream joined give; only a refusal without content holds the refusal's words
+    instead. `usage_reported` is False when the provider gave no token counts, and `usage` is then empty. `model` is the
+    one that answered, as the provider names it.
+    """
+
+    text: str
+    tool_calls: tuple[ToolCall, ...]
+    finish: Finish
+    usage: Usage
+    usage_reported: bool
+    model: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+StreamEvent = TextDelta | Completion
+
+
+class Provider(Protocol):
+    """A host of models. Both methods raise ProviderError, and nothing else, when a call fails.
+
+    Cancelling the task, or closing the generator, closes the upstream connection at once.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def complete(self, call: ModelCall) -> Completion:
+        """The whole answer at once."""
+        ...
+
+    def stream(self, call: ModelCall) -> AsyncGenerator[StreamEvent, None]:
+        """Text as it arrives, then exactly one Completion. Close it (`aclosing`) when it is left early."""
+        ...
+
+
+class ProviderError(Exception):
+    """A model call that failed.
+
+    `str()` of it is fit for callers. `detail` holds the provider's own words and must be redacted before it is stored
+    or shown. `status` is the HTTP status, if there was one. `retry_after` (seconds) is how long the provider asks to
+    wait. `retryable`: the same call may succeed later. `fallback`: another model may succeed.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        detail: str = "",
+    ) -> None:
+        super().__init__(message[:MAX_MESSAGE_CHARS])
+        self.kind: FailureKind = kind
+        self.status = status
+        self.retry_after = retry_after
+        self.detail = detail[:MAX_DETAIL_CHARS]
+
+    @property
+    def retryable(self) -> bool:
+        # A timeout without a status is our own deadline: no time is left to try again in.
+        return self.kind in _TRANSIENT or (self.kind == "timeout" and self.status is not None)
+
+    @property
+    def fallback(self) -> bool:
+        return self.retryable or self.kind in _CURED_BY_ANOTHER_MODEL

@@ -1,0 +1,205 @@
+"""From what a provider or the network does wrong to one ProviderError; shared by all HTTP wires."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from clasper.core.clock import parse_iso, utc_now
+from clasper.gateways.llm.base import FailureKind, ProviderError
+
+_SENTENCES: dict[FailureKind, str] = {
+    "rate_limited": "The model provider {provider} is limiting our requests.",
+    "unavailable": "The model provider {provider} is unavailable.",
+    "timeout": "The model provider {provider} did not answer in time.",
+    "connection": "The connection to the model provider {provider} failed.",
+    "auth": "The model provider {provider} refused our credentials or account.",
+    "unknown_model": "The model provider {provider} does not know the model.",
+    "context_too_long": "The conversation does not fit the model's context window.",
+    "invalid_request": "The model provider {provider} refused the request.",
+    "bad_response": "The model provider {provider} sent an answer that cannot be read.",
+}
+
+_KIND_OF_STATUS: dict[int, FailureKind] = {
+    401: "auth",
+    402: "auth",
+    403: "auth",
+    408: "timeout",
+    409: "unavailable",
+    413: "context_too_long",
+    425: "unavailable",
+    429: "rate_limited",
+    504: "timeout",
+}
+
+_KIND_OF_CODE: dict[str, FailureKind] = {
+    "context_length_exceeded": "context_too_long",
+    "exceed_context_size_error": "context_too_long",
+    "string_above_max_length": "context_too_long",
+    "model_not_found": "unknown_model",
+    "model_not_available": "unknown_model",
+    "invalid_model": "unknown_model",
+    "invalid_api_key": "auth",
+    "authentication_error": "auth",
+    "permission_error": "auth",
+    "insufficient_quota": "rate_limited",
+    "rate_limit_exceeded": "rate_limited",
+    "rate_limit_error": "rate_limited",
+    "server_error": "unavailable",
+    "overloaded_error": "unavailable",
+    "timeout": "timeout",
+}
+"""Codes that hosts put into their error objects. They outrank the status; a type of the same name does not."""
+
+_PHRASES: tuple[tuple[str, FailureKind], ...] = (
+    ("context length", "context_too_long"),
+    ("context window", "context_too_long"),
+    ("context size", "context_too_long"),
+    ("prompt is too long", "context_too_long"),
+    ("not a valid model", "unknown_model"),
+    ("invalid model", "unknown_model"),
+    ("api key not valid", "auth"),
+)
+"""What hosts without codes write in a 400."""
+
+_MAX_RETRY_AFTER = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorObject:
+    """The error that a body holds, whatever its dialect. `status` is a numeric code found in the body."""
+
+    message: str = ""
+    code: str = ""
+    type: str = ""
+    status: int | None = None
+
+
+def failure(
+    kind: FailureKind,
+    provider: str,
+    *,
+    status: int | None = None,
+    retry_after: float | None = None,
+    detail: str = "",
+) -> ProviderError:
+    """The error of this kind, with a message fit for callers."""
+    sentence = _SENTENCES[kind].format(provider=provider)
+    return ProviderError(kind, sentence, status=status, retry_after=retry_after, detail=detail)
+
+
+def network_failure(error: Exception, provider: str) -> ProviderError:
+    """What an exception of the HTTP client means: our deadline, an unreadable answer, or a broken connection."""
+    kind: FailureKind = "connection"
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        kind = "timeout"
+    elif isinstance(error, aiohttp.ClientResponseError):
+        kind = "bad_response"
+    return failure(kind, provider, detail=type(error).__name__)
+
+
+def status_failure(status: int, headers: Mapping[str, str], body: bytes, provider: str) -> ProviderError:
+    """What an answer other than 200 means."""
+    found = read_error(body)
+    if found is None:
+        found = ErrorObject(message=body.decode("utf-8", "replace"))
+    return body_failure(found, provider, status=status, retry_after=retry_after_seconds(headers))
+
+
+def body_failure(
+    found: ErrorObject, provider: str, *, status: int | None = None, retry_after: float | None = None
+) -> ProviderError:
+    """What an error object means; `status` is that of the answer it came in, if it says more than 200."""
+    status = status or found.status
+    kind = _kind(found, status)
+    detail = ": ".join(part for part in (found.code or found.type, found.message) if part)
+    return failure(kind, provider, status=status, retry_after=retry_after, detail=detail)
+
+
+def read_error(body: bytes) -> ErrorObject | None:
+    """The error object of a JSON body, None when there is none."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return error_object(value)
+
+
+def error_object(value: Any) -> ErrorObject | None:
+    """The error in a decoded value: `{"error": {…}}`, `{"error": text}`, `{"object": "error", …}`, or a list of one."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("error")
+    if isinstance(inner, str) and inner:
+        return ErrorObject(message=inner)
+    if not isinstance(inner, dict):
+        inner = value if "message" in value or "detail" in value else None
+    return None if inner is None else _error_of(inner)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """The wait that `retry-after-ms` or `Retry-After` (seconds or HTTP date) asks for; None if absent or absurd."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, _MAX_RETRY_AFTER)
+    text = headers.get("Retry-After")
+    if text is None:
+        return None
+    seconds = _number(text)
+    return _until(text) if seconds is None else min(seconds, _MAX_RETRY_AFTER)
+
+
+def _kind(found: ErrorObject, status: int | None) -> FailureKind:
+    if found.code in _KIND_OF_CODE:
+        return _KIND_OF_CODE[found.code]
+    if status in _KIND_OF_STATUS:
+        return _KIND_OF_STATUS[status]
+    if status is not None and status >= 500:
+        return "unavailable"
+    message = found.message.lower()
+    if status == 404:
+        return "unknown_model" if "model" in message else "invalid_request"
+    by_phrase = next((kind for phrase, kind in _PHRASES if phrase in message), None)
+    if by_phrase is not None:
+        return by_phrase
+    if status is not None or found.type == "invalid_request_error":
+        return "invalid_request"
+    return _KIND_OF_CODE.get(found.type, "unavailable")
+
+
+def _error_of(inner: Mapping[str, Any]) -> ErrorObject:
+    code = inner.get("code")
+    text = code if isinstance(code, str) else ""
+    number = code if isinstance(code, int) else int(text) if text.isdecimal() and len(text) == 3 else None
+    message = inner.get("message") or inner.get("detail") or ""
+    kind = inner.get("type")
+    return ErrorObject(
+        message=message if isinstance(message, str) else str(message),
+        code=text,
+        type=kind if isinstance(kind, str) else "",
+        status=number if number is not None and 400 <= number < 600 else None,
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _until(text: str) -> float | None:
+    try:
+        instant = parse_iso(parsedate_to_datetime(text).isoformat())
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0.0, (instant - utc_now()).total_seconds()), _MAX_RETRY_AFTER)

@@ -1,0 +1,181 @@
+"""The chat-completions wire, on the shared HTTP session: one request, one answer or one stream of chunks.
+
+Written for OpenAI's own host and tolerant of the hosts that imitate it. How they are spelled is in `openai_request`
+and `openai_answer`; this module owns the exchange: deadlines, sizes, broken connections, cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiohttp import ClientError, ClientResponse
+from yarl import URL
+
+from clasper.gateways.http import deadline, session
+from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, StreamEvent, TextDelta
+from clasper.gateways.llm.failures import failure, network_failure, status_failure
+from clasper.gateways.llm.openai_answer import StreamAssembly, decode_completion
+from clasper.gateways.llm.openai_request import Dialect, encode_request
+
+MAX_RESPONSE_BYTES = 10 * 1024 * 1024
+MAX_STREAM_BYTES = 64 * 1024 * 1024
+"""A chunk of a few letters weighs some 350 bytes on the wire, so this is about 180,000 tokens."""
+MAX_LINE_BYTES = 1024 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
+_RAW_BODY_BYTES = 1024 * 1024
+"""The HTTP client warns about larger bodies that are not file objects."""
+_TAIL_SECONDS = 0.05
+"""How long a finished stream may take to end its HTTP answer before the connection is given up instead of reused."""
+
+_FIELDS_BESIDE_DATA = (b":", b"event:", b"id:", b"retry:")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIChat:
+    """A provider that speaks chat completions at `endpoint`. Without an `api_key` no credentials are sent.
+
+    Key and URL must be fit for HTTP; the registry sees to that.
+    """
+
+    name: str
+    endpoint: URL
+    api_key: str
+    dialect: Dialect
+
+    async def complete(self, call: ModelCall) -> Completion:
+        """The whole answer. Raises ProviderError."""
+        response = await self._post(call, stream=False)
+        try:
+            return await self._whole(response, call)
+        finally:
+            response.close()
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[StreamEvent, None]:
+        """Text deltas, then the Completion. Raises ProviderError, also when the stream breaks off before its end."""
+        response = await self._post(call, stream=True)
+        try:
+            if response.content_type == "application/json":
+                completion = await self._whole(response, call)
+                if completion.text and completion.finish != "refusal":
+                    yield TextDelta(completion.text)
+                yield completion
+                return
+            assembly = StreamAssembly(call, self.name)
+            lines = _Lines(self.name)
+            while not assembly.done:
+                chunk = await self._next(response, assembly)
+                if not chunk:
+                    break
+                for payload in lines.feed(chunk):
+                    text = assembly.add(payload)
+                    if text:
+                        yield TextDelta(text)
+            yield assembly.completion()
+            await _finish(response)
+        finally:
+            response.close()
+
+    async def _post(self, call: ModelCall, *, stream: bool) -> ClientResponse:
+        if call.timeout <= 0:
+            raise failure("timeout", self.name)
+        body = encode_request(call, self.dialect, stream=stream, provider=self.name)
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        try:
+            response = await session().post(
+                self.endpoint,
+                data=body if len(body) <= _RAW_BODY_BYTES else io.BytesIO(body),
+                headers=headers,
+                timeout=deadline(call.timeout),
+                allow_redirects=False,
+            )
+        except (ClientError, TimeoutError, OSError) as error:
+            raise network_failure(error, self.name) from error
+        if response.status != 200:
+            raise await self._refused(response)
+        return response
+
+    async def _refused(self, response: ClientResponse) -> ProviderError:
+        body: bytes | None = b""
+        try:
+            with suppress(ClientError, TimeoutError, OSError):
+                body = await _read(response, _MAX_ERROR_BYTES)
+        finally:
+            response.close()
+        error = status_failure(response.status, response.headers, body or b"", self.name)
+        if self.api_key:
+            error.detail = error.detail.replace(self.api_key, "[key]")
+        return error
+
+    async def _whole(self, response: ClientResponse, call: ModelCall) -> Completion:
+        try:
+            body = await _read(response, MAX_RESPONSE_BYTES)
+        except (ClientError, TimeoutError, OSError) as error:
+            raise network_failure(error, self.name) from error
+        if body is None:
+            raise failure("bad_response", self.name, detail=f"more than {MAX_RESPONSE_BYTES} bytes")
+        return decode_completion(body, call, self.name)
+
+    async def _next(self, response: ClientResponse, assembly: StreamAssembly) -> bytes:
+        try:
+            return await response.content.readany()
+        except (ClientError, TimeoutError, OSError) as error:
+            if assembly.finished:
+                return b""
+            raise network_failure(error, self.name) from error
+
+
+class _Lines:
+    """Cuts the bytes of a stream into the payloads of its `data:` lines."""
+
+    __slots__ = ("_provider", "_rest", "_total")
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._rest = b""
+        self._total = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        self._total += len(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES or self._total > MAX_STREAM_BYTES:
+            raise failure("bad_response", self._provider, detail="the stream or one of its lines is too long")
+        return [payload for line in lines if (payload := self._payload(line))]
+
+    def _payload(self, line: bytes) -> bytes:
+        if line.startswith(b"data:"):
+            return line[5:].strip()
+        line = line.rstrip(b"\r")
+        if line and not line.startswith(_FIELDS_BESIDE_DATA):
+            raise failure("bad_response", self._provider, detail=line[:200].decode("utf-8", "replace"))
+        return b""
+
+
+async def _read(response: ClientResponse, limit: int) -> bytes | None:
+    """The body, None when it is longer than `limit` bytes."""
+    content = response.content
+    body = await content.readany()
+    if content.at_eof():
+        return body if len(body) <= limit else None
+    parts, size = [body], len(body)
+    while size <= limit:
+        part = await content.readany()
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+        size += len(part)
+    return None
+
+
+async def _finish(response: ClientResponse) -> None:
+    """Reads the end of an answer whose content is complete, so that its connection can serve the next call."""
+    if not response.content.at_eof():
+        with suppress(ClientError, TimeoutError, OSError):
+            async with asyncio.timeout(_TAIL_SECONDS):
+                while await response.content.readany():
+                    pass

@@ -1,0 +1,48 @@
+"""`manage.py serve`: the production server."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import uvicorn
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+WARNING = "No AGENT_DAEMON_API_KEY is set: everybody who reaches this port may run agents. Fine for development only."
+
+
+class Command(BaseCommand):
+    """Serves HTTP with uvicorn (uvloop, httptools)."""
+
+    help = (
+        "Serves Clasper. Example: manage.py serve --host 0.0.0.0 --port 8081 --workers 2. "
+        "Run `manage.py migrate` once before the first start and after each upgrade."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+        parser.add_argument("--port", type=int, default=settings.CLASPER_PORT, help="default: CLASPER_PORT")
+        parser.add_argument("--workers", type=int, default=1, help="server processes (default: %(default)s)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.PRODUCTION and not settings.AGENT_DAEMON_API_KEY:
+            self.stderr.write(self.style.WARNING(WARNING))
+        # Worker processes read the settings anew; the embedded control plane is found by this port.
+        os.environ["CLASPER_PORT"] = str(options["port"])
+        settings.CLASPER_PORT = options["port"]
+        uvicorn.run(
+            "clasper.asgi:application",
+            host=options["host"],
+            port=options["port"],
+            workers=options["workers"],
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=True,
+            timeout_graceful_shutdown=int(settings.CLASPER_RUN_TIMEOUT_MS / 1000) + 5,
+        )
