@@ -43,9 +43,8 @@ class TaskAdmin(ReadOnlyAdmin):
 class MessageAdmin(ReadOnlyAdmin):
     """Messages."""
 
-    list_display = ("task", "actor_type", "agent_role", "tenant_id", "created_at")
-    list_select_related = ("task",)
-    search_fields = ("=task__id", "=trace_id")
+    list_display = ("task_id", "actor_type", "agent_role", "tenant_id", "created_at")
+    search_fields = ("=task_id", "=trace_id")
 
 
 @admin.register(Document)
@@ -53,7 +52,7 @@ class DocumentAdmin(ReadOnlyAdmin):
     """Documents."""
 
     list_display = ("title", "doc_type", "tenant_id", "created_at")
-    search_fields = ("=task__id", "=trace_id", "title")
+    search_fields = ("=task_id", "=trace_id", "title")
 
 
 @admin.register(ShopOrder)

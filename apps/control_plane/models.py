@@ -42,7 +42,7 @@ class Task(ScopedRow):
 class Message(ScopedRow):
     """A message of an agent, a user or the system on a task."""
 
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="messages", db_index=False)
+    task_id = models.CharField(max_length=36)
     content = models.TextField(blank=True)
     actor_type = models.CharField(max_length=16)
     agent_role = models.CharField(max_length=128, blank=True)
@@ -51,7 +51,7 @@ class Message(ScopedRow):
 
     class Meta:
         db_table = "cp_messages"
-        indexes = [models.Index(fields=["tenant_id", "user_id", "task", "id"], name="cp_messages_by_task")]
+        indexes = [models.Index(fields=["tenant_id", "user_id", "task_id", "id"], name="cp_messages_by_task")]
 
     def __str__(self) -> str:
         return f"{self.actor_type} on {self.task_id}"
@@ -60,7 +60,7 @@ class Message(ScopedRow):
 class Document(ScopedRow):
     """A document of a task, such as a plan."""
 
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="documents", db_index=False)
+    task_id = models.CharField(max_length=36)
     title = models.TextField()
     content = models.TextField(blank=True)
     doc_type = models.CharField(max_length=64)
@@ -68,7 +68,7 @@ class Document(ScopedRow):
 
     class Meta:
         db_table = "cp_documents"
-        indexes = [models.Index(fields=["tenant_id", "user_id", "task", "id"], name="cp_documents_by_task")]
+        indexes = [models.Index(fields=["tenant_id", "user_id", "task_id", "id"], name="cp_documents_by_task")]
 
     def __str__(self) -> str:
         return self.title

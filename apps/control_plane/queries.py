@@ -68,13 +68,13 @@ def list_tasks(*, scope: Scope, page: Page) -> Listing[TaskRecord]:
 def list_messages(*, scope: Scope, task_id: str, page: Page) -> Listing[MessageRecord]:
     """The messages of one of the user's tasks, newest first. Raises NotFound."""
     task = find_task(scope=scope, task_id=task_id)
-    return _listing(_own(Message.objects.all(), scope).filter(task=task), page, message_record)
+    return _listing(_own(Message.objects.all(), scope).filter(task_id=task.id), page, message_record)
 
 
 def list_documents(*, scope: Scope, task_id: str, page: Page) -> Listing[DocumentRecord]:
     """The documents of one of the user's tasks, newest first. Raises NotFound."""
     task = find_task(scope=scope, task_id=task_id)
-    return _listing(_own(Document.objects.all(), scope).filter(task=task), page, document_record)
+    return _listing(_own(Document.objects.all(), scope).filter(task_id=task.id), page, document_record)
 
 
 def _own(rows: TenantQuerySet, scope: Scope) -> TenantQuerySet:

@@ -72,9 +72,17 @@ def chain_end(tenant_id: str) -> tuple[ChainPoint, int]:
 
 
 def chain_rows(tenant_id: str, *, up_to: int) -> Iterator[ChainRow]:
-    """The tenant's entries in ascending seq, a chunk at a time."""
-    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__lte=up_to).order_by("seq")
-    return map(ChainRow._make, rows.values_list(*ChainRow._fields).iterator(chunk_size=VERIFY_CHUNK))
+    """The tenant's entries in ascending seq, a chunk at a time. Raises ValueError at a row that cannot be read."""
+    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__lte=up_to).order_by("seq").values_list(*ChainRow._fields)
+    last: int | None = None
+    try:
+        for row in map(ChainRow._make, rows.iterator(chunk_size=VERIFY_CHUNK)):
+            last = row.seq
+            yield row
+    except ValueError:
+        # SQLite stores any text in any column and fails for the whole chunk: read on singly, up to the row itself.
+        rest = rows if last is None else rows.filter(seq__gt=last)
+        yield from map(ChainRow._make, rest.iterator(chunk_size=1))
 
 
 def api_keys(*, tenant_id: str | None) -> QuerySet[Any]:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from django.conf import settings
 
+from apps.governance.services.audit import record_audit
 from apps.skills.domain.gates import Platform
 from apps.workspaces.domain.report import ContextReport, report_context
 from apps.workspaces.domain.workspace import Parsed, Workspace, assemble_workspace, parse_file, regate
 from clasper.core.clock import iso
+from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound, Unavailable
 from clasper.gateways.workspace_files import RawWorkspace, WorkspaceReader, write_boot_marker
 
@@ -141,5 +143,6 @@ def complete_boot(*, actor: str, now: datetime, root: Path | None = None) -> Boo
             write_boot_marker(root or settings.CLASPER_WORKSPACE, f"{iso(now)} {actor}\n")
         except OSError as error:
             raise Unavailable("The workspace cannot be written.") from error
-        logger.info("boot completed by %s", actor)
+        with atomic_batch() as batch:
+            record_audit(batch, tenant_id="", event_type="boot.complete", actor=actor, now=now)
     return boot_status(root=root)

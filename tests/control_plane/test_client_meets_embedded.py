@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.test.testcases import LiveServerThread
+from pytest_django import Settings
 
 from apps.control_plane.models import Message, Task
 from clasper.core.errors import BackendFailed
@@ -18,12 +19,12 @@ GLOBEX = Caller(user_id="user-1", agent_role="support", tenant_id="globex")
 
 
 @pytest.fixture
-def plane(store: None, settings: object) -> Iterator[ControlPlane]:
+def plane(store: None, settings: Settings) -> Iterator[ControlPlane]:
     server = LiveServerThread("127.0.0.1", lambda application: application)
     server.daemon = True
     server.start()
     server.is_ready.wait()
-    settings.BACKEND_URL = f"http://127.0.0.1:{server.port}"  # type: ignore[attr-defined]  # pytest-django's fixture
+    settings.CLASPER_PORT = server.port
     yield control_plane()
     server.terminate()
 

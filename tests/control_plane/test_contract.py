@@ -295,8 +295,8 @@ def refused(header: str | None) -> bool:
     client = Client(headers={} if header is None else {"X-Agent-Token": header})
     paths = ["capabilities", "tasks", f"tasks/{UNKNOWN_ID}", f"tasks/{UNKNOWN_ID}/messages"]
     answers = [client.get(f"{ROOT}/{path}") for path in paths] + [client.get("/api/tools")]
-    for path in (f"{ROOT}/tasks", f"{ROOT}/messages", f"{ROOT}/documents", "/api/tools/orders:lookup"):
-        answers.append(client.post(path, {}, content_type="application/json"))
+    creating = [f"{ROOT}/tasks", f"{ROOT}/messages", f"{ROOT}/documents", "/api/tools/orders:lookup"]
+    answers += [client.post(path, {}, content_type="application/json") for path in creating]
     assert len({answer.status_code for answer in answers}) == 1
     if answers[0].status_code == 401:
         assert set(answers[0].json()) == {"error", "code", "details"}

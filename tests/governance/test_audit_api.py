@@ -25,6 +25,7 @@ DAEMON = {"X-Agent-Daemon-Key": "daemon-key"}
 @pytest.fixture(autouse=True)
 def guarded(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.AGENT_DAEMON_API_KEY = "daemon-key"
+    settings.MIDDLEWARE = []  # these doors need none, and loading it costs more than the request
     monkeypatch.setattr(access, "_failures", access._FailureBudget())
 
 

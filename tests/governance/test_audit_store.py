@@ -189,7 +189,7 @@ def insert(seq: int) -> Statements:
     room = [statement for old in range(LENGTH, seq - 1, -1) for statement in move(old, old + 1)]
     forged = (
         "INSERT INTO audit_log (tenant_id, seq, timestamp, event_type, trace_id, actor, details, prev_hash, hash)"
-        " SELECT tenant_id, %s, timestamp, event_type, trace_id, actor, details, prev_hash, hash"
+        " SELECT tenant_id, %s, timestamp, event_type, trace_id, 'agent:forger', details, prev_hash, hash"
         " FROM audit_log WHERE tenant_id = 'acme' ORDER BY seq LIMIT 1"
     )
     return [*room, (forged, (seq,))]

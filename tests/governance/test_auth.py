@@ -117,7 +117,7 @@ def check(result: Principal | ClasperError, outcome: str, refused: type[ClasperE
     details = {"reason": outcome}
     tenant_id = ""
     if outcome in ("expired_key", "revoked_key"):
-        tenant_id, details = "acme", {**details, "credential": f"key:{keys[outcome.removesuffix('_key')].id}"}
+        tenant_id, details = "acme", {**details, "key_id": keys[outcome.removesuffix("_key")].id}
     assert failures() == [(tenant_id, details)]
 
 

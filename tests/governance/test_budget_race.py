@@ -89,7 +89,8 @@ def let_off(process: subprocess.Popen[str]) -> None:
 
 def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    line: str = process.stdout.readline()
+    return line.strip()
 
 
 def test_four_processes_and_a_kill(store: None) -> None:

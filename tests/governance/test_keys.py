@@ -208,7 +208,8 @@ def test_the_command_explains_what_is_wrong(store: None, arguments: list[str], t
 
 
 @pytest.fixture
-def admin_client(store: None) -> Any:
+def admin_client(store: None, settings: Any) -> Any:
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "whitenoise" not in each]
     user = get_user_model().objects.create_superuser("ada", password="a long enough password")
     client = Client()
     client.force_login(user)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from typing import Any
 
 import genai_prices
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import StartDateConstraint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,11 +134,13 @@ def test_each_price_is_priced_free_or_unknown(provider: str, model: str, status:
 
 def test_prices_change_on_their_day() -> None:
     dated = [
-        (model.id, max(each.constraint.start_date for each in model.prices if each.constraint))
+        (model.id, each.constraint.start_date)
         for provider in get_snapshot().providers
         if provider.id == "google"
         for model in provider.models
         if isinstance(model.prices, list) and len(model.prices) == 2
+        for each in model.prices
+        if isinstance(each.constraint, StartDateConstraint)
     ]
     name, start = next((name, start) for name, start in dated if BOOK.price("google", name).status == "priced")
     day = start
@@ -213,7 +217,7 @@ def test_all_faults_of_the_overrides_are_named_at_once() -> None:
         assert name in text
 
 
-def test_the_settings_price_book(settings: pytest.FixtureRequest) -> None:
+def test_the_settings_price_book(settings: Any) -> None:
     settings.CLASPER_PRICE_OVERRIDES = OVERRIDES
     price_book.cache_clear()
     try:

@@ -1,8 +1,7 @@
-"""Rules of the tool loop: which tools a run may use, under which names the model sees them, what a call asks for."""
+"""Rules of the tool loop: which tools a run may use, and what a call asks for."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,6 @@ import msgspec
 
 from apps.governance.domain.permissions import match_grant, tool_permitted
 from clasper.core.auth import Principal
-
-_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
-_MAX_WIRE_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +40,6 @@ def judge_tool(name: str, *, grants: Sequence[Grant], principal: Principal, offe
     if name not in offered:
         return Verdict(False, "Unknown tool", skill)
     return Verdict(True, skill=skill)
-
-
-def wire_names(names: Iterable[str]) -> dict[str, str]:
-    """Tool name → the name the model sees: letters, digits, `_` and `-`, at most 64 characters, no two alike.
-
-    Providers refuse other characters (OpenAI's function names), control planes use `ns:tool`.
-    """
-    taken: dict[str, str] = {}
-    for name in names:
-        base = _UNSAFE.sub("_", name)[:_MAX_WIRE_NAME] or "tool"
-        wire, n = base, 2
-        while wire in taken.values():
-            suffix = f"_{n}"
-            wire, n = base[: _MAX_WIRE_NAME - len(suffix)] + suffix, n + 1
-        taken[name] = wire
-    return taken
 
 
 @dataclass(frozen=True, slots=True)

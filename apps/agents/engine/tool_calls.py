@@ -15,7 +15,7 @@ import msgspec
 from django.conf import settings
 
 from apps.agents.domain.run import ToolFinished, ToolStarted
-from apps.agents.domain.tools import judge_tool, parse_arguments, wire_names
+from apps.agents.domain.tools import judge_tool, parse_arguments
 from apps.agents.engine.state import AuditNote, Run
 from clasper.core.errors import BackendFailed
 from clasper.gateways.control_plane import Tool, control_plane
@@ -58,41 +58,38 @@ async def discover(run: Run) -> None:
 
 def specs(run: Run) -> tuple[ToolSpec, ...]:
     """The run's tools as the model sees them."""
-    wire = wire_names(run.tools)
-    return tuple(ToolSpec(wire[tool.name], tool.description, tool.parameters) for tool in run.tools.values())
+    return tuple(ToolSpec(tool.name, tool.description, tool.parameters) for tool in run.tools.values())
 
 
 async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarted | ToolFinished, None]:
     """Runs the calls of an answer, a few at a time, and appends the answer and the results to the conversation."""
-    names = {wire: name for name, wire in wire_names(run.tools).items()}
     gate = asyncio.Semaphore(max(1, settings.CLASPER_TOOL_PARALLEL))
-    calls = [(call, names.get(call.name, call.name)) for call in completion.tool_calls]
-    for _, name in calls:
-        yield ToolStarted(name)
+    calls = completion.tool_calls
+    for call in calls:
+        yield ToolStarted(call.name)
     started = asyncio.get_running_loop().time()
-    tasks = [asyncio.ensure_future(_execute(run, call, name, gate)) for call, name in calls]
+    tasks = [asyncio.ensure_future(_execute(run, call, gate)) for call in calls]
     try:
-        for (_, name), task in zip(calls, tasks, strict=True):
+        for call, task in zip(calls, tasks, strict=True):
             outcome = await task
-            _note(run, name, outcome, started)
-            yield ToolFinished(name, outcome.status, outcome.duration_ms)
+            _note(run, call.name, outcome, started)
+            yield ToolFinished(call.name, outcome.status, outcome.duration_ms)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     said = Message("assistant", completion.text, tool_calls=completion.tool_calls, extra=completion.extra)
     answers = [
-        Message("tool", task.result().content, tool_call_id=call.id)
-        for (call, _), task in zip(calls, tasks, strict=True)
+        Message("tool", task.result().content, tool_call_id=call.id) for call, task in zip(calls, tasks, strict=True)
     ]
     run.messages += [said, *answers]
     run.added_bytes += len(completion.text.encode("utf-8", "surrogatepass"))
-    run.added_bytes += sum(len(call.arguments.encode("utf-8", "surrogatepass")) for call, _ in calls)
+    run.added_bytes += sum(len(call.arguments.encode("utf-8", "surrogatepass")) for call in calls)
     run.added_bytes += sum(len(answer.content.encode("utf-8", "surrogatepass")) for answer in answers)
 
 
-async def _execute(run: Run, call: ToolCall, name: str, gate: asyncio.Semaphore) -> Outcome:
-    verdict = judge_tool(name, grants=run.plan.grants, principal=run.request.principal, offered=run.tools)
+async def _execute(run: Run, call: ToolCall, gate: asyncio.Semaphore) -> Outcome:
+    verdict = judge_tool(call.name, grants=run.plan.grants, principal=run.request.principal, offered=run.tools)
     parsed = parse_arguments(call.arguments)
     if not verdict.allowed:
         return _refused("denied", verdict.reason, parsed.value, verdict.skill)
@@ -102,9 +99,9 @@ async def _execute(run: Run, call: ToolCall, name: str, gate: asyncio.Semaphore)
         started = asyncio.get_running_loop().time()
         outcome = await control_plane().call_tool(
             run.caller,
-            name,
-            dict(parsed.value),
-            idempotency_key=_key(run, call, name),
+            call.name,
+            parsed.value,
+            idempotency_key=_key(run, call),
             timeout=min(settings.CLASPER_TOOL_TIMEOUT_MS / 1000, run.seconds_left()),
             max_bytes=settings.CLASPER_TOOL_RESULT_BYTES,
         )
@@ -142,9 +139,9 @@ def _note(run: Run, name: str, outcome: Outcome, started: float) -> None:
     run.notes.append(AuditNote("tool.call", details))
 
 
-def _key(run: Run, call: ToolCall, name: str) -> str:
+def _key(run: Run, call: ToolCall) -> str:
     """The same call of the same run is one call for the control plane, however often it is sent."""
-    position = f"{run.request.trace_id}\n{len(run.messages)}\n{call.id}\n{name}\n{call.arguments}"
+    position = f"{run.request.trace_id}\n{len(run.messages)}\n{call.id}\n{call.name}\n{call.arguments}"
     return f"clasper:tool:{hashlib.sha256(position.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 

@@ -40,7 +40,7 @@ def create_message(*, scope: Scope, new: NewMessage, trace_id: str, now: datetim
         row = Message.objects.create(
             tenant_id=scope.tenant_id,
             user_id=scope.user_id,
-            task=find_task(scope=scope, task_id=new.task_id),
+            task_id=find_task(scope=scope, task_id=new.task_id).id,
             content=new.content,
             actor_type=new.actor_type,
             agent_role=new.agent_role,
@@ -60,7 +60,7 @@ def create_document(*, scope: Scope, new: NewDocument, trace_id: str, now: datet
         row = Document.objects.create(
             tenant_id=scope.tenant_id,
             user_id=scope.user_id,
-            task=find_task(scope=scope, task_id=new.task_id),
+            task_id=find_task(scope=scope, task_id=new.task_id).id,
             title=new.title,
             content=new.content,
             doc_type=new.doc_type,

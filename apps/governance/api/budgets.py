@@ -60,11 +60,11 @@ class TenantInput(serializers.Serializer[Any]):
         data = {**{self.aliases[name]: data[name] for name in self.aliases.keys() & data.keys()}, **data}
         values: dict[str, Any] = {}
         faults: dict[str, Any] = {}
-        for field in self.fields.values():
+        for name, field in self.fields.items():
             try:
-                values[field.field_name] = field.run_validation(field.get_value(data))
+                values[name] = field.run_validation(field.get_value(data))
             except serializers.ValidationError as error:
-                faults[field.field_name] = error.detail
+                faults[name] = error.detail
             except SkipField:
                 pass
         for name, texts in self.rule_faults(values).items():
@@ -180,7 +180,7 @@ class BudgetView(APIView):
     @extend_schema(operation_id="budget_set", request=BudgetInput, responses=BudgetSetAnswer)
     def post(self, request: Request) -> Response:
         """Creates or replaces the tenant's budget; spending of the period so far counts."""
-        tenant_id, values = read_input(BudgetInput, request, request.data)
+        tenant_id, values = read_input(BudgetInput, request, body_of(request))
         terms = terms_in(values)
         view = budgets.set_budget(
             tenant_id=tenant_id,
@@ -203,7 +203,7 @@ class BudgetCheckView(APIView):
     @extend_schema(operation_id="budget_check", request=AmountInput, responses=BudgetCheckAnswer)
     def post(self, request: Request) -> Response:
         """Whether a run that may cost `amount` would be let in now. Reserves nothing; 200 for both verdicts."""
-        return self._check(request, request.data)
+        return self._check(request, body_of(request))
 
     @extend_schema(
         operation_id="budget_check_get",
@@ -249,6 +249,11 @@ class UsageView(APIView):
                 "currency": "USD",
             }
         )
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object of the body; the parser has refused everything else."""
+    return request.data if isinstance(request.data, dict) else {}
 
 
 def read_input(kind: type[TenantInput], request: Request, data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -19,7 +19,6 @@ SECRET_LABEL = "SECRET"
 _PASSWORD_WORDS = ("password", "passwd", "passphrase", "passcode", "pwd")
 _SECRET_WORDS = ("secret", "token", "credential")
 _KEY_KINDS = "api access private secret daemon signing encryption master account auth license".split()
-_ROOTS = ("pass", "pwd", "secret", "token", "credential", "key")
 
 _SUFFIX = re.compile(r"[\w-]{0,40}+")
 _SEPARATOR = r"\\?[\"'`]?\]?[ \t]{0,20}+(?::[ \t]{0,4}\w{1,20}+[ \t]{0,4}=(?!=)|=>|:=|==?|:)[ \t]{0,20}+"
@@ -47,8 +46,15 @@ _SECRET_CHARS = 16
 
 
 def may_hold_fields(text: str, lower: str) -> bool:
-    """The gate of both finders."""
-    return any(root in lower for root in _ROOTS)
+    """The gate of both finders. Spelt out, because a loop would cost three times as much on every text."""
+    return (
+        "pass" in lower
+        or "pwd" in lower
+        or "secret" in lower
+        or "token" in lower
+        or "credential" in lower
+        or "key" in lower
+    )
 
 
 def find_passwords(text: str, lower: str) -> Iterator[Span]:

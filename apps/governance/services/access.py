@@ -53,7 +53,7 @@ class _Refused(Exception):
         self.error = error
         self.reason = reason
         self.tenant_id = (key and key.tenant_id) or ""
-        self.details = {"reason": reason, "credential": key.actor} if key else {"reason": reason}
+        self.details = {"reason": reason, "key_id": key.actor.removeprefix("key:")} if key else {"reason": reason}
 
 
 def authenticate(headers: Mapping[str, str], *, now: datetime) -> Principal:

@@ -18,16 +18,14 @@ from clasper.gateways.llm.failures import failure
 class Dialect:
     """What one host asks for where hosts differ.
 
-    `limit_field` names the field of the output limit. `strict_names`: tool names may only hold letters, digits, `_` and
-    `-`. `fixed_temperature`: prefixes of models that refuse a temperature.
+    `limit_field` names the field of the output limit, `fixed_temperature` the prefixes of models that refuse one.
     """
 
     limit_field: str = "max_tokens"
-    strict_names: bool = False
     fixed_temperature: tuple[str, ...] = ()
 
 
-OPENAI = Dialect("max_completion_tokens", strict_names=True, fixed_temperature=("o1", "o3", "o4", "gpt-5"))
+OPENAI = Dialect("max_completion_tokens", fixed_temperature=("o1", "o3", "o4", "gpt-5"))
 COMPATIBLE = Dialect()
 
 _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -39,7 +37,7 @@ _encoder = msgspec.json.Encoder()
 
 def encode_request(call: ModelCall, dialect: Dialect, *, stream: bool, provider: str) -> bytes:
     """The request body. Raises ProviderError `invalid_request` when the call holds what JSON cannot carry."""
-    names = WireNames(call.tools) if dialect.strict_names else None
+    names = WireNames(call.tools)
     body: dict[str, Any] = {
         "model": call.model,
         "messages": [_encode_message(message, names, provider) for message in call.messages],
@@ -59,7 +57,10 @@ def encode_request(call: ModelCall, dialect: Dialect, *, stream: bool, provider:
 
 
 class WireNames:
-    """Tool names as a strict host takes them, and back."""
+    """Tool names as every host takes them (letters, digits, `_` and `-`, at most 64), and back.
+
+    Control planes name tools `ns:tool`; OpenAI and most servers refuse the colon.
+    """
 
     __slots__ = ("_ours", "_theirs")
 
@@ -85,7 +86,7 @@ def _strict(name: str) -> str:
     return _FORBIDDEN_IN_NAMES.sub("_", name)[:_MAX_NAME]
 
 
-def _encode_message(message: Message, names: WireNames | None, provider: str) -> dict[str, Any]:
+def _encode_message(message: Message, names: WireNames, provider: str) -> dict[str, Any]:
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
     if message.role != "assistant":
@@ -101,15 +102,15 @@ def _encode_message(message: Message, names: WireNames | None, provider: str) ->
     return encoded
 
 
-def _encode_call(call: ToolCall, names: WireNames | None, extra_content: Any) -> dict[str, Any]:
-    name = names.theirs(call.name) if names else call.name
+def _encode_call(call: ToolCall, names: WireNames, extra_content: Any) -> dict[str, Any]:
+    name = names.theirs(call.name)
     encoded = {"id": call.id, "type": "function", "function": {"name": name, "arguments": call.arguments or "{}"}}
     if extra_content is not None:
         encoded["extra_content"] = extra_content
     return encoded
 
 
-def _encode_tool(tool: ToolSpec, names: WireNames | None) -> dict[str, Any]:
-    name = names.theirs(tool.name) if names else tool.name
+def _encode_tool(tool: ToolSpec, names: WireNames) -> dict[str, Any]:
+    name = names.theirs(tool.name)
     parameters = tool.parameters or _NO_PARAMETERS
     return {"type": "function", "function": {"name": name, "description": tool.description, "parameters": parameters}}

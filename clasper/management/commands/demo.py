@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
-from clasper.core.clock import utc_now
 from clasper.demo import TENANT, USER, DemoFailed, Story
-from clasper.gateways.control_plane.tokens import mint_agent_token
 
 START_SECONDS = 30.0
 SCOPES = "agents:run,traces:read,governance:read"
@@ -91,14 +90,16 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _agent_token(environment: dict[str, str]) -> str:
-    return mint_agent_token(
-        user_id=USER,
-        agent_role="support",
-        tenant_id=TENANT,
-        secret=environment["AGENT_JWT_SECRET"],
-        algorithm="HS256",
-        now=utc_now(),
-    )
+    """The token with which the demo, like any agent, reads the control plane (contract v1)."""
+    claims = {
+        "type": "agent",
+        "user_id": USER,
+        "agent_role": "support",
+        "tenant_id": TENANT,
+        "aud": "control-plane",
+        "exp": int(time.time()) + 600,
+    }
+    return jwt.encode(claims, environment["AGENT_JWT_SECRET"], algorithm="HS256")
 
 
 def _set_budget(url: str, daemon_key: str) -> None:
