@@ -39,9 +39,7 @@ T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(
-    django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Iterator[None]:
+def django_db_setup(django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
     """Creates the test database, a file on SQLite: the run path writes from a connection of its own.
 
     pytest-django's own fixture creates none unless a test carries its mark, and `store` would then empty the
@@ -108,7 +106,7 @@ def _served() -> Iterator[str]:
 
     async def serve() -> None:
         task = asyncio.ensure_future(server.serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110  uvicorn offers no event to wait for
             await asyncio.sleep(0.01)
         started.set()
         await task

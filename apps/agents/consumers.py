@@ -96,7 +96,7 @@ class RunConsumer(ApiConsumer):
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
         self._sent_at = asyncio.get_running_loop().time()
-        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        await self.send_part(data, more=more)
 
     async def _heartbeat(self) -> None:
         """A comment whenever nothing was sent for a while, so that proxies and clients know the run is alive."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import F, OuterRef, QuerySet, Subquery
 
 from apps.governance.domain.audit import START, ChainPoint, ChainRow
 from apps.governance.models import ApiKey, AuditEntry, AuditHead
@@ -34,8 +34,13 @@ def audit_entries(
     return AuditEntry.objects.filter(**{name: value for name, value in given.items() if value is not None})
 
 
-def newest_first(entries: QuerySet[Any], *, by_seq: bool) -> QuerySet[Any]:
-    """Descending ids. Within a tenant seq and id rise together, and only seq is indexed for a tenant's whole log."""
+def newest_first(entries: QuerySet[Any], *, by_seq: bool, few: bool) -> QuerySet[Any]:
+    """Descending ids. Within a tenant seq and id rise together, and only seq is indexed for a tenant's whole log.
+
+    `few` entries are sorted when found: offered an index in the right order, the planner would walk all of it.
+    """
+    if few:
+        return entries.order_by((F("id") + 0).desc())
     return entries.order_by("-seq" if by_seq else "-id")
 
 

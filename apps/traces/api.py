@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import principal_of
-from apps.governance.domain.permissions import TRACES_READ, resolve_tenant
+from apps.governance.api import tenant_of
+from apps.governance.domain.permissions import TRACES_READ
 from apps.traces.domain.record import STATUSES
 from apps.traces.domain.views import StepView, TraceDetail, TraceSummary
 from apps.traces.services.reading import get_trace, list_traces, trace_stats
@@ -69,7 +69,7 @@ class TraceListView(APIView):
         query = _validated(TraceQuery, request)
         limit, offset = query["limit"], query["offset"]
         page = list_traces(
-            tenant_id=resolve_tenant(principal_of(request), query.get("tenant_id")),
+            tenant_id=tenant_of(request, query.get("tenant_id")),
             agent_id=query.get("agent_id") or query.get("agent_role", ""),
             label_value=query.get("label_value"),
             start=query.get("start_date"),
@@ -98,7 +98,7 @@ class TraceDetailView(APIView):
     @extend_schema(operation_id="traces_read", responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, trace_id: str) -> Response:
         """One run with its steps and redacted texts."""
-        tenant_id = resolve_tenant(principal_of(request), None)
+        tenant_id = tenant_of(request, None)
         return Response(detail_json(get_trace(tenant_id=tenant_id, trace_id=trace_id)))
 
 
@@ -111,7 +111,7 @@ class TraceStatsView(APIView):
     def get(self, request: Request) -> Response:
         """Sums over ended runs, by whole UTC days."""
         query = _validated(StatsQuery, request)
-        tenant_id = resolve_tenant(principal_of(request), query.get("tenant_id"))
+        tenant_id = tenant_of(request, query.get("tenant_id"))
         stats = trace_stats(tenant_id=tenant_id, start=query.get("start_date"), end=query.get("end_date"))
         by_status = {"success": 0, "error": 0, "timeout": 0, **stats.by_status}
         ended_badly = stats.total - by_status["success"]

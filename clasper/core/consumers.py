@@ -41,13 +41,16 @@ class Request:
 
 
 class ApiConsumer(AsyncHttpConsumer):
-    """One request. `handle_request` does the work in a task of its own, which is cancelled when the client leaves.
+    """One request. `handle_request` does the work, and is cancelled when the client leaves.
 
-    Work done inside Channels' own `handle` would not notice that: the message loop is busy with it.
+    Work done inside Channels' own `handle` would not notice that: the message loop is busy with it. Here a watcher
+    waits for the disconnect meanwhile.
     """
 
     methods = ("POST",)
     started = False
+    finished = False
+    _client_left = False
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -55,19 +58,33 @@ class ApiConsumer(AsyncHttpConsumer):
         body, complete = await _read_body(receive)
         if not complete and body is not None:
             return
-        work = asyncio.ensure_future(self._serve(body))
-        left = asyncio.ensure_future(_until_disconnect(receive))
+        work = asyncio.current_task()
+        assert work is not None
+        watcher = asyncio.ensure_future(self._cancel_on_disconnect(receive, work))
         try:
-            # The server also reports a disconnect once the response is complete.
-            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+            await self._serve(body)
+        except asyncio.CancelledError:
+            if not self._client_left:
+                raise
+            work.uncancel()
         finally:
-            left.cancel()
-            if not work.done():
-                work.cancel()
-                await asyncio.wait((work,))
+            watcher.cancel()
+
+    async def _cancel_on_disconnect(self, receive: Receive, work: asyncio.Task[Any]) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        # The server also reports a disconnect once the response is complete.
+        if not self.finished:
+            self._client_left = True
+            work.cancel()
 
     async def send(self, message: dict[str, Any]) -> None:
         await self.base_send(message)
+
+    async def send_part(self, data: bytes, *, more: bool) -> None:
+        """A piece of the body; the last one has `more` off."""
+        self.finished = not more
+        await self.base_send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def handle_request(self, request: Request) -> None:
         """Answers the request; any exception becomes the one error body."""
@@ -95,7 +112,7 @@ class ApiConsumer(AsyncHttpConsumer):
     async def send_json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         """A whole JSON response."""
         await self.start(status, [JSON_TYPE, *_encode(headers or {})])
-        await self.send({"type": "http.response.body", "body": msgspec.json.encode(body)})
+        await self.send_part(msgspec.json.encode(body), more=False)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Sends the response's status and headers; from here on errors can no longer change them."""
@@ -125,11 +142,6 @@ async def _read_body(receive: Receive) -> tuple[bytes | None, bool]:
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts), True
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _encode(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

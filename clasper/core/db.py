@@ -125,6 +125,7 @@ def atomic_batch(using: str = "default") -> Iterator[Batch]:
 class _Ticket(Generic[T]):
     job: Job[T]
     key: str
+    alone: bool
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
     result: Any = None
@@ -147,14 +148,15 @@ class GroupWriter:
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
 
-    async def submit(self, job: Job[T], *, key: str = "") -> T:
+    async def submit(self, job: Job[T], *, key: str = "", alone: bool = False) -> T:
         """Runs `job` in a committed transaction and gives its result.
 
-        `key` (the tenant) orders the jobs of a batch, so that all processes lock tenants in the same order. A
-        cancelled caller stops waiting; its job is committed all the same.
+        `key` (the tenant) orders the jobs of a batch, so that all processes lock tenants in the same order. A job that
+        locks rows of several tenants goes `alone`, in a transaction of its own. A cancelled caller stops waiting; its
+        job is committed all the same.
         """
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(job, key, loop, loop.create_future())
+        ticket = _Ticket(job, key, alone, loop, loop.create_future())
         if self._thread is None:
             self._start()
         self._queue.put(ticket)
@@ -194,14 +196,19 @@ class GroupWriter:
             connections[self._using].close()
 
     def _commit(self, tickets: list[_Ticket[Any]]) -> None:
-        tickets.sort(key=lambda ticket: ticket.key)
-        try:
-            self._transact(tickets)
-        except Exception:
-            if len(tickets) > 1:
-                logger.warning("a batch of %d writes failed and is run again one by one", len(tickets), exc_info=True)
-            for ticket in tickets:
-                self._commit_alone(ticket)
+        together = sorted((ticket for ticket in tickets if not ticket.alone), key=lambda ticket: ticket.key)
+        single = [ticket for ticket in tickets if ticket.alone]
+        if together:
+            try:
+                self._transact(together)
+            except Exception:
+                if len(together) > 1:
+                    logger.warning(
+                        "%d writes failed together and are run again one by one", len(together), exc_info=True
+                    )
+                single += together
+        for ticket in single:
+            self._commit_alone(ticket)
         _wake(tickets)
 
     def _commit_alone(self, ticket: _Ticket[Any]) -> None:

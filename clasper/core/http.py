@@ -50,10 +50,12 @@ def error_body(error: ClasperError) -> dict[str, Any]:
 
 
 def error_headers(error: ClasperError) -> dict[str, str]:
-    """Headers that go with the error: `Retry-After` (whole seconds, rounded up) and `X-Trace-Id`."""
+    """Headers that go with the error: `Retry-After` (whole seconds), `WWW-Authenticate`, `X-Trace-Id`."""
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
     if error.trace_id:
         headers["X-Trace-Id"] = error.trace_id
     return headers

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from django.test.testcases import LiveServerThread
+from django.db import connection
+from django.test.testcases import LiveServerThread, _StaticFilesHandler
 from pytest_django import Settings
 
 from apps.control_plane.models import Message, Task
@@ -20,7 +22,7 @@ GLOBEX = Caller(user_id="user-1", agent_role="support", tenant_id="globex")
 
 @pytest.fixture
 def plane(store: None, settings: Settings) -> Iterator[ControlPlane]:
-    server = LiveServerThread("127.0.0.1", lambda application: application)
+    server = LiveServerThread("127.0.0.1", _StaticFilesHandler)
     server.daemon = True
     server.start()
     server.is_ready.wait()
@@ -31,6 +33,18 @@ def plane(store: None, settings: Settings) -> Iterator[ControlPlane]:
 
 async def find(plane: ControlPlane, caller: Caller = ACME, title: str = "Support") -> str:
     return await plane.find_or_create_task(caller, title=title, description="", metadata={"type": "agent_thread"})
+
+
+async def stored(query: Callable[[], Any]) -> Any:
+    """The result of a query, made in a thread that leaves no connection behind."""
+
+    def run() -> Any:
+        try:
+            return query()
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(run)
 
 
 async def test_a_whole_run(plane: ControlPlane) -> None:
@@ -66,8 +80,7 @@ async def test_a_whole_run(plane: ControlPlane) -> None:
         assert (missing.ok, missing.error, missing.status) == (False, "No such order.", 404)
     finally:
         await http.close_session()
-    trace_ids = await asyncio.to_thread(lambda: list(Message.objects.values_list("trace_id", flat=True)))
-    assert trace_ids == ["trace-1"]
+    assert await stored(lambda: list(Message.objects.values_list("trace_id", flat=True))) == ["trace-1"]
 
 
 async def test_ten_runs_at_once_share_one_task(plane: ControlPlane) -> None:
@@ -76,4 +89,4 @@ async def test_ten_runs_at_once_share_one_task(plane: ControlPlane) -> None:
     finally:
         await http.close_session()
     assert len(set(ids)) == 1
-    assert await asyncio.to_thread(Task.objects.count) == 1
+    assert await stored(Task.objects.count) == 1

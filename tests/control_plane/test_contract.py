@@ -305,7 +305,7 @@ def refused(header: str | None) -> bool:
 
 def test_tokens_that_are_refused_everywhere() -> None:
     past = datetime.now(UTC) - timedelta(minutes=5)
-    unsigned = jwt.encode({"type": "agent", "user_id": "u", "agent_role": "r"}, None, algorithm="none")
+    unsigned = jwt.encode({"type": "agent", "user_id": "u", "agent_role": "r"}, "", algorithm="none")
     for each in (None, "", "nonsense", unsigned, token(secret="x" * 40), token(exp=past), token()[:-4] + "AAAA"):
         assert refused(each), each
 

@@ -23,6 +23,7 @@ from clasper.gateways.control_plane import (
     Caller,
     ControlPlane,
     TokenMinter,
+    ToolOutcome,
     backend_url,
     check_compatibility,
     control_plane,
@@ -468,9 +469,8 @@ def test_retry_after(value: str | None, seconds: float) -> None:
 
 
 async def test_ids_that_no_header_may_hold_are_encoded(plane: ControlPlane, backend: Backend) -> None:
-    backend.on("POST /api/mission-control/messages", answers(201, {"id": "m-1"}))
     odd = Caller(user_id="u\r\nX-Evil: 1", agent_role="r", tenant_id="t\r\nX-Evil: 1", workspace_id="wørk")
-    await plane.post_message(odd, task_id="t", content="", idempotency_key="k")
+    await plane.call_tool(odd, "x", {}, idempotency_key="k", timeout=5)
     headers = backend.seen[0].headers
     assert headers["X-Tenant-ID"] == "t%0D%0AX-Evil%3A 1"
     assert headers["X-Workspace-ID"] == "w%C3%B8rk"
@@ -544,10 +544,9 @@ async def test_announced_and_failing_is_an_error(plane: ControlPlane, backend: B
     assert plane.cached_tools(ACME) is None
 
 
-async def call(plane: ControlPlane, name: str = "orders:lookup", **changes: Any) -> Any:
-    return await plane.call_tool(
-        ACME, name, {"order_id": "ORD-1"}, **({"idempotency_key": "run-1:call-1", "timeout": 5.0} | changes)
-    )
+async def call(plane: ControlPlane, name: str = "orders:lookup", **changes: Any) -> ToolOutcome:
+    given: dict[str, Any] = {"idempotency_key": "run-1:call-1", "timeout": 5.0} | changes
+    return await plane.call_tool(ACME, name, {"order_id": "ORD-1"}, **given)
 
 
 async def test_a_tool_call_on_the_wire(plane: ControlPlane, backend: Backend) -> None:

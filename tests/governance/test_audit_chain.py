@@ -190,7 +190,8 @@ def test_an_entry_before_the_first_is_out_of_place() -> None:
 @pytest.mark.parametrize("field", ["timestamp", "details"])
 def test_a_column_that_cannot_be_read_is_bad(field: str) -> None:
     rows = chain()
-    rows[4] = rows[4]._replace(**{field: None})
+    unreadable: dict[str, Any] = {field: None}
+    rows[4] = rows[4]._replace(**unreadable)
     report = closed(rows, rows[-1])
     assert (report.first_bad_seq, report.checked, report.reason) == (5, 4, "entry 5 is unreadable")
 

@@ -32,11 +32,11 @@ class Echo(APIView):
     """Answers who called."""
 
     def get(self, request: Request) -> Response:
-        caller = request.auth
-        return Response({"actor": caller.actor if caller else None})
+        return Response({"actor": principal_of(request).actor if request.auth else None})
 
     def post(self, request: Request) -> Response:
-        return Response({"tenant": tenant_of(request, request.data.get("tenant_id"))})
+        body: Any = request.data
+        return Response({"tenant": tenant_of(request, body.get("tenant_id"))})
 
 
 class Undeclared(Echo):

@@ -272,6 +272,16 @@ def test_a_lowered_hard_limit_lets_nothing_more_in(store: None, now: datetime) -
     assert state() == (0, 900, [("run-1", 900)])
 
 
+def test_a_budget_made_anew_answers_for_the_holds_of_the_old_one(store: None, now: datetime) -> None:
+    give(now)
+    hold(now, "run-1", 400)
+    Budget.objects.all().delete()
+    settle(now, "run-0", 5)
+    assert give(now).reserved == 400
+    settle(now, "run-1", 100)
+    assert state() == (100, 0, [])
+
+
 def test_a_check_answers_as_a_reservation_would(store: None, now: datetime) -> None:
     assert check_budget(tenant_id="acme", amount=DOLLAR, now=now).remaining_after is None
     give(now, period="daily")

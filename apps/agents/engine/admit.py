@@ -127,13 +127,13 @@ def reserve_call(
         lease_until=lease_of(plan),
         now=request.now,
     )
+    if unknown and not reservation.allow_unpriced:
+        settle_call(batch, run_id=request.trace_id, cost=NanoUSD(0), more=False, **_of_run(plan))
+        return UnpricedModel(details={"model": str(candidate.ref)})
     if not reservation.granted:
         return _over_budget(reservation)
     if reservation.held is None:
         return CallGrant(max_output, candidate.price, unknown)
-    if unknown and not reservation.allow_unpriced:
-        settle_call(batch, run_id=request.trace_id, cost=NanoUSD(0), more=False, **_of_run(plan))
-        return UnpricedModel(details={"model": f"{candidate.ref.provider}/{candidate.ref.model}"})
     affordable = price.affordable_output(budget=reservation.held, prompt_tokens=prompt_tokens)
     return CallGrant(min(max_output, affordable), price, unknown)
 
@@ -195,7 +195,7 @@ def _start_details(plan: Plan) -> dict[str, Any]:
     request = plan.request
     return {
         "user_id": request.user_id,
-        "model": f"{plan.model.ref.provider}/{plan.model.ref.model}",
+        "model": str(plan.model.ref),
         "agent_role": request.agent_role,
         "workspace_id": request.workspace_id,
         "environment": request.environment,

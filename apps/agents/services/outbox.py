@@ -108,7 +108,7 @@ async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], no
 
 async def deliver_due(*, now: datetime, limit: int = 100) -> int:
     """Claims what is due and attempts it, each run's deliveries in order; gives the number attempted."""
-    due = await writer.submit(lambda batch: _claim(batch, now, limit))
+    due = await writer.submit(lambda batch: _claim(batch, now, limit), alone=True)
     gate = asyncio.Semaphore(PARALLEL)
 
     async def one(each: Due) -> None:

@@ -33,11 +33,11 @@ class Sweep:
 async def sweep(*, now: datetime) -> Sweep:
     """Ends runs whose lease is over, frees the money they held, rolls budgets over, forgets expired answers."""
     runs = 0
-    while swept := await writer.submit(lambda batch: _sweep_runs(batch, now)):
+    while swept := await writer.submit(lambda batch: _sweep_runs(batch, now), alone=True):
         runs += swept
-    holds = await writer.submit(lambda batch: len(release_expired(batch, now=now)))
-    periods = await writer.submit(lambda batch: roll_over_due(batch, now=now))
-    keys = await writer.submit(lambda batch: forget_expired(batch, now=now))
+    holds = await writer.submit(lambda batch: len(release_expired(batch, now=now)), alone=True)
+    periods = await writer.submit(lambda batch: roll_over_due(batch, now=now), alone=True)
+    keys = await writer.submit(lambda batch: forget_expired(batch, now=now), alone=True)
     return Sweep(runs, holds, periods, keys)
 
 

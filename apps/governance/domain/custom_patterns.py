@@ -8,9 +8,9 @@ whose worst case can be computed, and a pattern whose worst case is too dear is 
 * groups `( )` and `(?: )`, alternatives `|`;
 * `?`, `{n}`, `{m,n}` with n up to 64 behind one character or class; `?` and `{n}` with n up to 8 behind a group.
 
-Unbounded quantifiers (`*`, `+`, `{n,}`), look-around, backreferences and inline flags are refused; the message says what
-to write instead. The *cost* of a pattern is the most steps the matcher can take from one starting point; a text whose
-length times that cost passes `MAX_STEPS` is withheld whole instead of being searched.
+Unbounded quantifiers (`*`, `+`, `{n,}`), look-around, backreferences and inline flags are refused, and the message says
+what to write instead. The *cost* of a pattern is the most steps the matcher can take from one starting point; a text
+whose length times that cost passes `MAX_STEPS` is withheld whole instead of being searched.
 """
 
 from __future__ import annotations

@@ -14,6 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
+from apps.governance.domain.number_finders import (
+    find_cards,
+    find_ibans,
+    find_named_phones,
+    find_phones,
+    find_ssns,
+    holds_number,
+    may_hold_iban,
+    names_phone,
+)
 from apps.governance.domain.secret_fields import (
     PASSWORD_LABEL,
     SECRET_LABEL,
@@ -43,13 +53,13 @@ class Recogniser:
     priority: int = 0
 
 
-def by_pattern(pattern: re.Pattern[str], accept: Callable[[str], bool] | None = None) -> Finder:
-    """A finder of the pattern's group, if it took part, else of the whole match, wherever `accept` agrees with it."""
+def by_pattern(pattern: re.Pattern[str], accept: Callable[[str], bool] = bool) -> Finder:
+    """A finder of the pattern's group, if it has one, else of the whole match, wherever `accept` agrees with it."""
 
     def find(text: str, lower: str) -> Iterator[Span]:
         for match in pattern.finditer(text):
             group = match.lastindex or 0
-            if accept is None or accept(match[group]):
+            if accept(match[group]):
                 yield match.span(group)
 
     return find
@@ -58,7 +68,7 @@ def by_pattern(pattern: re.Pattern[str], accept: Callable[[str], bool] | None = 
 # --- Electronic mail ------------------------------------------------------------------------------------------------
 _MAIL_DOMAIN = re.compile(r"(?:@|%40)[\w-]++(?:\.[\w-]++)++")
 _MAIL_LOCAL = frozenset("_.+%'!#$&*^~-")
-_USERINFO = re.compile(r"://[^\s/@:]*+\Z")
+_USERINFO = re.compile(r"://[^\s/:@\"'<>]*+:[^\s/\"'<>]*+\Z")
 _USERINFO_CHARS = 200
 
 
@@ -77,116 +87,8 @@ def _find_mail(text: str, lower: str) -> Iterator[Span]:
         while start < at and text[start] in "'.":
             start += 1
         floor = match.end()
-        in_url = text[start - 1 : start] == ":" and _USERINFO.search(text[max(0, start - _USERINFO_CHARS) : start - 1])
-        if start < at and not in_url:
+        if start < at and not _USERINFO.search(text[max(0, start - _USERINFO_CHARS) : start]):
             yield start, floor
-
-
-# --- Numbers of people, cards and accounts --------------------------------------------------------------------------
-_GAP_CHARS = r" .\-\u00a0\u2009\u2010-\u2013\u202f"
-_GAP = f"[{_GAP_CHARS}]"
-_GAPS = f"[(){_GAP_CHARS}]{{0,2}}+"
-_NUMBER = re.compile(rf"[+(0-9](?:{_GAPS}[0-9]){{8,}}+")
-_SSN = re.compile(r"(?<!\d)(?<!\d[.,])\d{3}([ \-\u2010-\u2013])\d{2}\1\d{4}(?!\d)", re.ASCII)
-_CARD = re.compile(
-    r"(?<!\d)(?<!\d[.,])(?:[2-6]\d{12,18}"
-    rf"|[2-6]\d{{3}}(?:{_GAP}\d{{4}}){{3}}(?:{_GAP}?\d{{1,3}})?"
-    rf"|3\d{{3}}{_GAP}\d{{6}}{_GAP}\d{{4,5}}"
-    rf"|4\d{{3}}(?:{_GAP}\d{{3}}){{3}})(?!\d)",
-    re.ASCII,
-)
-_PHONE = re.compile(
-    # +44 20 7946 0958, +1 (555) 123-4567
-    rf"(?<![\w+])\+(?=[1-9(])(?:{_GAPS}\d){{8,15}}(?!\d)"
-    # (555) 123-4567, 555-123-4567, 1.555.123.4567
-    rf"|(?<!\d)(?<!\d[.,\-/])(?:1{_GAP})?(?:\([2-9]\d\d\){_GAP}?|[2-9]\d\d{_GAP})\d{{3}}{_GAP}\d{{4}}(?!\d)"
-    rf"|(?<!\d)\([2-9]\d\d\) ?\d{{7}}(?!\d)",
-    re.ASCII,
-)
-_NAMED_PHONE = re.compile(
-    r"(?:phone|mobile|tel|fax|whatsapp)(?:[ _]?(?:number|nr|no))?[\"'.]{0,2}[ ]?[:=#][ ]?[\"']?"
-    rf"(\+?(?:{_GAPS}\d){{7,15}})(?!\d)",
-    re.ASCII,
-)
-_LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-
-
-def _number_gate(text: str, lower: str) -> bool:
-    return _NUMBER.search(text) is not None
-
-
-def _phone_word_gate(text: str, lower: str) -> bool:
-    return "phone" in lower or "mobile" in lower or "tel" in lower or "fax" in lower or "whatsapp" in lower
-
-
-def in_numbers(pattern: re.Pattern[str], accept: Callable[[re.Match[str]], bool] | None = None) -> Finder:
-    """A finder of the pattern within runs of digits and the signs that part them, and nowhere else."""
-
-    def find(text: str, lower: str) -> Iterator[Span]:
-        for number in _NUMBER.finditer(text):
-            for match in pattern.finditer(text, *number.span()):
-                if accept is None or accept(match):
-                    yield match.span()
-
-    return find
-
-
-def luhn_valid(number: str) -> bool:
-    """Whether the digits of `number` pass the Luhn check of ISO/IEC 7812; other characters are ignored."""
-    digits = [int(char) for char in reversed(number) if char.isdigit()]
-    return (sum(digits[::2]) + sum(_LUHN_DOUBLED[digit] for digit in digits[1::2])) % 10 == 0
-
-
-def _is_card(match: re.Match[str]) -> bool:
-    return luhn_valid(match[0])
-
-
-def _is_ssn(match: re.Match[str]) -> bool:
-    """Three groups parted by blanks are ordinary prose unless they could have been issued."""
-    return match[1] != " " or (match[0][:3] not in ("000", "666") and match[0][0] != "9")
-
-
-def _find_named_phones(text: str, lower: str) -> Iterator[Span]:
-    for match in _NAMED_PHONE.finditer(lower):
-        yield match.span(1)
-
-
-_IBAN_LENGTHS = {
-    entry[:2]: int(entry[2:])
-    for entry in (
-        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
-        "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
-        "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 "
-        "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
-        "YE30"
-    ).split()
-}
-# Begins at the check digits, so that the search skips letters quickly; the country is looked at behind it.
-_IBAN_TAIL = re.compile(
-    r"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})(?<![A-Za-z0-9][A-Za-z]{2}[0-9]{2})(?=(?:[ -]?[A-Za-z0-9]){11})"
-)
-_IBAN_CHAR = re.compile(r"[ -]?([A-Za-z0-9])")
-
-
-def _iban_gate(text: str, lower: str) -> bool:
-    return _IBAN_TAIL.search(text) is not None
-
-
-def _find_iban(text: str, lower: str) -> Iterator[Span]:
-    for match in _IBAN_TAIL.finditer(text):
-        start = match.start() - 2
-        length = _IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
-        compact, end = text[start : start + 4], match.end()
-        while len(compact) < length and (char := _IBAN_CHAR.match(text, end)):
-            compact += char[1]
-            end = char.end()
-        if length and len(compact) == length and not text[end : end + 1].isalnum() and _iban_checks(compact):
-            yield start, end
-
-
-def _iban_checks(compact: str) -> bool:
-    """The mod-97 check of ISO 13616."""
-    return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
 
 
 # --- Addresses of machines ------------------------------------------------------------------------------------------
@@ -232,14 +134,14 @@ def _trimmed(text: str, start: int, end: int) -> Span:
     return start, end
 
 
-def _is_ipv6(token: str) -> bool:
+def _is_ipv6(address: str) -> bool:
     """Whether the token is an address and not a slice or scope operator that happens to parse as one (`1::2`)."""
     try:
-        IPv6Address(token)
+        IPv6Address(address)
     except AddressValueError:
         return False
-    groups = [group for group in token.split(":") if group]
-    return token == "::1" or len(groups) >= _IPV6_GROUPS or any(len(g) == 4 and not g.isalpha() for g in groups)
+    groups = [group for group in address.split(":") if group]
+    return address == "::1" or len(groups) >= _IPV6_GROUPS or any(len(g) == 4 and not g.isalpha() for g in groups)
 
 
 # --- Tokens and keys ------------------------------------------------------------------------------------------------
@@ -353,12 +255,12 @@ BUILT_IN: tuple[Recogniser, ...] = (
     Recogniser("authorization", "AUTHORIZATION", _find_authorization, _header_gate, 60),
     Recogniser("password_field", PASSWORD_LABEL, find_passwords, may_hold_fields, 55),
     Recogniser("secret_field", SECRET_LABEL, find_secrets, may_hold_fields, 50),
-    Recogniser("credit_card", "CREDIT_CARD", in_numbers(_CARD, _is_card), _number_gate, 45),
-    Recogniser("iban", "IBAN", _find_iban, _iban_gate, 40),
-    Recogniser("ssn", "SSN", in_numbers(_SSN, _is_ssn), _number_gate, 35),
+    Recogniser("credit_card", "CREDIT_CARD", find_cards, holds_number, 45),
+    Recogniser("iban", "IBAN", find_ibans, may_hold_iban, 40),
+    Recogniser("ssn", "SSN", find_ssns, holds_number, 35),
     Recogniser("email", "EMAIL", _find_mail, _mail_gate, 30),
-    Recogniser("phone", "PHONE", in_numbers(_PHONE), _number_gate, 20),
-    Recogniser("phone", "PHONE", _find_named_phones, _phone_word_gate, 20),
+    Recogniser("phone", "PHONE", find_phones, holds_number, 20),
+    Recogniser("phone", "PHONE", find_named_phones, names_phone, 20),
     Recogniser("ip_address", "IP", by_pattern(_IPV4), _ipv4_gate, 15),
     Recogniser("ipv6_address", "IP", _find_ipv6, _ipv6_gate, 15),
 )

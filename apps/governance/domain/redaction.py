@@ -24,7 +24,7 @@ from apps.governance.domain.recognisers import BUILT_IN, Recogniser
 from apps.governance.domain.secret_fields import PASSWORD_LABEL, SECRET_LABEL, label_of_key
 
 MIN_CHARS = 5
-"""Nothing shorter is looked at: `a@b.c` and `pwd=x` are the shortest finds."""
+"""The built-in recognisers find nothing shorter: `pwd=x` is the shortest."""
 
 MAX_DEPTH = 200
 """Deeper values are withheld whole. Doors refuse bodies beyond 64 levels; answers of models and tools may go deeper."""
@@ -36,6 +36,7 @@ _HASH_DIGITS = 16
 _SUMMARY_CHARS = 8
 _CARD_DIGITS = 10**12
 _KEY_NAME_CHARS = 64
+_WORD_CHARS = 20  # the shortest find that may be all letters is an AWS key
 
 
 class Strategy(StrEnum):
@@ -58,7 +59,7 @@ class Redactor:
     patterns of a skill or tenant. Safe to share between threads. Masking and hashing are idempotent.
     """
 
-    __slots__ = ("_gated", "_key", "_strategy", "_token")
+    __slots__ = ("_built_in", "_gated", "_key", "_strategy", "_token")
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Redactor:
         if self._strategy is Strategy.HASH and not key:
             raise ValueError("the hash strategy needs a key: an unkeyed hash of a phone number is easily undone")
         self._key = key
+        self._built_in = recognisers is BUILT_IN and not custom
         everyone = (*recognisers, *(_custom_recogniser(pattern) for pattern in custom))
         self._gated = tuple(
             (gate, tuple(each for each in everyone if each.gate is gate))
@@ -138,7 +140,7 @@ class Redactor:
 
     # --- Texts --------------------------------------------------------------------------------------------------------
     def _text(self, text: str, counts: Counter[str]) -> str:
-        if len(text) < MIN_CHARS:
+        if len(text) < _WORD_CHARS and self._built_in and (len(text) < MIN_CHARS or text.isalpha()):
             return text
         redacted = self._once(text, counts)
         # Dropping or summarising again would eat the words that follow a field's name.

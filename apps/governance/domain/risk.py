@@ -1,42 +1,151 @@
-"""Risk of a run: how much could go wrong, with the reasons. Weights and tables: rulings §7.1."""
+"""The risk score of a run: four weighted factors and a bonus for flags, with the reasons and what to do about them.
+
+Factors run from 0 to 100. All sums are integers (hundredths of a point), so the rounding, half up, is exact.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+from clasper.core.errors import InvalidRequest
+
+WEIGHTS: Mapping[str, int] = MappingProxyType(
+    {"toolBreadth": 25, "skillMaturity": 20, "modelVolatility": 20, "dataSensitivity": 35}
+)
+"""Per cent of the score each factor carries at most."""
+
+MATURITY: Mapping[str, int] = MappingProxyType(
+    {"active": 0, "approved": 10, "tested": 30, "unknown": 50, "draft": 60, "deprecated": 80}
+)
+SENSITIVITY: Mapping[str, int] = MappingProxyType({"none": 0, "low": 20, "medium": 40, "high": 70, "pii": 100})
+HIGH_RISK_NAMES = (
+    "execute_code",
+    "run_command",
+    "delete_file",
+    "send_email",
+    "make_purchase",
+    "modify_database",
+    "admin_action",
+)
+"""A tool whose name contains one of these acts on the world in ways that are hard to take back."""
+
+DEFAULT_TEMPERATURE = 0.7
+"""What providers use, or close to it, when a request names no temperature."""
+
+MAX_TEMPERATURE = 2.0
+_PER_TOOL, _PER_HIGH_RISK_TOOL = 11, 5
+_TESTED_RELIEF, _PINNED_RELIEF = 20, 10
+_PER_FLAG, _MOST_FROM_FLAGS = 2, 10
+_LEVELS = ((25, "low"), (50, "medium"), (75, "high"))
+_MANY_TOOLS, _IMMATURE, _VOLATILE, _HOT = 60, 30, 50, 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RiskInput:
-    """What is known of an execution."""
+    """What is known of a run.
 
-    tool_count: int
+    `skill_state` is the worst state of its skills, "unknown" if one has no known state, None if the run uses none.
+    `temperature` None means the provider's default. `skill_pinned` None means that nobody said, and asks for nothing.
+    """
+
+    tool_count: int = 0
     tool_names: tuple[str, ...] = ()
     skill_state: str | None = None
-    temperature: float = 0.7
+    temperature: float | None = None
     data_sensitivity: str = "none"
     skill_tested: bool = False
     skill_pinned: bool | None = None
     custom_flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RiskScore:
-    """The score (0–100), its level, and why."""
+    """The score (0 to 100), its level (low, medium, high, critical), and how it came about."""
 
     score: int
     level: str
     factors: Mapping[str, int]
-    risk_factors: tuple[str, ...] = ()
-    recommendations: tuple[str, ...] = ()
-    high_risk_tools: tuple[str, ...] = ()
+    risk_factors: tuple[str, ...]
+    recommendations: tuple[str, ...]
+    high_risk_tools: tuple[str, ...]
 
 
 def score_risk(risk: RiskInput) -> RiskScore:
-    """Temporary."""
-    breadth = min(100, 11 * risk.tool_count)
-    sensitivity = {"none": 0, "low": 20, "medium": 40, "high": 70, "pii": 100}[risk.data_sensitivity]
-    volatility = int(risk.temperature / 2 * 100 + 0.5)
-    score = int(0.25 * breadth + 0.2 * volatility + 0.35 * sensitivity + 0.5)
-    level = "low" if score < 25 else "medium" if score < 50 else "high" if score < 75 else "critical"
-    return RiskScore(score=score, level=level, factors={"toolBreadth": breadth})
+    """The score of a run. Raises InvalidRequest naming every value out of range."""
+    _check(risk)
+    high_risk_tools = tuple(name for name in risk.tool_names if is_high_risk(name))
+    tools = max(risk.tool_count, len(risk.tool_names))
+    temperature = DEFAULT_TEMPERATURE if risk.temperature is None else risk.temperature
+    factors = {
+        "toolBreadth": min(100, _PER_TOOL * tools + _PER_HIGH_RISK_TOOL * len(high_risk_tools)),
+        "skillMaturity": _maturity(risk),
+        "modelVolatility": _half_up(round(temperature * 10_000), 200),
+        "dataSensitivity": SENSITIVITY[risk.data_sensitivity],
+    }
+    bonus = min(_MOST_FROM_FLAGS, _PER_FLAG * len(risk.custom_flags))
+    score = min(100, _half_up(sum(weight * factors[name] for name, weight in WEIGHTS.items()) + 100 * bonus, 100))
+    reasons, advice = _reasons(risk, factors, tools), _advice(risk, factors)
+    if risk.custom_flags:
+        factors["customFactors"] = bonus * 100 // _MOST_FROM_FLAGS
+    level = next((name for limit, name in _LEVELS if score < limit), "critical")
+    return RiskScore(score, level, factors, reasons, advice, high_risk_tools)
+
+
+def is_high_risk(tool_name: str) -> bool:
+    """Whether the tool's name says that it acts on the world in ways that are hard to take back."""
+    lower = tool_name.lower()
+    return any(name in lower for name in HIGH_RISK_NAMES)
+
+
+def _half_up(numerator: int, denominator: int) -> int:
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+def _maturity(risk: RiskInput) -> int:
+    if risk.skill_state is None:
+        return 0
+    relief = _TESTED_RELIEF * risk.skill_tested + _PINNED_RELIEF * (risk.skill_pinned is True)
+    return max(0, MATURITY[risk.skill_state] - relief)
+
+
+def _reasons(risk: RiskInput, factors: Mapping[str, int], tools: int) -> tuple[str, ...]:
+    sensitive = {"pii": "PII data is being processed", "high": "Highly sensitive data is being processed"}
+    temperature = risk.temperature if risk.temperature is not None else DEFAULT_TEMPERATURE
+    candidates = (
+        (factors["toolBreadth"] > _MANY_TOOLS, f"Run may use many or powerful tools ({tools})"),
+        (risk.skill_state in ("draft", "deprecated"), f"Skill is in {risk.skill_state} state"),
+        (temperature >= _HOT, f"High temperature ({float(temperature)}) increases variability"),
+        (risk.data_sensitivity in sensitive, sensitive.get(risk.data_sensitivity, "")),
+        (bool(risk.custom_flags), f"Custom risk flags: {', '.join(risk.custom_flags)}"),
+    )
+    return tuple(text for applies, text in candidates if applies)
+
+
+def _advice(risk: RiskInput, factors: Mapping[str, int]) -> tuple[str, ...]:
+    immature = factors["skillMaturity"] > _IMMATURE
+    redaction = {"pii": "Enable PII redaction", "high": "Enable redaction of sensitive data"}
+    candidates = (
+        (immature and risk.skill_state != "deprecated", "Promote skill to tested or active state"),
+        (immature and risk.skill_state == "deprecated", "Replace the deprecated skill by an active one"),
+        (risk.skill_state is not None and risk.skill_pinned is False, "Pin the skill to a version"),
+        (factors["modelVolatility"] >= _VOLATILE, "Consider lowering temperature for more consistent output"),
+        (factors["toolBreadth"] > _MANY_TOOLS, "Review whether the run needs all of its tools"),
+        (risk.data_sensitivity in redaction, redaction.get(risk.data_sensitivity, "")),
+    )
+    return tuple(text for applies, text in candidates if applies)
+
+
+def _check(risk: RiskInput) -> None:
+    faults: dict[str, list[str]] = {}
+    if risk.tool_count < 0:
+        faults["tool_count"] = ["must not be negative"]
+    if risk.skill_state is not None and risk.skill_state not in MATURITY:
+        faults["skill_state"] = [f"must be one of {', '.join(MATURITY)}"]
+    if risk.temperature is not None and not 0 <= risk.temperature <= MAX_TEMPERATURE:
+        faults["temperature"] = [f"must lie between 0 and {MAX_TEMPERATURE:g}"]
+    if risk.data_sensitivity not in SENSITIVITY:
+        faults["data_sensitivity"] = [f"must be one of {', '.join(SENSITIVITY)}"]
+    if faults:
+        raise InvalidRequest(field_errors=faults)

@@ -13,12 +13,11 @@ from functools import lru_cache
 Span = tuple[int, int]
 _NameTest = Callable[[str, int, int], bool]
 
-PASSWORD_LABEL = "PASSWORD_FIELD"
-SECRET_LABEL = "SECRET"
+PASSWORD_LABEL, SECRET_LABEL = "PASSWORD_FIELD", "SECRET"
 
 _PASSWORD_WORDS = ("password", "passwd", "passphrase", "passcode", "pwd")
 _SECRET_WORDS = ("secret", "token", "credential")
-_KEY_KINDS = "api access private secret daemon signing encryption master account auth license".split()
+_KEY_KINDS = ("api", "access", "private", "secret", "daemon", "signing", "encryption", "master", "account", "auth")
 
 _SUFFIX = re.compile(r"[\w-]{0,40}+")
 _SEPARATOR = r"\\?[\"'`]?\]?[ \t]{0,20}+(?::[ \t]{0,4}\w{1,20}+[ \t]{0,4}=(?!=)|=>|:=|==?|:)[ \t]{0,20}+"
@@ -38,8 +37,11 @@ _ELEMENT = re.compile(r">(?P<bare>[^<>\r\n]++)</")
 _KEY_KIND = re.compile(rf"(?:{'|'.join(_KEY_KINDS)})[ _-]?\Z")
 _KEY_KIND_CHARS = 12
 _HARMLESS = frozenset(
-    "str string int integer bool boolean bytes float none null nil true false undefined required optional empty missing "
-    "invalid expired incorrect wrong any object number text unknown unset".split()
+    (
+        *("str", "string", "int", "integer", "bool", "boolean", "bytes", "float", "number", "text", "object", "any"),
+        *("none", "null", "nil", "true", "false", "undefined", "unset", "unknown", "empty", "missing"),
+        *("required", "optional", "invalid", "expired", "incorrect", "wrong"),
+    )
 )
 _CLOSERS = ",;:.)}]>!?"
 _SECRET_CHARS = 16

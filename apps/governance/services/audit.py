@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from django.db.models import Count, Min, QuerySet
 
@@ -46,8 +46,7 @@ _ADD_ENTRY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     draft: Draft
     timestamp: datetime
     event_type: str
@@ -187,9 +186,8 @@ def list_audit(
     event_type = EVENT_ALIASES.get(event_type, event_type) if event_type else None
     matching = audit_entries(tenant_id=tenant_id, event_type=event_type, trace_id=trace_id, start=start, end=end)
     by_seq = tenant_id is not None and event_type is None
-    page = newest_first(matching, by_seq=by_seq)
-    if cursor:
-        page = older_than(page, _read_cursor(cursor), by_seq=by_seq)
+    page = matching if cursor is None else older_than(matching, _read_cursor(cursor), by_seq=by_seq)
+    page = newest_first(page, by_seq=by_seq, few=trace_id is not None)
     rows = list(page[offset : offset + limit + 1])
     total = _bounded_count(matching)
     return AuditPage(

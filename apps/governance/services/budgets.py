@@ -25,7 +25,7 @@ from apps.governance.domain.budget import (
     soft_warning,
     terms_of,
 )
-from apps.governance.models import Budget, SpendDay
+from apps.governance.models import Budget, BudgetHold, SpendDay
 from apps.governance.services.audit import record_audit
 from clasper.core.db import Batch, atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
@@ -189,7 +189,10 @@ def settle_call(
 
 
 def release_expired(batch: Batch, *, now: datetime, limit: int = 200) -> list[tuple[str, str]]:
-    """Frees the holds of at most `limit` runs whose lease is over; gives their (tenant, run) in tenant order."""
+    """Frees the holds of at most `limit` runs whose lease is over; gives their (tenant, run) in tenant order.
+
+    Locks many tenants, so it wants a transaction of its own, not one shared with other tenants' jobs.
+    """
     expired = batch.fetch_all(
         "SELECT tenant_id, run_id FROM budget_holds WHERE lease_until <= %s ORDER BY lease_until LIMIT %s", (now, limit)
     )
@@ -214,7 +217,10 @@ def release_expired(batch: Batch, *, now: datetime, limit: int = 200) -> list[tu
 
 
 def roll_over_due(batch: Batch, *, now: datetime) -> int:
-    """Begins the current period of every budget whose last one is over; gives how many. Runs do the same lazily."""
+    """Begins the current period of every budget whose last one is over; gives how many. Runs do the same lazily.
+
+    Locks many tenants, so it wants a transaction of its own, like `release_expired`.
+    """
     due = batch.fetch_all("SELECT tenant_id FROM tenant_budgets WHERE period_end <= %s ORDER BY tenant_id", (now,))
     for (tenant_id,) in due:
         _lock_current(batch, tenant_id, now)
@@ -311,7 +317,9 @@ def set_budget(
             },
         )
         before = None
-        if not created:
+        if created:
+            budget.reserved = _sum_of_holds(tenant_id)
+        else:
             _lock_current(batch, tenant_id, now)
             budget.refresh_from_db()
             before = _terms_json(_view(budget, now))
@@ -367,6 +375,12 @@ def _apply(budget: Budget, terms: Terms, now: datetime) -> None:
     budget.limit, budget.soft_limit, budget.hard_limit = terms.limit, terms.soft_limit, terms.hard_limit
     budget.warned = budget.warned and budget.spent >= budget.soft_limit
     budget.updated_at = now
+
+
+def _sum_of_holds(tenant_id: str) -> int:
+    """Runs may still hold money of a budget that was deleted; the new one answers for it."""
+    held = BudgetHold.objects.filter(tenant_id=tenant_id).aggregate(amount=Sum("amount"))["amount"]
+    return int(held or 0)
 
 
 def _ledger(tenant_id: str, start: datetime, end: datetime) -> int:

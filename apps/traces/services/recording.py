@@ -28,7 +28,8 @@ _CLOSE_TRACE = """UPDATE traces SET status = %s, error_code = %s, error = %s, en
  lease_until = NULL, provider = %s, model = %s, input_tokens = %s, cached_tokens = %s, cache_write_tokens = %s,
  output_tokens = %s, reasoning_tokens = %s, cost = %s, price_version = %s, estimated = %s,
  redactions = redactions + %s, task_id = %s, risk_score = COALESCE(%s, risk_score),
- risk_level = COALESCE(%s, risk_level), risk_factors = COALESCE(%s, risk_factors) WHERE id = %s AND status = 'running'"""
+ risk_level = COALESCE(%s, risk_level), risk_factors = COALESCE(%s, risk_factors)
+ WHERE id = %s AND status = 'running'"""
 
 _INSERT_STEP = """INSERT INTO trace_steps (tenant_id, trace_id, seq, type, name, provider, status, code,
  started_at, duration_ms, attempt, prompt_tokens, completion_tokens, cost)

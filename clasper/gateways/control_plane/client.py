@@ -224,7 +224,9 @@ class ControlPlane:
         if not capabilities.tools:
             return (), FRESH_SECONDS if capabilities.known else FAILED_SECONDS
         try:
-            answer = await self._transport.call("list tools", "GET", _TOOLS_PATH, caller=caller, deadline=deadline)
+            answer = await self._transport.call(
+                "list tools", "GET", _TOOLS_PATH, caller=caller, deadline=deadline, scoped=True
+            )
         except NoAnswer as error:
             raise failed("list tools") from error
         if answer.status in _ABSENT:
@@ -266,6 +268,7 @@ class ControlPlane:
                 caller=caller,
                 body=body,
                 deadline=ends if deadline is None else min(ends, deadline),
+                scoped=True,
                 replayable=capabilities.has("tool_idempotency"),
                 max_bytes=max_bytes,
             )

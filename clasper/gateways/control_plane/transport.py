@@ -27,6 +27,8 @@ FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
 
 RETRYABLE = frozenset({408, 425, 429})
+_NO_TIMER = aiohttp.ClientTimeout(total=None)
+"""The deadline here already covers the whole exchange; a second timer would only cost."""
 _UNAUTHORISED = frozenset({401, 403})
 
 
@@ -106,24 +108,26 @@ class Transport:
         caller: Caller | None,
         deadline: float,
         body: bytes | None = None,
+        scoped: bool = False,
         replayable: bool = True,
         attempts: int = ATTEMPTS,
         max_bytes: int = MAX_RESPONSE_BYTES,
     ) -> Answer:
         """The last answer of up to `attempts` tries before `deadline` (seconds of the loop's clock).
 
-        Only what may succeed later is tried again; with `replayable` off, only what surely did not happen. Raises
-        NoAnswer when the last try brought none.
+        Only what may succeed later is tried again; with `replayable` off, only what surely did not happen. `scoped`
+        names tenant and workspace in headers too, as tools want it. Raises NoAnswer when the last try brought none.
         """
-        headers = self._headers(caller, body)
+        headers = self._headers(caller, body, scoped=scoped)
         loop = asyncio.get_running_loop()
         attempt = 1
         while True:
             ends = min(deadline, loop.time() + ATTEMPT_SECONDS)
             outcome = await self._try(operation, method, path, headers, body, ends, max_bytes)
+            if attempt >= attempts or not outcome.may_repeat(replayable=replayable):
+                break
             pause = max(self._pause(attempt), outcome.wait)
-            final = attempt >= attempts or loop.time() + pause >= deadline
-            if final or not outcome.may_repeat(replayable=replayable):
+            if loop.time() + pause >= deadline:
                 break
             attempt += 1
             await asyncio.sleep(pause)
@@ -145,7 +149,7 @@ class Transport:
             async with (
                 asyncio.timeout_at(ends),
                 self._session().request(
-                    method, self._url(path), data=body, headers=headers, allow_redirects=False
+                    method, self._url(path), data=body, headers=headers, allow_redirects=False, timeout=_NO_TIMER
                 ) as response,
             ):
                 if "Warning" in response.headers:
@@ -160,16 +164,17 @@ class Transport:
         wait = retry_after(response.headers.get("Retry-After")) if retryable(response.status) else 0.0
         return Answer(response.status, content or b"", wait, too_large=content is None)
 
-    def _headers(self, caller: Caller | None, body: bytes | None) -> dict[str, str]:
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    def _headers(self, caller: Caller | None, body: bytes | None, *, scoped: bool) -> dict[str, str]:
+        headers: dict[str, str] = {}
         if body is not None:
             headers["Content-Type"] = "application/json"
         if caller is None:
             return headers
-        headers["X-Tenant-ID"] = _header(caller.tenant_id)
-        headers["X-Workspace-ID"] = _header(caller.workspace_id)
         if caller.trace_id:
             headers["X-Trace-ID"] = _header(caller.trace_id)
+        if scoped:
+            headers["X-Tenant-ID"] = _header(caller.tenant_id)
+            headers["X-Workspace-ID"] = _header(caller.workspace_id)
         if self._tokens is not None:
             headers["X-Agent-Token"] = self._tokens.token(
                 user_id=caller.user_id, agent_role=caller.agent_role, tenant_id=caller.tenant_id
