@@ -43,8 +43,8 @@ def test_an_order_is_looked_up() -> None:
         "status": "delivered",
         "customer": {"customer_id": "CUS-201", "name": "Mara Lindqvist"},
         "items": [
-            {"sku": "LMP-DSK", "name": "Desk lamp, brushed brass", "quantity": 1, "unit_price": 89.0},
-            {"sku": "BLB-E27", "name": "Filament bulb E27, warm white", "quantity": 2, "unit_price": 12.5},
+            {"sku": "LNT-CMP", "name": "Camping lantern, brushed brass", "quantity": 1, "unit_price": 89.0},
+            {"sku": "GAS-230", "name": "Gas cartridge, 230 g", "quantity": 2, "unit_price": 12.5},
         ],
         "total": 114.0,
         "refunded": 0.0,

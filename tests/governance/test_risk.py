@@ -106,7 +106,7 @@ def test_maturity_is_relieved_by_tests_and_pins(state: str, maturity: int) -> No
             "Enable redaction of sensitive data",
         ),
         (RiskInput(custom_flags=("beta", "new")), "Custom risk flags: beta, new", None),
-        (RiskInput(tool_count=5, temperature=0.99, skill_state="active"), None, None),
+        (RiskInput(tool_count=5, temperature=0.98, skill_state="active"), None, None),
     ],
 )
 def test_reasons_and_advice(risk: RiskInput, reason: str | None, advice: str | None) -> None:

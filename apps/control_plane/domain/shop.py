@@ -1,6 +1,6 @@
 """The demo shop behind the embedded control plane's tools: its stock of data, its tools and its rules for refunds.
 
-Lumen & Pine sells lamps and small furniture. Every tenant gets the same shop to start with, so that examples and
+Harbor & Pine sells outdoor goods. Every tenant gets the same shop to start with, so that examples and
 tests can name its orders; what a tenant's agents do to it is the tenant's alone.
 """
 
@@ -64,25 +64,25 @@ CUSTOMERS: Final = (
 )
 
 _STOCK: Final = {
-    "LMP-DSK": ("Desk lamp, brushed brass", 8_900),
-    "LMP-FLR": ("Floor lamp, oak tripod", 24_900),
-    "LMP-PND": ("Pendant lamp, smoked glass", 15_900),
-    "BLB-E27": ("Filament bulb E27, warm white", 1_250),
-    "TBL-SDE": ("Side table, ash", 17_500),
-    "SHF-WAL": ("Wall shelf, walnut", 6_400),
+    "LNT-CMP": ("Camping lantern, brushed brass", 8_900),
+    "TNT-2P": ("Tent for two, green", 24_900),
+    "BAG-DWN": ("Down sleeping bag, -5 °C", 15_900),
+    "GAS-230": ("Gas cartridge, 230 g", 1_250),
+    "STV-PCK": ("Pocket stove, titanium", 17_500),
+    "MAT-INF": ("Inflatable mat, regular", 6_400),
 }
 
 _ORDERS: Final = (
-    ("CUS-201", "delivered", (("LMP-DSK", 1), ("BLB-E27", 2))),
-    ("CUS-202", "shipped", (("LMP-FLR", 1),)),
-    ("CUS-203", "paid", (("SHF-WAL", 3),)),
-    ("CUS-204", "delivered", (("TBL-SDE", 1), ("LMP-DSK", 1))),
-    ("CUS-205", "cancelled", (("LMP-PND", 2),)),
-    ("CUS-206", "delivered", (("BLB-E27", 6),)),
-    ("CUS-201", "shipped", (("LMP-PND", 1), ("BLB-E27", 1))),
-    ("CUS-203", "delivered", (("LMP-FLR", 1), ("TBL-SDE", 2))),
-    ("CUS-204", "paid", (("LMP-PND", 3), ("BLB-E27", 3))),
-    ("CUS-202", "pending", (("SHF-WAL", 1),)),
+    ("CUS-201", "delivered", (("LNT-CMP", 1), ("GAS-230", 2))),
+    ("CUS-202", "shipped", (("TNT-2P", 1),)),
+    ("CUS-203", "paid", (("MAT-INF", 3),)),
+    ("CUS-204", "delivered", (("STV-PCK", 1), ("LNT-CMP", 1))),
+    ("CUS-205", "cancelled", (("BAG-DWN", 2),)),
+    ("CUS-206", "delivered", (("GAS-230", 6),)),
+    ("CUS-201", "shipped", (("BAG-DWN", 1), ("GAS-230", 1))),
+    ("CUS-203", "delivered", (("TNT-2P", 1), ("STV-PCK", 2))),
+    ("CUS-204", "paid", (("BAG-DWN", 3), ("GAS-230", 3))),
+    ("CUS-202", "pending", (("MAT-INF", 1),)),
 )
 
 
