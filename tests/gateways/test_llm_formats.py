@@ -214,7 +214,7 @@ async def test_the_request_says_what_the_call_says(fake: FakeOpenAI) -> None:
                     {
                         "id": "call_1",
                         "type": "function",
-                        "function": {"name": "orders:lookup", "arguments": '{"order":1042}'},
+                        "function": {"name": "orders_lookup", "arguments": '{"order":1042}'},
                     }
                 ],
             },
@@ -226,7 +226,7 @@ async def test_the_request_says_what_the_call_says(fake: FakeOpenAI) -> None:
             {
                 "type": "function",
                 "function": {
-                    "name": "orders:lookup",
+                    "name": "orders_lookup",
                     "description": "Finds an order.",
                     "parameters": {"type": "object", "properties": {}},
                 },
