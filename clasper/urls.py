@@ -5,9 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from clasper import api
+from clasper import api, openapi
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("health", api.HealthView.as_view()),
@@ -15,8 +14,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health/ready", api.ReadyView.as_view()),
     path("api/version", api.VersionView.as_view()),
     path("api/compatibility", api.CompatibilityView.as_view()),
-    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/schema", openapi.SchemaView.as_view(), name="schema"),
+    path("api/docs", openapi.DocsView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
     path("", include("apps.governance.urls")),
     path("", include("apps.traces.urls")),
@@ -26,5 +25,6 @@ if not settings.BACKEND_URL:
     # With a backend of its own the embedded control plane would only be one more door.
     urlpatterns.append(path("", include("apps.control_plane.urls")))
 
+handler400 = "clasper.core.http.bad_request"
 handler404 = "clasper.core.http.not_found"
 handler500 = "clasper.core.http.server_error"

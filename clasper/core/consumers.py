@@ -111,8 +111,10 @@ class ApiConsumer(AsyncHttpConsumer):
 
     async def send_json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         """A whole JSON response."""
-        await self.start(status, [JSON_TYPE, *_encode(headers or {})])
-        await self.send_part(msgspec.json.encode(body), more=False)
+        data = msgspec.json.encode(body)
+        length = (b"content-length", str(len(data)).encode())
+        await self.start(status, [JSON_TYPE, length, *_encode(headers or {})])
+        await self.send_part(data, more=False)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Sends the response's status and headers; from here on errors can no longer change them."""

@@ -10,6 +10,7 @@ ClasperError
 ├── PermissionDenied 403        a valid credential without the permission
 ├── InvalidDaemonKey 403        missing or wrong X-Agent-Daemon-Key
 ├── NotFound 404                also for another tenant's object
+├── MethodNotAllowed 405        the route exists and does not take this method
 ├── Conflict 409                already there, or changed meanwhile
 │   ├── IdempotencyMismatch     same Idempotency-Key, other body
 │   └── InProgress              same Idempotency-Key, run still going

@@ -207,6 +207,11 @@ def error_response(error: ClasperError) -> HttpResponse:
     )
 
 
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler400: a host that is not allowed, or headers that make no sense."""
+    return error_response(InvalidRequest("The request is malformed, or its host is not served here."))
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
     return error_response(NotFound("No such route."))

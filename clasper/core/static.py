@@ -1,23 +1,24 @@
-"""Static files on the event loop: WhiteNoise opens a file to be iterated synchronously, which ASGI cannot do."""
+"""Static files on the event loop: WhiteNoise answers with a file to be iterated synchronously, which ASGI cannot do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
-from django.http import HttpRequest, HttpResponse
-from whitenoise.middleware import WhiteNoiseMiddleware
-from whitenoise.responders import StaticFile
+from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+Handler = Callable[[HttpRequest], HttpResponseBase]
 
 
-class StaticFilesMiddleware(WhiteNoiseMiddleware):
-    """WhiteNoise with whole answers instead of streamed ones; the files are small."""
+def whole_files(get_response: Handler) -> Handler:
+    """Middleware around WhiteNoise: a streamed file becomes a whole answer. The static files are small."""
 
-    @staticmethod
-    def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:
-        found: Any = static_file.get_response(request.method, request.META)
-        content = b""
-        if found.file is not None:
-            with closing(found.file) as file:
-                content = file.read()
-        return HttpResponse(content, status=int(found.status), headers=dict(found.headers))
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if not isinstance(response, FileResponse):
+            return response
+        with closing(response):
+            return HttpResponse(response.getvalue(), status=response.status_code, headers=dict(response.items()))
+
+    return middleware

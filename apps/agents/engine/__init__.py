@@ -17,7 +17,7 @@ from django.conf import settings
 
 from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
-from apps.agents.engine.admit import CallGrant, admit
+from apps.agents.engine.admit import Admission, CallGrant, admit
 from apps.agents.engine.model_calls import ask, book_received
 from apps.agents.engine.plan import Plan, default_model, prepare
 from apps.agents.engine.settle import settle_failure, settle_success
@@ -53,7 +53,7 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
     """
     began = asyncio.get_running_loop().time()
     plan = prepare(request)
-    admission = await admit(plan)
+    admission = await _admit(plan, began)
     if admission.stored is not None:
         yield await _repeat(request, admission.stored)
         return
@@ -72,7 +72,7 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
         await _to_the_end(settle_failure(state, error, "timeout" if isinstance(error, RunTimeout) else "error"))
         raise
     except (asyncio.CancelledError, GeneratorExit):
-        await _settle_broken(state, ClasperError("The caller left before the answer.", code="cancelled"), "cancelled")
+        await _settle_broken(state, _cancelled(), "cancelled")
         raise
     except Exception:
         logger.exception("a run failed unexpectedly", extra={"trace_id": request.trace_id})
@@ -82,6 +82,22 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
     if owed:
         await _deliver(request, owed)
     yield RunFinished(request.trace_id, result.as_json(), webhook_pending=request.webhook is not None)
+
+
+async def _admit(plan: Plan, began: float) -> Admission:
+    """Admits the run. One whose caller leaves meanwhile is admitted all the same, and settled before it is gone."""
+    admitting = asyncio.ensure_future(admit(plan))
+    try:
+        return await asyncio.shield(admitting)
+    except asyncio.CancelledError:
+        await asyncio.wait((admitting,))
+        if admitting.exception() is None and (grant := admitting.result().grant) is not None:
+            await _to_the_end(settle_failure(_begin(plan, grant, began), _cancelled(), "cancelled"))
+        raise
+
+
+def _cancelled() -> ClasperError:
+    return ClasperError("The caller left before the answer.", code="cancelled")
 
 
 def _begin(plan: Plan, grant: CallGrant, began: float) -> Run:
@@ -167,7 +183,7 @@ async def _settle_broken(run: Run, error: ClasperError, status: Status) -> None:
     candidate = run.in_flight
     if candidate is not None:
         text = "".join(run.received)
-        cost = book_received(run)
+        paid = book_received(run)
         run.add_step(
             "llm_call",
             candidate.ref.model,
@@ -175,7 +191,7 @@ async def _settle_broken(run: Run, error: ClasperError, status: Status) -> None:
             code=error.error_code,
             started=run.call_began,
             provider=candidate.ref.provider,
-            cost=cost,
+            **paid,
             output={"partial": text} if text else None,
         )
     await _to_the_end(settle_failure(run, error, status))

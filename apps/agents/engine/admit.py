@@ -10,13 +10,13 @@ from django.conf import settings
 
 from apps.agents.domain.conversation import MIN_OUTPUT_TOKENS
 from apps.agents.engine.plan import Candidate, Plan, named_tools, risk_of, worst_prompt
-from apps.agents.services.idempotency import Claim, claim_key, release_key
+from apps.agents.services.idempotency import Claim, claim_key, drop_claim, release_key
 from apps.governance.domain.prices import Price
 from apps.governance.services.audit import record_audit
 from apps.governance.services.budgets import Reservation, reserve, settle_call
 from apps.governance.services.prices import price_book
 from apps.traces.domain.record import Closing, Opening
-from apps.traces.services.recording import dimensions, open_trace, write_refused
+from apps.traces.services.recording import close_trace, dimensions, open_trace
 from clasper.core.db import Batch, writer
 from clasper.core.errors import (
     BudgetExceeded,
@@ -77,15 +77,15 @@ async def admit(plan: Plan) -> Admission:
             )
             if claim.state != "claimed":
                 return _repeated(claim)
+        if not opened(batch):
+            # Money and keys under this id belong to the other run; only the claim made above is ours.
+            drop_claim(batch, tenant_id=request.tenant_id, key=request.idempotency_key)
+            return Conflict("The X-Trace-Id is taken by another run.", code="trace_id_in_use")
         granted = reserve_call(batch, plan, plan.model, prompt_tokens=prompt, max_output=wanted)
         if isinstance(granted, ClasperError):
             release_key(batch, tenant_id=request.tenant_id, trace_id=request.trace_id)
             _write_refusal(batch, plan, opening, granted)
             return granted
-        if not opened(batch):
-            settle_call(batch, run_id=request.trace_id, cost=NanoUSD(0), more=False, **_of_run(plan))
-            release_key(batch, tenant_id=request.tenant_id, trace_id=request.trace_id)
-            return Conflict("The X-Trace-Id is taken by another run.", code="trace_id_in_use")
         record_audit(batch, event_type="agent.start", details=_start_details(plan), **_of_run(plan))
         if request.system_prompt is not None:
             details = {"actor": request.principal.actor, "chars": len(request.system_prompt)}
@@ -230,6 +230,7 @@ def _write_refusal(batch: Batch, plan: Plan, opening: Opening, error: ClasperErr
             risk_level=opening.risk.level,
         ),
     )
-    write_refused(opening, closing)(batch)
+    batch.flush_rows()
+    close_trace(closing)(batch)
     event = "budget.exceeded" if isinstance(error, BudgetExceeded) else "agent.error"
     record_audit(batch, event_type=event, details={"code": error.error_code, **error.details}, **_of_run(plan))

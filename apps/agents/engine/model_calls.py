@@ -17,7 +17,6 @@ from apps.agents.engine.plan import TEMPERATURE, Candidate
 from apps.agents.engine.state import Run
 from apps.agents.engine.writes import reserve_next
 from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, UnknownModel
-from clasper.core.money import NanoUSD
 from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, TextDelta, ToolSpec
 from clasper.gateways.llm.registry import provider_for
 
@@ -104,7 +103,7 @@ def _note_answer(run: Run, candidate: Candidate, attempt: int, started: float) -
 
 def _note_failure(run: Run, candidate: Candidate, error: ProviderError, attempt: int, started: float) -> None:
     """A failed attempt is a step; if text had arrived, it was paid for and is booked by estimate."""
-    cost = book_received(run)
+    paid = book_received(run)
     run.in_flight = None
     run.add_step(
         "llm_call",
@@ -114,18 +113,22 @@ def _note_failure(run: Run, candidate: Candidate, error: ProviderError, attempt:
         started=started,
         provider=candidate.ref.provider,
         attempt=attempt,
-        cost=cost,
+        **paid,
         output={"error": str(error), "detail": error.detail} if error.detail else {"error": str(error)},
     )
 
 
-def book_received(run: Run) -> NanoUSD:
-    """Books what a broken or cancelled stream delivered so far, by estimate; nothing when nothing arrived."""
+def book_received(run: Run) -> dict[str, int]:
+    """Books what a broken or cancelled stream delivered so far, by estimate; nothing when nothing arrived.
+
+    Gives the tokens and the cost as the fields of the step.
+    """
     if run.in_flight is None or not run.received:
-        return NanoUSD(0)
+        return {}
     run.estimated = True
     usage = run.estimated_usage("".join(run.received))
-    return run.book(usage, run.grant.price.cost(usage))
+    cost = run.book(usage, run.grant.price.cost(usage))
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.output, "cost": cost}
 
 
 async def _pause(run: Run, error: ProviderError, attempt: int) -> bool:

@@ -62,6 +62,12 @@ def release_key(batch: Batch, *, tenant_id: str, trace_id: str) -> None:
     )
 
 
+def drop_claim(batch: Batch, *, tenant_id: str, key: str) -> None:
+    """Takes back a claim made in the same batch; without a key there is none."""
+    if key:
+        batch.execute("DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s", (tenant_id, key))
+
+
 def forget_expired(batch: Batch, *, now: datetime) -> int:
     """Deletes keys and answers older than a day; gives their number."""
     return batch.execute("DELETE FROM idempotency_keys WHERE expires_at <= %s", (now,))

@@ -150,18 +150,6 @@ def close_trace(closing: Closing) -> Job[bool]:
     return job
 
 
-def write_refused(opening: Opening, closing: Closing) -> Job[None]:
-    """A job that writes the trace of a run that was refused at the door: opened and closed at once."""
-    opened, closed = open_trace(opening), close_trace(closing)
-
-    def job(batch: Batch) -> None:
-        if opened(batch):
-            batch.flush_rows()
-            closed(batch)
-
-    return job
-
-
 def link_delivered(
     batch: Batch, *, tenant_id: str, trace_id: str, message_id: str | None = None, document_id: str | None = None
 ) -> None:

@@ -1,0 +1,79 @@
+"""Clasper without its governance, for measuring what governance costs; no product code knows of this.
+
+    python -m benchmarks.ungoverned serve --port N
+
+Runs `manage.py serve` with an application in which audit, budget, redaction and the texts of traces do nothing.
+Identity, traces with steps and sums, prices, the usage ledger, the outbox and the backend writes stay. The verbs are
+replaced wherever they were imported; the runner checks that nothing of theirs was written.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import FunctionType
+from typing import Any
+
+APPLICATION = "benchmarks.ungoverned:application"
+_CONTENT_TABLE = "trace_payloads"
+
+
+def _govern_nothing() -> None:
+    from apps.governance.services import audit, budgets, redaction
+    from clasper.core.db import Batch
+
+    unlimited = budgets.Reservation(True, None, budgets.UNLIMITED, None, True)
+    replacements: Mapping[Any, Any] = {
+        audit.record_audit: lambda *_, **__: None,
+        budgets.reserve: lambda *_, **__: unlimited,
+        budgets.settle_call: lambda *_, **__: None,
+        redaction.redact: lambda value: value,
+        redaction.redact_text: lambda text: text,
+        redaction.redact_counted: lambda value: (value, {}),
+    }
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("apps.", "clasper.")):
+            for attribute, value in list(vars(module).items()):
+                if isinstance(value, FunctionType) and value in replacements:
+                    setattr(module, attribute, replacements[value])
+    insert, execute = Batch.insert, Batch.execute
+
+    def insert_unless_content(batch: Batch, sql: str, row: Sequence[Any]) -> None:
+        if _CONTENT_TABLE not in sql[:32]:
+            insert(batch, sql, row)
+
+    def execute_unless_content(batch: Batch, sql: str, params: Sequence[Any] = ()) -> int:
+        return 0 if _CONTENT_TABLE in sql[:32] else execute(batch, sql, params)
+
+    vars_of_batch: Any = Batch
+    vars_of_batch.insert = insert_unless_content
+    vars_of_batch.execute = execute_unless_content
+
+
+def __getattr__(name: str) -> Any:
+    """`application`, made when the server asks for it."""
+    if name != "application":
+        raise AttributeError(name)
+    from clasper import asgi
+
+    _govern_nothing()
+    return asgi.application
+
+
+def main() -> None:
+    import uvicorn
+    from django.core.management import execute_from_command_line
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "clasper.settings")
+    run, uvicorn_module = uvicorn.run, sys.modules["uvicorn"]
+
+    def run_ungoverned(_: Any, **options: Any) -> None:
+        run(APPLICATION, **options)
+
+    vars(uvicorn_module)["run"] = run_ungoverned
+    execute_from_command_line(["manage.py", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
