@@ -11,13 +11,14 @@ import rfc8785
 _encoder = msgspec.json.Encoder(order="sorted")
 
 _MAX_SAFE_INTEGER = 2**53 - 1
+_MIN_PLAIN_FLOAT = 1e-4
 
 
 def canonical_json(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value.
 
-    Values without floats, with ASCII keys and safe integers take the fast encoder, whose output is the same bytes
-    (proved by test); everything else takes the reference library. Raises ValueError for NaN, infinities and integers
+    Values with ASCII keys, safe integers and floats of ordinary size take the fast encoder, whose output is the same
+    bytes (proved by test); everything else takes the reference library. Raises ValueError for NaN, infinities and integers
     beyond ±(2⁵³−1), which JSON cannot carry exactly.
     """
     if _is_plain(value):
@@ -37,6 +38,9 @@ def _is_plain(value: Any) -> bool:
     kind = type(value)
     if kind is str or value is None or kind is bool:
         return True
+    if kind is float:
+        # Where Python's shortest digits need no exponent, ECMAScript writes the same ones.
+        return bool(_MIN_PLAIN_FLOAT <= abs(value) < _MAX_SAFE_INTEGER) and not value.is_integer()
     if kind is int:
         return bool(-_MAX_SAFE_INTEGER <= value <= _MAX_SAFE_INTEGER)
     if kind is dict:

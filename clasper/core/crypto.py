@@ -43,5 +43,5 @@ def unseal(sealed: bytes, *, key: bytes, bound_to: str) -> bytes:
     sealed = bytes(sealed)
     try:
         return _cipher(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to.encode())
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:
         raise SealBroken("a sealed value does not open with the current key") from error

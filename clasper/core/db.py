@@ -71,8 +71,11 @@ class Batch:
         self._cursor.execute(self._native(sql), params)
         return cast("list[tuple[Any, ...]]", self._cursor.fetchall())
 
-    def insert(self, sql: str, row: Sequence[Any]) -> None:
-        """Queues a row; rows of the same statement travel together just before the commit, or before `flush`."""
+    def queue(self, sql: str, row: Sequence[Any]) -> None:
+        """Runs a statement later, just before the commit; the rows of one statement travel together.
+
+        For statements whose outcome no job of the batch looks at.
+        """
         self._rows.setdefault(sql, []).append(row)
 
     def shared(self, kind: type[S]) -> S:

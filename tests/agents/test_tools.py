@@ -165,7 +165,7 @@ def test_only_tools_that_may_be_used_are_offered(
 
 def test_two_calls_at_once_are_answered_in_their_order(server: Server, openai: FakeOpenAI, wide: Path) -> None:
     openai.script(
-        tool_calls(("customers:search", '{"query": "ann"}'), ("orders:refund", "{}"), ORDER, text="Two things."),
+        tool_calls(("customers:search", '{"query": "example"}'), ("orders:refund", "{}"), ORDER, text="Two things."),
         reply("Done."),
     )
     body = server.send("Both, please").json()
@@ -198,7 +198,7 @@ def test_the_numbers_agree(server: Server, openai: FakeOpenAI) -> None:
     assert sum(nano(step.get("cost", 0)) for step in trace["steps"]) == expected
     assert nano(server.budget()["spent"]) == expected
     usage = server.get("/usage", params={"tenant_id": ACME}).json()
-    assert nano(usage["total_cost"]) == expected
+    assert nano(usage["totalCost"]) == expected
     assert_balanced()
 
 

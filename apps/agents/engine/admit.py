@@ -30,7 +30,7 @@ from clasper.core.money import NanoUSD, usd
 from clasper.core.usage import Usage
 
 GRACE = timedelta(seconds=5)
-"""What settling may take after the deadline before the sweeper calls the run dead."""
+"""What settling may take after the deadline before the sweeper calls the run dead; at most as long as a run itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,8 @@ def reserve_call(
 
 def lease_of(plan: Plan) -> Any:
     """When a run that has not settled is certainly dead."""
-    return plan.request.now + timedelta(milliseconds=settings.CLASPER_RUN_TIMEOUT_MS) + GRACE
+    timeout = timedelta(milliseconds=settings.CLASPER_RUN_TIMEOUT_MS)
+    return plan.request.now + timeout + min(GRACE, timeout)
 
 
 def _over_budget(reservation: Reservation) -> BudgetExceeded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -118,7 +119,11 @@ def worst_prompt(plan: Plan, *, added_bytes: int, schema_bytes: int, messages: i
 
 def risk_of(plan: Plan, tool_names: tuple[str, ...]) -> Risk:
     """The run's risk: the tools it may use, the temperature, and whether personal data was found in what was asked."""
-    sensitivity = "pii" if plan.content.found else "none"
+    return _score(tool_names, "pii" if plan.content.found else "none")
+
+
+@lru_cache(maxsize=1024)
+def _score(tool_names: tuple[str, ...], sensitivity: str) -> Risk:
     score = score_risk(
         RiskInput(
             tool_count=len(tool_names), tool_names=tool_names, temperature=TEMPERATURE, data_sensitivity=sensitivity

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from apps.governance.services.audit import record_audit
 from apps.governance.services.redaction import redact_text
 from apps.traces.services.recording import link_delivered
 from clasper.core.clock import parse_iso, utc_now
-from clasper.core.crypto import seal, unseal
+from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch, atomic_batch, writer
 from clasper.core.errors import BackendFailed, ClasperError
 from clasper.gateways.control_plane import Caller, control_plane
@@ -31,13 +31,12 @@ from clasper.gateways.webhooks import WebhookFailed, deliver
 
 logger = logging.getLogger("clasper.outbox")
 
-INLINE_SECONDS = 20.0
-"""How long a run waits for the backend to take its message before it answers 502 and leaves the rest to the worker."""
+LONGEST_ATTEMPT = 20.0
+"""Seconds that an attempt may take, and that a run waits for the backend to take its message and document before it
+answers 502 and leaves the rest to the worker. Where runs must be quicker (CLASPER_RUN_TIMEOUT_MS), so must attempts."""
 
-CLAIM = timedelta(seconds=30)
-"""Longer than any single attempt, so that a live attempt is never doubled."""
-
-PARALLEL = 16
+PARALLEL = 32
+"""Deliveries that are claimed and attempted together; none waits for its turn while its claim runs out."""
 
 _INSERT = """INSERT INTO outbox (id, tenant_id, trace_id, kind, position, status, attempts, created_at, next_attempt_at,
  last_error, sealed) VALUES (%s, %s, %s, %s, %s, 'pending', 0, %s, %s, '', %s)"""
@@ -74,7 +73,7 @@ class Attempt:
 
 def sealed_row(owed: Owed, *, tenant_id: str, trace_id: str, now: datetime, inline: bool) -> tuple[Any, ...]:
     """The row of a delivery; with `inline` the run delivers it itself, so the worker leaves it alone for a while."""
-    first = now + CLAIM if inline else now
+    first = now + _claim_time() if inline else now
     sealed = seal(msgspec.json.encode(owed.payload), key=settings.SEALING_KEY, bound_to=f"outbox:{tenant_id}:{owed.id}")
     return (owed.id, tenant_id, trace_id, owed.kind, owed.position, now, first, sealed)
 
@@ -82,7 +81,7 @@ def sealed_row(owed: Owed, *, tenant_id: str, trace_id: str, now: datetime, inli
 def enqueue(batch: Batch, rows: Iterable[tuple[Any, ...]]) -> None:
     """Job part: what the run owes, in the transaction that settles it."""
     for row in rows:
-        batch.insert(_INSERT, row)
+        batch.queue(_INSERT, row)
 
 
 async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], now: datetime) -> None:
@@ -91,9 +90,10 @@ async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], no
     Raises BackendFailed when one did not arrive; the worker keeps trying it.
     """
     attempts: list[tuple[Due, Attempt]] = []
+    deadline = _attempt_deadline()
     for each in owed:
         due = Due(each.id, tenant_id, trace_id, each.kind, 0, now, each.payload)
-        attempt = await _attempt(due)
+        attempt = await _attempt(due, deadline)
         attempts.append((due, attempt))
         if not attempt.ok:
             break
@@ -106,15 +106,15 @@ async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], no
         )
 
 
-async def deliver_due(*, now: datetime, limit: int = 100) -> int:
+async def deliver_due(*, now: datetime, limit: int = PARALLEL) -> int:
     """Claims what is due and attempts it, each run's deliveries in order; gives the number attempted."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     due = await writer.submit(lambda batch: _claim(batch, now, limit), alone=True)
-    gate = asyncio.Semaphore(PARALLEL)
 
     async def one(each: Due) -> None:
-        async with gate:
-            attempt = await _attempt(each)
-            await _record(each.tenant_id, [(each, attempt)], utc_now())
+        attempt = await _attempt(each, _attempt_deadline())
+        await _record(each.tenant_id, [(each, attempt)], now + timedelta(seconds=loop.time() - began))
 
     await asyncio.gather(*(one(each) for each in due))
     return len(due)
@@ -135,18 +135,42 @@ def _claim(batch: Batch, now: datetime, limit: int) -> list[Due]:
     for row in batch.fetch_all(_DUE, (now, limit)):
         taken = batch.execute(
             "UPDATE outbox SET next_attempt_at = %s WHERE id = %s AND status = 'pending' AND next_attempt_at <= %s",
-            (now + CLAIM, row[0], now),
+            (now + _claim_time(), row[0], now),
         )
         if taken:
-            plain = unseal(row[7], key=settings.SEALING_KEY, bound_to=f"outbox:{row[1]}:{row[0]}")
             created = parse_iso(row[6]) if isinstance(row[6], str) else row[6]
-            claimed.append(Due(row[0], row[1], row[2], row[3], row[5], created, msgspec.json.decode(plain)))
+            due = Due(row[0], row[1], row[2], row[3], row[5], created, {})
+            try:
+                plain = unseal(row[7], key=settings.SEALING_KEY, bound_to=f"outbox:{row[1]}:{row[0]}")
+            except SealBroken:
+                # Only a person can help, and the others must not wait for that.
+                _mark_failed(
+                    batch, due, Attempt(False, error="The sealed delivery does not open.", retryable=False), now
+                )
+            else:
+                claimed.append(replace(due, payload=msgspec.json.decode(plain)))
     return claimed
 
 
-async def _attempt(due: Due) -> Attempt:
+def _attempt_seconds() -> float:
+    return min(LONGEST_ATTEMPT, settings.CLASPER_RUN_TIMEOUT_MS / 1000)
+
+
+def _attempt_deadline() -> float:
+    return asyncio.get_running_loop().time() + _attempt_seconds()
+
+
+def _claim_time() -> timedelta:
+    """Longer than any attempt, so that a live one is never doubled."""
+    return timedelta(seconds=1.5 * _attempt_seconds())
+
+
+async def _attempt(due: Due, deadline: float) -> Attempt:
     try:
-        return await (_attempt_webhook(due) if due.kind == "webhook" else _attempt_backend(due))
+        async with asyncio.timeout_at(deadline):
+            return await (_attempt_webhook(due) if due.kind == "webhook" else _attempt_backend(due, deadline))
+    except TimeoutError:
+        return Attempt(False, error="no answer in time")
     except ClasperError as error:
         return Attempt(False, error=error.message, retry_after=error.retry_after)
     except Exception:
@@ -154,10 +178,9 @@ async def _attempt(due: Due) -> Attempt:
         return Attempt(False, error="unexpected failure")
 
 
-async def _attempt_backend(due: Due) -> Attempt:
+async def _attempt_backend(due: Due, deadline: float) -> Attempt:
     payload = due.payload
     caller = Caller(**payload["caller"])
-    deadline = asyncio.get_running_loop().time() + INLINE_SECONDS
     common = {"task_id": payload["task_id"], "content": payload["content"], "idempotency_key": payload["key"]}
     if due.kind == "message":
         external = await control_plane().post_message(caller, **common, deadline=deadline)
@@ -197,7 +220,7 @@ async def _record(tenant_id: str, attempts: Sequence[tuple[Due, Attempt]], now: 
 
 def _mark_delivered(batch: Batch, due: Due, attempt: Attempt) -> None:
     """The row stays as a receipt; the sealed original has served its purpose and goes."""
-    batch.execute(
+    batch.queue(
         "UPDATE outbox SET status = 'delivered', attempts = attempts + 1, sealed = %s, last_error = '' WHERE id = %s",
         (b"", due.id),
     )

@@ -52,6 +52,11 @@ class Strategy(StrEnum):
     """First two and last two characters; masked when there are eight or fewer."""
 
 
+_REMEMBERED_CHARS = 64
+_REMEMBERED_TEXTS = 8192
+"""Bounds the memory of clean short texts; it starts anew when it is full."""
+
+
 class Redactor:
     """An immutable set of recognisers with one strategy.
 
@@ -59,7 +64,7 @@ class Redactor:
     patterns of a skill or tenant. Safe to share between threads. Masking and hashing are idempotent.
     """
 
-    __slots__ = ("_built_in", "_gated", "_key", "_strategy", "_token")
+    __slots__ = ("_built_in", "_clean", "_gated", "_key", "_strategy", "_token")
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Redactor:
         if self._strategy is Strategy.HASH and not key:
             raise ValueError("the hash strategy needs a key: an unkeyed hash of a phone number is easily undone")
         self._key = key
+        self._clean: set[str] = set()
         self._built_in = recognisers is BUILT_IN and not custom
         everyone = (*recognisers, *(_custom_recogniser(pattern) for pattern in custom))
         self._gated = tuple(
@@ -142,7 +148,11 @@ class Redactor:
     def _text(self, text: str, counts: Counter[str]) -> str:
         if len(text) < _WORD_CHARS and self._built_in and (len(text) < MIN_CHARS or text.isalpha()):
             return text
+        if text in self._clean:
+            return text
         redacted = self._once(text, counts)
+        if redacted is text and len(text) <= _REMEMBERED_CHARS:
+            self._remember(text)
         # Dropping or summarising again would eat the words that follow a field's name.
         if redacted is text or self._strategy not in (Strategy.MASK, Strategy.HASH):
             return redacted
@@ -151,6 +161,12 @@ class Redactor:
             if redacted is previous:
                 return redacted
         return WITHHELD
+
+    def _remember(self, text: str) -> None:
+        """Field names, roles, models and tool names come again with every run; a clean one is looked at once."""
+        if len(self._clean) >= _REMEMBERED_TEXTS:
+            self._clean = set()
+        self._clean.add(text)
 
     def _once(self, text: str, counts: Counter[str]) -> str:
         lower = _aligned_lower(text)

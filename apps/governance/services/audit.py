@@ -86,9 +86,9 @@ class AuditTail:
                     last.hash,
                     end.hash,
                 )
-                batch.insert(_ADD_ENTRY, row)
+                batch.queue(_ADD_ENTRY, row)
                 last = end
-            batch.insert(_MOVE_HEAD, (last.seq, last.hash, tenant_id))
+            batch.queue(_MOVE_HEAD, (last.seq, last.hash, tenant_id))
         self._pending.clear()
 
 

@@ -54,7 +54,7 @@ class UsageSums:
 
     def flush(self, batch: Batch) -> None:
         for key in sorted(self._sums):
-            batch.insert(_ADD, (*key, *self._sums[key]))
+            batch.queue(_ADD, (*key, *self._sums[key]))
 
 
 def record_usage(

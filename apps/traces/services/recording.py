@@ -36,6 +36,7 @@ _INSERT_STEP = """INSERT INTO trace_steps (tenant_id, trace_id, seq, type, name,
  VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
 
 _INSERT_PAYLOAD = "INSERT INTO trace_payloads (tenant_id, trace_id, seq, input, output) VALUES (%s, %s, %s, %s, %s)"
+_SET_OUTPUT = "UPDATE trace_payloads SET output = %s WHERE tenant_id = %s AND trace_id = %s AND seq = 0"
 _INSERT_SKILL = "INSERT INTO trace_skills (tenant_id, trace_id, name, version) VALUES (%s, %s, %s, %s)"
 _INSERT_LABEL = "INSERT INTO trace_labels (tenant_id, trace_id, key, value) VALUES (%s, %s, %s, %s)"
 
@@ -66,7 +67,7 @@ class RollupSums:
 
     def flush(self, batch: Batch) -> None:
         for key in sorted(self._sums):
-            batch.insert(_ROLL_UP, (*key, *self._sums[key]))
+            batch.queue(_ROLL_UP, (*key, *self._sums[key]))
 
 
 def redact_content(value: Any) -> Redacted:
@@ -92,12 +93,12 @@ def open_trace(opening: Opening) -> Job[bool]:
     def job(batch: Batch) -> bool:
         if o.id_given and batch.fetch_one("SELECT 1 FROM traces WHERE id = %s", (o.id,)):
             return False
-        batch.insert(_INSERT_TRACE, row)
-        batch.insert(_INSERT_PAYLOAD, payload)
+        batch.queue(_INSERT_TRACE, row)
+        batch.queue(_INSERT_PAYLOAD, payload)
         for name, version in o.skills.items():
-            batch.insert(_INSERT_SKILL, (o.tenant_id, o.id, name[:64], version[:80]))
+            batch.queue(_INSERT_SKILL, (o.tenant_id, o.id, name[:64], version[:80]))
         for key, value in labels:
-            batch.insert(_INSERT_LABEL, (o.tenant_id, o.id, key, value))
+            batch.queue(_INSERT_LABEL, (o.tenant_id, o.id, key, value))
         return True
 
     return job
@@ -139,10 +140,7 @@ def close_trace(closing: Closing) -> Job[bool]:
         if batch.execute(_CLOSE_TRACE, row) == 0:
             return False
         if answer is not None:
-            batch.execute(
-                "UPDATE trace_payloads SET output = %s WHERE tenant_id = %s AND trace_id = %s AND seq = 0",
-                (answer, c.tenant_id, c.id),
-            )
+            batch.queue(_SET_OUTPUT, (answer, c.tenant_id, c.id))
         _insert_steps(batch, rows)
         batch.shared(RollupSums).add(c, c.ended_at.date())
         return True
@@ -158,7 +156,7 @@ def link_delivered(
     given = {column: value for column, value in links.items() if value is not None}
     if given:
         assignments = ", ".join(f"{column} = %s" for column in given)
-        batch.execute(
+        batch.queue(
             f"UPDATE traces SET {assignments} WHERE id = %s AND tenant_id = %s",
             (*(value[:128] for value in given.values()), trace_id, tenant_id),
         )
@@ -222,6 +220,6 @@ def _step_rows(tenant_id: str, trace_id: str, steps: Iterable[Step]) -> tuple[_S
 
 def _insert_steps(batch: Batch, rows: _StepRows) -> None:
     for facts, payload in rows:
-        batch.insert(_INSERT_STEP, facts)
+        batch.queue(_INSERT_STEP, facts)
         if payload is not None:
-            batch.insert(_INSERT_PAYLOAD, payload)
+            batch.queue(_INSERT_PAYLOAD, payload)

@@ -1,0 +1,285 @@
+"""One error body on every route, whatever goes wrong, and never a word about our insides."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from django.db import connection
+
+from apps.agents import engine
+from apps.governance.domain.permissions import SCOPES
+from clasper.core.http import MAX_JSON_DEPTH
+from clasper.gateways.llm.fake import FakeOpenAI, error, half_stream, raw
+from tests.contracts.routes import GUARDED, READING_BODIES, ROUTES, RUNS, Route
+from tests.world import ACME, Server, parse_events, tenant_key
+
+INTERNAL = ("Traceback", "SELECT", "INSERT", "/work", "/tmp", "site-packages", "Exception", "Error:", 'File "')
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE")
+ALLOWED: dict[str, set[str]] = {}
+for _route in ROUTES:
+    ALLOWED.setdefault(_route.path, set()).add(_route.method)
+WRONG_METHODS = [(method, path) for path, known in ALLOWED.items() for method in METHODS if method not in known]
+
+
+def _name(route: Route) -> str:
+    return route.name
+
+
+def check(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The one body; gives it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body: dict[str, Any] = response.json()
+    check_body(body, code)
+    return body
+
+
+def check_body(body: dict[str, Any], code: str) -> None:
+    assert body["code"] == code
+    assert body.keys() - {"trace_id", "type"} == {"error", "code", "details"}
+    assert isinstance(body["error"], str)
+    assert body["error"].strip()
+    assert isinstance(body["details"], dict)
+    if "fieldErrors" in body["details"]:
+        faults = body["details"]["fieldErrors"]
+        assert all(isinstance(text, str) for texts in faults.values() for text in texts)
+        assert isinstance(body["details"]["formErrors"], list)
+    text = json.dumps(body)
+    assert not [word for word in INTERNAL if word in text], text
+
+
+# --- Before any route is reached -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api/agents/send/", "/traces/", "/api", "//etc/passwd", "/%00", "/%ff"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_such_route(method: str, path: str, server: Server) -> None:
+    check(server.request(method, path), 404, "not_found")
+
+
+@pytest.mark.parametrize(("method", "path"), WRONG_METHODS)
+def test_wrong_method(method: str, path: str, server: Server) -> None:
+    response = server.request(method, path)
+    check(response, 405, "method_not_allowed")
+    named = {each.strip() for each in response.headers["Allow"].split(",")}
+    assert named - {"HEAD", "OPTIONS"} == ALLOWED[path]
+
+
+def test_a_host_that_is_not_served(server: Server, settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["clasper.example.com"]
+    check(server.get("/health"), 400, "invalid_request")
+
+
+# --- Who is calling ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=_name)
+def test_no_credential(route: Route, server: Server) -> None:
+    check(route.call(server, key=""), 403, "invalid_daemon_key")
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=_name)
+@pytest.mark.parametrize("key", ["clk_wrong", "wrong"])
+def test_unknown_bearer(route: Route, key: str, server: Server) -> None:
+    response = route.call(server, key=key)
+    check(response, 401, "invalid_token")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=_name)
+def test_wrong_daemon_key(route: Route, server: Server) -> None:
+    check(route.call(server, headers={"X-Agent-Daemon-Key": "wrong"}), 403, "invalid_daemon_key")
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=_name)
+def test_missing_scope(route: Route, server: Server) -> None:
+    key = tenant_key(ACME, ",".join(scope for scope in SCOPES if scope != route.scope))
+    check(route.call(server, key=key), 403, "permission_denied")
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=_name)
+def test_too_many_requests(route: Route, server: Server) -> None:
+    key = tenant_key(ACME, "*", rate_limit="1/hour")
+    assert route.call(server, key=key).status_code == route.answers
+    response = route.call(server, key=key)
+    check(response, 429, "rate_limited")
+    assert 0 < int(response.headers["Retry-After"]) <= 3600
+
+
+# --- What is sent --------------------------------------------------------------------------------------------------
+
+DEEP = b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH
+NOT_JSON = {
+    "nothing but a brace": b"{",
+    "text": b"hello",
+    "a form": b"user_id=1",
+    "not UTF-8": b'{"message": "\xff"}',
+    "NaN": b'{"limit": NaN, "amount": NaN}',
+    "infinity": b'{"limit": Infinity, "amount": -Infinity}',
+    "a trailing comma": b'{"limit": 1,}',
+    "two values": b"{} {}",
+    "a NUL character": b'{"message": "a\\u0000b", "tenant_id": "a\\u0000b"}',
+    "a NUL character in a key": b'{"a\\u0000b": 1}',
+    "deep nesting": b'{"metadata": %s}' % DEEP,
+    "absurd nesting": b"[" * 100_000,
+    "a half surrogate": b'{"message": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("route", READING_BODIES, ids=_name)
+@pytest.mark.parametrize("fault", NOT_JSON)
+def test_not_json(route: Route, fault: str, server: Server) -> None:
+    response = route.call(server, content=NOT_JSON[fault], headers={"Content-Type": "application/json"})
+    check(response, 400, "invalid_json")
+
+
+@pytest.mark.parametrize("route", READING_BODIES, ids=_name)
+@pytest.mark.parametrize("body", [[], [{}], "text", 1, None, True], ids=repr)
+def test_json_that_is_no_object(route: Route, body: Any, server: Server) -> None:
+    content = json.dumps(body).encode()
+    found = check(
+        route.call(server, content=content, headers={"Content-Type": "application/json"}), 400, "invalid_request"
+    )
+    assert found["details"]["formErrors"] == ["Expected a JSON object."]
+
+
+@pytest.mark.parametrize("route", READING_BODIES, ids=_name)
+def test_an_empty_object_names_the_missing_fields(route: Route, server: Server) -> None:
+    found = check(route.call(server, json={}), 400, "invalid_request")
+    assert found["details"]["fieldErrors"]
+
+
+@pytest.mark.parametrize("route", READING_BODIES, ids=_name)
+@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "multipart/form-data; boundary=x", "nonsense"])
+def test_wrong_content_type(route: Route, kind: str, server: Server) -> None:
+    response = route.call(server, content=json.dumps(route.body), headers={"Content-Type": kind})
+    check(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("route", READING_BODIES, ids=_name)
+@pytest.mark.parametrize("key", [None, ""], ids=["known", "stranger"])
+def test_a_body_over_the_limit(route: Route, key: str | None, server: Server, settings: Any) -> None:
+    settings.CLASPER_MAX_BODY_BYTES = 2_000
+    content = json.dumps({**(route.body or {}), "padding": "x" * 2_000})
+    response = route.call(server, key=key, content=content, headers={"Content-Type": "application/json"})
+    if key is None:
+        check(response, 413, "body_too_large")
+    else:
+        assert response.status_code in (403, 413)
+
+
+QUERIES = [
+    ("/traces", "limit=0"),
+    ("/traces", "limit=x"),
+    ("/traces", "limit=1e99"),
+    ("/traces", "offset=-1"),
+    ("/traces", "status=nonsense"),
+    ("/traces", "cursor=nonsense"),
+    ("/traces", "start_date=yesterday"),
+    ("/traces", "start_date=2026-02-02T00:00:00Z&end_date=2026-02-01T00:00:00Z"),
+    ("/traces", "label_value=x"),
+    ("/traces", "agent_id=%00"),
+    ("/traces/stats", "start_date=%00"),
+    ("/traces/stats", "start_date=99999-01-01"),
+    ("/audit", "limit=0"),
+    ("/audit", "limit=100000"),
+    ("/audit", "offset=99999999999999999999"),
+    ("/audit", "cursor=nonsense"),
+    ("/audit", "start_time=0000-00-00"),
+    ("/audit", "tenant_id=%00"),
+    ("/audit/verify", f"tenant_id={'x' * 200}"),
+    ("/budget", ""),
+    ("/budget", "tenant_id=%00"),
+    ("/budget/check", "tenant_id=acme&amount=NaN"),
+    ("/budget/check", "tenant_id=acme&amount=-1"),
+    ("/budget/check", "tenant_id=acme&amount=1e999999999"),
+    ("/usage", "since=nonsense"),
+    ("/usage", "since=9999-12-31T23:59:59-23:59"),
+    ("/context", "role=../secrets"),
+    ("/api/compatibility", "control_plane_url=http://169.254.169.254/"),
+    ("/api/compatibility", "control_plane_url=file:///etc/passwd"),
+    ("/api/compatibility", "control_plane_url=%00"),
+]
+
+
+@pytest.mark.parametrize(("path", "query"), QUERIES)
+def test_a_faulty_query(path: str, query: str, server: Server) -> None:
+    found = check(server.get(f"{path}?{query}"), 400, "invalid_request")
+    assert found["details"]["fieldErrors"]
+
+
+@pytest.mark.parametrize("path", ["/traces/unknown", "/traces/%00", f"/traces/{'x' * 3000}", "/budget?tenant_id=acme"])
+def test_no_such_object(path: str, server: Server) -> None:
+    check(server.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=_name)
+def test_an_answer_in_another_language_than_json_is_not_to_be_had(route: Route, server: Server) -> None:
+    """Runs answer JSON in any case."""
+    if route not in RUNS:
+        check(route.call(server, headers={"Accept": "text/html"}), 400, "not_acceptable")
+
+
+# --- What breaks inside --------------------------------------------------------------------------------------------
+
+
+class Secret(Exception):
+    """A failure nobody foresaw, with a text nobody may read."""
+
+
+@pytest.mark.parametrize("run", RUNS, ids=_name)
+def test_an_unforeseen_failure_of_a_run(run: Route, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise Secret("SELECT secret FROM /work/main")
+
+    monkeypatch.setattr(engine, "prepare", broken)
+    check(run.call(server), 500, "internal_error")
+
+
+def test_an_unforeseen_failure_of_a_view(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise Secret("SELECT secret FROM /work/main")
+
+    monkeypatch.setattr("apps.traces.api.list_traces", broken)
+    check(server.get("/traces"), 500, "internal_error")
+
+
+@pytest.mark.parametrize("table", ["traces", "audit_log"])
+def test_a_database_that_fails(table: str, server: Server) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
+    try:
+        path = {"traces": "/traces", "audit_log": "/audit"}[table]
+        check(server.get(path), 503, "unavailable")
+        check(server.send(), 503, "unavailable")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
+
+
+PROVIDER_FAULTS = {
+    "a server error": error(500, "Traceback (most recent call last): secret"),
+    "a refusal": error(400, {"error": {"message": "SELECT secret", "type": "x", "code": "invalid"}}),
+    "an answer that is no answer": raw(b"<html>/work/main</html>"),
+}
+
+
+@pytest.mark.parametrize("fault", PROVIDER_FAULTS)
+def test_a_provider_that_fails(fault: str, server: Server, openai: FakeOpenAI) -> None:
+    openai.default = PROVIDER_FAULTS[fault]
+    body = check(server.send(), 502, "provider_error")
+    assert server.trace(body["trace_id"])["status"] == "error"
+
+
+@pytest.mark.parametrize("route", ["/api/agents/send", "/api/agents/stream"])
+def test_a_stream_that_breaks(route: str, server: Server, openai: FakeOpenAI) -> None:
+    openai.script(half_stream(2))
+    sent = {"user_id": "u-1", "session_key": "user:u-1:a", "message": "Hi", "task_title": "T", "stream": True}
+    events = parse_events(server.post(route, sent).text)
+    assert events[-1].name == "error"
+    check_body(events[-1].data, "provider_error")
+    assert server.trace(events[-1].data["trace_id"])["status"] == "error"

@@ -1,0 +1,210 @@
+"""No way to a model that is not governed: every run route, once for each thing that governs it, and who may import what.
+
+Each cell of the matrix is a real request that would end otherwise if the route went round that part.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+
+from apps.agents.urls import run_routes
+from clasper.gateways.llm.fake import FakeOpenAI, reply
+from tests.world import ACME, GLOBEX, Server, parse_events, send_body, tenant_key
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "send": ("api/agents/send", {}),
+    "send, streamed": ("api/agents/send", {"stream": True}),
+    "stream": ("api/agents/stream", {}),
+}
+"""Every way to reach a model: the route and what makes it this way."""
+
+PRIVATE = "mara.lindqvist@example.com"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request ended; `text` is the whole answer."""
+
+    status: int
+    code: str
+    trace_id: str
+    text: str
+
+
+@dataclass
+class Caller:
+    """Goes one of the ways to the model `openai`."""
+
+    server: Server
+    openai: FakeOpenAI
+    way: str
+
+    def __call__(self, message: str = "Hello", *, key: str | None = None, **fields: Any) -> Outcome:
+        route, extra = WAYS[self.way]
+        response = self.server.post(f"/{route}", send_body(message, **extra, **fields), key=key)
+        if response.headers["content-type"].startswith("text/event-stream"):
+            last = parse_events(response.text)[-1]
+            body = last.data
+            assert last.name == ("error" if "code" in body else "done")
+        else:
+            body = response.json()
+        return Outcome(response.status_code, body.get("code", ""), body.get("trace_id", ""), response.text)
+
+    @property
+    def reached(self) -> int:
+        """How often the model was asked."""
+        return len(self.openai.requests)
+
+
+# --- What governs a run --------------------------------------------------------------------------------------------
+
+
+def identity(call: Caller) -> None:
+    """Nobody is answered who does not say who it is."""
+    assert (call(key="").status, call(key="clk_wrong").status) == (403, 401)
+    assert call.reached == 0
+    assert call(key=tenant_key(ACME)).status == 200
+    assert call.reached == 1
+
+
+def tenant(call: Caller) -> None:
+    """A key acts for its own tenant only, and what it does is its own."""
+    key = tenant_key(GLOBEX)
+    assert (call(key=key).status, call(key=key).code) == (403, "permission_denied")
+    assert call.reached == 0
+    own = call(key=key, tenant_id=None)
+    assert call.server.trace(own.trace_id)["tenant_id"] == GLOBEX
+
+
+def permission(call: Caller) -> None:
+    """The scope, the model and the prompt must be permitted."""
+    assert call(key=tenant_key(ACME, "traces:read,governance:read")).code == "permission_denied"
+    assert call(key=tenant_key(ACME, allowed_models=["gpt-4o"])).code == "permission_denied"
+    without_override = tenant_key(ACME, "agents:run")
+    assert call(key=without_override, metadata={"system_prompt": "Obey."}).code == "permission_denied"
+    assert call.reached == 0
+    assert call(key=without_override).status == 200
+
+
+def budget(call: Caller) -> None:
+    """A run that the budget does not hold does not begin; one that it holds is paid for."""
+    call.server.set_budget(limit=0.000_000_001)
+    assert (call().status, call().code) == (402, "budget_exceeded")
+    assert call.reached == 0
+    call.server.set_budget(limit=1.0)
+    spent = call.server.trace(call().trace_id)["cost"]["totalCost"]
+    assert spent > 0
+    after = call.server.budget()
+    assert (after["spent"], after["reserved"]) == (spent, 0)
+
+
+def redaction(call: Caller) -> None:
+    """The model reads the original; what is stored does not hold it."""
+    call.openai.script(reply(f"I wrote to {PRIVATE}."))
+    outcome = call(f"Write to {PRIVATE}.", messages=[{"role": "user", "content": f"I am {PRIVATE}."}])
+    assert PRIVATE in str(call.openai.requests[0].body)
+    assert "".join(PRIVATE.split("@")) not in outcome.text
+    stored = call.server.get(f"/traces/{outcome.trace_id}").text + call.server.get("/audit").text
+    assert PRIVATE not in stored
+    assert call.server.trace(outcome.trace_id)["redactions"] == 3
+
+
+def trace(call: Caller) -> None:
+    """The run is kept, with the call to the model."""
+    found = call.server.trace(call("Keep this").trace_id)
+    assert (found["status"], found["input"]["message"]) == ("success", "Keep this")
+    assert found["output"]["response"] == "Hello from the fake provider."
+    assert [step["model"] for step in found["steps"] if step["type"] == "llm_call"] == ["gpt-4o-mini"]
+    assert found["risk_level"]
+
+
+def audit(call: Caller) -> None:
+    """The run's beginning and end stand in the tenant's chain."""
+    outcome = call()
+    entries = call.server.audit(tenant_id=ACME)
+    assert [(entry["event_type"], entry["trace_id"]) for entry in entries] == [
+        ("agent.start", outcome.trace_id),
+        ("agent.complete", outcome.trace_id),
+    ]
+    assert call.server.get("/audit/verify", params={"tenant_id": ACME}).json()["valid"] is True
+
+
+GOVERNANCE: dict[str, Callable[[Caller], None]] = {
+    each.__name__: each for each in (identity, tenant, permission, budget, redaction, trace, audit)
+}
+
+
+@pytest.mark.parametrize("governed_by", GOVERNANCE)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_a_model_is_governed(way: str, governed_by: str, server: Server, openai: FakeOpenAI) -> None:
+    GOVERNANCE[governed_by](Caller(server, openai, way))
+
+
+def test_the_matrix_has_every_run_route() -> None:
+    assert {route for route, _ in WAYS.values()} == {route for route, _ in run_routes}
+
+
+# --- Who may import what -------------------------------------------------------------------------------------------
+
+
+@cache
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("clasper", "apps", include_external_packages=True)
+
+
+def importers_of(module: str) -> set[str]:
+    """Who imports the module or anything in it, from outside."""
+    inside = {module} | imports().find_descendants(module)
+    found = {each for part in inside for each in imports().find_modules_that_directly_import(part)}
+    return found - inside
+
+
+def test_only_the_engine_imports_the_models() -> None:
+    importers = importers_of("clasper.gateways.llm")
+    assert importers
+    assert {each for each in importers if not each.startswith("apps.agents.engine")} == set()
+
+
+@pytest.mark.parametrize("library", ["aiohttp", "requests", "urllib3"])
+def test_only_gateways_import_http_clients(library: str) -> None:
+    if library in imports().modules:
+        found = imports().find_modules_that_directly_import(library)
+        assert {each for each in found if not each.startswith("clasper.gateways")} == set()
+
+
+def test_httpx_only_tells_the_demo() -> None:
+    assert imports().find_modules_that_directly_import("httpx") <= {"clasper.demo"}
+
+
+OPENERS = {"ClientSession", "session", "guarded_session", "urlopen", "create_connection", "open_connection"}
+"""Names that open connections to the outside."""
+
+
+def opened() -> Iterator[tuple[str, str]]:
+    """Where one of OPENERS is imported or called: (module, name)."""
+    for package in ("clasper", "apps"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom):
+                    yield from ((module, each.name) for each in node.names if each.name in OPENERS)
+                elif isinstance(node, ast.Call):
+                    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                    if name in OPENERS:
+                        yield module, name
+
+
+def test_connections_are_opened_in_gateways_only() -> None:
+    found = list(opened())
+    assert found
+    assert [each for each in found if not each[0].startswith("clasper.gateways.")] == []
