@@ -80,12 +80,16 @@ def interleave(
     name: Callable[[V], str],
     rounds: int = ROUNDS,
     seed: int | None = None,
+    until: Callable[[], bool] = lambda: False,
 ) -> Rounds[M]:
-    """Measures every variant once a round, in an order drawn anew for each round."""
+    """Measures every variant once a round, in an order drawn anew for each round; `until` ends it early, but not before
+    the first round is whole."""
     chance = random.Random(seed)
     measured: dict[str, list[M]] = {name(variant): [] for variant in variants}
     orders: list[list[str]] = []
-    for _ in range(rounds):
+    for done in range(rounds):
+        if done and until():
+            break
         order = list(variants)
         chance.shuffle(order)
         orders.append([name(variant) for variant in order])

@@ -289,7 +289,8 @@ def workspace_prompt(folder: Path) -> str:
     """The workspace's texts in one, about as long as the prompt that Clasper composes of them."""
     names = ("SOUL.md", "AGENTS.md", "IDENTITY.md", "TOOLS.md", "USER.md", "MEMORY.md")
     texts = [(folder / name).read_text() for name in names if (folder / name).exists()]
-    texts += [path.read_text() for path in sorted((folder / "skills").glob("*/SKILL.md"))]
+    skills = [path.read_text() for path in sorted((folder / "skills").glob("*/SKILL.md"))]
+    texts += [skill.rpartition("\n---\n")[2].strip() for skill in skills]
     return "\n\n".join(texts)
 
 

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
@@ -32,7 +32,10 @@ DRAIN_SECONDS = 30.0
 
 @dataclass(slots=True)
 class Result:
-    """Latencies are milliseconds. `first_event` and `events` are filled for streams only."""
+    """`requests` and `statuses` count everything; the rate and the latencies (ms) only what began after settling.
+
+    `first_event` and `events` are filled for streams only.
+    """
 
     requests: int = 0
     seconds: float = 0.0
@@ -111,15 +114,17 @@ class _Client(asyncio.Protocol):
 class _Load:
     """The books of one measurement, and the two ways to drive it."""
 
-    def __init__(self, where: Target, *, streams: bool) -> None:
+    def __init__(self, where: Target, *, streams: bool, settle: float = 0.0) -> None:
         self.streams = streams
+        self._settle = settle
+        self._settled_at = 0.0
         self._where = where
         self._requests: Iterator[bytes] = itertools.cycle(where.requests)
         self._loop = asyncio.get_running_loop()
         self._latencies: list[float] = []
         self._firsts: list[float] = []
         self._statuses: Counter[str] = Counter()
-        self._errors = self._events = self._open = 0
+        self._errors = self._events = self._open = self._answered = 0
         self._idle: deque[_Client] = deque()
         self._due: deque[float] = deque()
         self._left = 0
@@ -141,14 +146,17 @@ class _Load:
         self._closed_loop = True
         self._left = requests or 10**12
         self._until = time.perf_counter() + seconds if not requests else float("inf")
-        for client in list(self._clients):
-            self._next(client)
+        self._settled_at = time.perf_counter() + self._settle
+        for number, client in enumerate(list(self._clients)):
+            # Clients that all begin at once would stay in step for ever, as no real ones do.
+            self._loop.call_later(self._settle * number / len(self._clients), self._next, client)
         await self._wait(DRAIN_SECONDS + (seconds if not requests else 3600))
 
     async def run_open(self, *, rate: float, seconds: float) -> None:
         self._closed_loop = False
         self._idle.extend(self._clients)
         start = time.perf_counter()
+        self._settled_at = start + self._settle
         total = int(rate * seconds)
         self._left = total
         for number in range(total):
@@ -202,6 +210,10 @@ class _Load:
     def answered(self, client: _Client, status: int, due: float, first: float, events: int) -> None:
         self._open -= 1
         self._statuses[str(status)] += 1
+        self._answered += 1
+        if due < self._settled_at:
+            self._next(client)
+            return
         self._latencies.append(time.perf_counter() - due)
         if self.streams:
             self._events += events
@@ -219,9 +231,9 @@ class _Load:
 
     def result(self, seconds: float) -> Result:
         return Result(
-            requests=len(self._latencies),
+            requests=self._answered,
             seconds=round(seconds, 4),
-            rps=round(len(self._latencies) / seconds, 1),
+            rps=round(len(self._latencies) / max(seconds - self._settle, 1e-9), 1),
             statuses=dict(self._statuses),
             errors=self._errors,
             latency_ms=percentiles(self._latencies),
@@ -259,9 +271,13 @@ async def measure(
     requests: int = 0,
     rate: float = 0.0,
     streams: bool = False,
+    settle: float = 0.0,
 ) -> Result:
-    """One measurement: open loop when `rate` (requests a second) is given, else closed loop for `requests` or `seconds`."""
-    load = _Load(where, streams=streams)
+    """One measurement: an open loop at `rate` a second if that is given, else closed for `requests` or `seconds`.
+
+    Over the first `settle` seconds the clients of a closed loop begin one after the other, and nothing is timed.
+    """
+    load = _Load(where, streams=streams, settle=settle)
     await load.connect(clients)
     started = time.perf_counter()
     try:
@@ -281,6 +297,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--requests", type=int, default=0, help="closed loop: send this many instead of for --seconds")
     parser.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second")
+    parser.add_argument("--settle", type=float, default=0.0, help="seconds at the start in which nothing is timed")
     parser.add_argument("--body-file", type=Path, required=True, help="JSON, or several JSON documents, one a line")
     parser.add_argument("--header", action="append", default=[], metavar="NAME: VALUE")
     parser.add_argument("--sse", action="store_true", help="answers are event streams; count their events")
@@ -296,6 +313,7 @@ def main() -> None:
                 requests=given.requests,
                 rate=given.rate,
                 streams=given.sse,
+                settle=given.settle,
             )
         )
     print(json.dumps(asdict(result)))

@@ -7,77 +7,93 @@ import json
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from benchmarks import processes
-from benchmarks.databases import (
-    CHECKS,
-    TENANT,
-    Database,
-    SQLiteStore,
-    Store,
-    Template,
-    make_template,
-    store_for,
+from benchmarks.databases import CHECKS, TENANT, Database, SQLiteStore, Store, Template, make_template, store_for
+from benchmarks.servers import (
+    DAEMON_KEY,
+    BenchmarkFailed,
+    Running,
+    Variant,
+    clean_environment,
+    server_environment,
+    serving,
 )
-from benchmarks.servers import DAEMON_KEY, BenchmarkFailed, Running, Variant, clean_environment, server_environment, serving
-from benchmarks.watch import Meter
+from benchmarks.watch import Meter, rss_mib, workers
 
 HARD_LIMIT_USD = 1_000_000
 BODIES = 2000
 """Different messages, so that no cache of texts can make a run cheaper than it is."""
 SEND = "/api/agents/send"
+FOOTPRINT_SENDS = 1000
+_SETTLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked of a server: closed loop with so many clients, or open loop at `rate` a second."""
+    """What is asked of a server: closed loop with so many clients, or open loop at `rate` a second.
+
+    `seconds` includes `settle`, in which clients begin one after the other and nothing is timed; CPU counts throughout.
+    """
 
     clients: int = 32
     seconds: float = 4.0
     warmup: float = 1.5
     rate: float = 0.0
     requests: int = 0
+    settle: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one run showed. `faults` is empty for a valid run; CPU is of the server and its database, in seconds."""
+    """What one run showed. `faults` is empty for a valid run; CPU is of the server and its database, in seconds.
+
+    `answered` counts the warm-up too; `prompt_bytes` is the mean size of what the provider was sent.
+    """
 
     variant: str
     requests: int
     seconds: float
+    rps: float
     cpu: float
     latency_ms: dict[str, float]
     started_in: float
     answered: int
+    prompt_bytes: float
     rows: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     @property
     def cpu_ms(self) -> float:
         """CPU a request."""
-        return 1000 * self.cpu / self.requests
+        return 1000 * self.cpu / max(1, self.requests)
 
-    @property
-    def rps(self) -> float:
-        return self.requests / self.seconds
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Seconds from start to the first served request; MiB of the worker process idle, and after 1000 sends."""
+
+    variant: str
+    started_in: float
+    idle_mib: float
+    used_mib: float
+    faults: list[str] = field(default_factory=list)
 
 
 class Bench:
-    """A folder, an upstream and a template database, for as many runs as one likes."""
+    """A folder and a template database, for as many runs as one likes."""
 
-    def __init__(self, folder: Path, store: SQLiteStore | Any, upstream_options: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, store: SQLiteStore | Store) -> None:
         self.folder = folder
         self.store: Store = store
-        self.engine: str = store.engine
-        self._upstream_options = upstream_options
-        self._floor_store = SQLiteStore(folder)
+        self._floor_store: Store = SQLiteStore(folder)
         self._bodies = folder / "bodies.jsonl"
         self._bodies.write_text("".join(f"{json.dumps(body(number))}\n" for number in range(BODIES)))
         self.template: Template = make_template(store)
@@ -88,36 +104,49 @@ class Bench:
     def prefill(self, runs: int) -> None:
         """Puts so many real runs into the template, so that every measurement begins with them."""
         database = self.template.database
-        with self._serving(Variant("prefill"), database) as (server, _):
-            self._load(server, Load(clients=64, requests=runs), warmup=False)
+        with self.serving(Variant("prefill"), database) as (server, _):
+            self.load(server, Load(clients=64, requests=runs))
         self.template = Template(database, self.template.api_key, runs)
 
     def measure(self, variant: Variant, load: Load, *, upstream: tuple[str, ...] = ()) -> Measured:
         """One run of the variant on a database of its own. Raises BenchmarkFailed when it cannot be made at all."""
-        with self.fresh(variant) as database, self._serving(variant, database, upstream) as (server, world):
-            warm = self._load(server, load, warmup=True) if load.warmup else {"statuses": {}}
-            meter = Meter(server.pid, database.name)
-            before = meter.cpu()
-            found = self._load(server, load, warmup=False)
-            cpu = meter.cpu() - before
-            faults = refused(warm, found)
-            answered = warm["statuses"].get("200", 0) + found["statuses"].get("200", 0)
-            faults += self._chain_faults(server, variant)
-            faults += served_faults(world, answered)
-            started_in = server.started_in
-            store = self._store_of(variant)
-            rows, wrong = self._after(variant, store, database, answered)
+        with self.fresh(variant) as database:
+            with self.serving(variant, database, upstream) as (server, world):
+                warm = self.load(server, Load(load.clients, load.warmup, rate=load.rate))
+                meter = Meter(server.pid, database.name)
+                before = meter.cpu()
+                found = self.load(server, load)
+                cpu = meter.cpu() - before
+                answered = _answered(warm) + _answered(found)
+                counts = _served(world)
+                faults = _refused(warm, found) + _served_faults(counts, answered) + _chain_faults(server, variant)
+            rows, wrong = self._written(variant, database, answered)
         return Measured(
-            variant.name,
-            found["requests"],
-            found["seconds"],
-            cpu,
-            found["latency_ms"],
-            started_in,
-            answered,
-            rows,
-            faults + wrong,
+            variant=variant.name,
+            requests=found["requests"],
+            seconds=found["seconds"],
+            rps=found["rps"],
+            cpu=cpu,
+            latency_ms=found["latency_ms"],
+            started_in=server.started_in,
+            answered=answered,
+            prompt_bytes=counts.get("completion_bytes", 0) / max(1, counts.get("completions", 0)),
+            rows=rows,
+            faults=faults + wrong,
         )
+
+    def footprint(self, variant: Variant) -> Footprint:
+        """How fast it starts and what memory its worker keeps."""
+        with self.fresh(variant) as database:
+            with self.serving(variant, database) as (server, _):
+                time.sleep(_SETTLE_SECONDS)
+                (worker,) = workers(server.pid)
+                idle = rss_mib(worker)
+                found = self.load(server, Load(requests=FOOTPRINT_SENDS))
+                time.sleep(_SETTLE_SECONDS)
+                used = rss_mib(worker)
+            _, wrong = self._written(variant, database, _answered(found))
+        return Footprint(variant.name, server.started_in, idle, used, _refused(found) + wrong)
 
     @contextlib.contextmanager
     def fresh(self, variant: Variant) -> Iterator[Database]:
@@ -129,53 +158,40 @@ class Bench:
         finally:
             store.drop(database)
 
-    def _store_of(self, variant: Variant) -> Store:
-        return self.store if variant.writes_clasper else self._floor_store
-
     @contextlib.contextmanager
-    def _serving(
-        self, variant: Variant, database: Database, options: tuple[str, ...] = ()
+    def serving(
+        self, variant: Variant, database: Database, upstream: tuple[str, ...] = ()
     ) -> Iterator[tuple[Running, str]]:
-        with processes.running("benchmarks.upstream", *self._upstream_options, *options) as (_, port):
+        """The variant's server with an upstream of its own, whose URL is the second value."""
+        with processes.running("benchmarks.upstream", *upstream) as (_, port):
             world = f"http://127.0.0.1:{port}"
             environment = server_environment(database_url=database.url, upstream=world)
             log = self.folder / "server.log"
-            with serving(
-                variant, upstream=world, database=database.path, environment=environment, log=log
-            ) as server:
+            with serving(variant, upstream=world, database=database.path, environment=environment, log=log) as server:
                 if variant.kind == "clasper":
-                    set_budget(server)
+                    _set_budget(server)
                 yield server, world
 
-    def _load(self, server: Running, load: Load, *, warmup: bool) -> dict[str, Any]:
-        """Runs the load generator and gives its findings."""
+    def load(self, server: Running, load: Load) -> dict[str, Any]:
+        """Runs the load generator, a process of its own, and gives its findings."""
         command = [sys.executable, "-m", "benchmarks.load", f"{server.url}{SEND}", "--body-file", str(self._bodies)]
         command += ["--clients", str(load.clients), "--header", f"Authorization: Bearer {self.template.api_key}"]
-        if load.requests and not warmup:
-            command += ["--requests", str(load.requests)]
-        else:
-            command += ["--seconds", str(load.warmup if warmup else load.seconds)]
-        if load.rate:
-            command += ["--rate", str(load.rate)]
+        command += ["--seconds", str(load.seconds), "--requests", str(load.requests), "--rate", str(load.rate)]
+        command += ["--settle", str(load.settle)]
         done = subprocess.run(command, cwd=processes.ROOT, env=clean_environment(), capture_output=True, text=True)
         if done.returncode:
             raise BenchmarkFailed(f"the load generator failed:\n{done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def _chain_faults(self, server: Running, variant: Variant) -> list[str]:
-        if variant.kind != "clasper":
-            return []
-        report = call(server, "GET", f"/audit/verify?tenant_id={TENANT}")
-        return [] if report.get("valid") else [f"the audit chain is broken: {report}"]
+    def _store_of(self, variant: Variant) -> Store:
+        return self.store if variant.writes_clasper else self._floor_store
 
-    def _after(
-        self, variant: Variant, store: Store, database: Database, answered: int
-    ) -> tuple[dict[str, int], list[str]]:
+    def _written(self, variant: Variant, database: Database, answered: int) -> tuple[dict[str, int], list[str]]:
+        """The rows that are there, read once the server has ended, and what is wrong with them."""
         queries, check = CHECKS[variant.kind]
-        rows = store.numbers(database, queries)
-        prefilled = self.template.runs if variant.writes_clasper else 0
-        return rows, check(rows, answered + prefilled)
+        rows = self._store_of(variant).numbers(database, queries)
+        return rows, check(rows, answered + (self.template.runs if variant.writes_clasper else 0))
 
 
 @contextlib.contextmanager
@@ -191,7 +207,7 @@ def bench(database_url: str = "") -> Iterator[Bench]:
 
 
 def body(number: int) -> dict[str, Any]:
-    """A send of about 270 bytes, with an e-mail address for redaction to find."""
+    """A send of about 320 bytes, with an e-mail address for redaction to find."""
     return {
         "user_id": f"u-{number % 32}",
         "session_key": f"user:u-{number % 32}:support",
@@ -201,45 +217,52 @@ def body(number: int) -> dict[str, Any]:
     }
 
 
-def set_budget(server: Running) -> None:
+def _set_budget(server: Running) -> None:
     """A hard limit that is never reached, so that every run reserves and settles."""
     terms = {"tenant_id": TENANT, "limit": HARD_LIMIT_USD, "hard_limit": HARD_LIMIT_USD, "period": "monthly"}
-    call(server, "POST", "/budget", terms)
+    _call(server, "POST", "/budget", terms)
 
 
-def call(server: Running, method: str, path: str, content: Any = None) -> dict[str, Any]:
+def _call(server: Running, method: str, path: str, content: Any = None) -> dict[str, Any]:
     """A JSON request with the platform key. Raises BenchmarkFailed unless the answer is 200."""
-    request = urllib.request.Request(
-        f"{server.url}{path}",
-        data=None if content is None else json.dumps(content).encode(),
-        headers={"X-Agent-Daemon-Key": DAEMON_KEY, "Content-Type": "application/json"},
-        method=method,
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer: dict[str, Any] = json.load(response)
-            return answer
-    except urllib.error.HTTPError as error:
-        raise BenchmarkFailed(f"{method} {path} answered {error.code}: {error.read()[:500]!r}") from error
+    headers = {"X-Agent-Daemon-Key": DAEMON_KEY}
+    response = httpx.request(method, f"{server.url}{path}", json=content, headers=headers, timeout=60)
+    if response.status_code != 200:
+        raise BenchmarkFailed(f"{method} {path} answered {response.status_code}: {response.text[:500]}")
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
-def refused(*findings: dict[str, Any]) -> list[str]:
+def _answered(found: dict[str, Any]) -> int:
+    return int(found["statuses"].get("200", 0))
+
+
+def _refused(*findings: dict[str, Any]) -> list[str]:
     """Every answer that was not 200, and every request without one."""
     faults = []
     for found in findings:
-        faults += [f"{count} × {status}" for status, count in found["statuses"].items() if status != "200"]
-        if found.get("errors"):
+        faults += [
+            f"{count} answers with status {status}" for status, count in found["statuses"].items() if status != "200"
+        ]
+        if found["errors"]:
             faults.append(f"{found['errors']} requests without an answer")
     return faults
 
 
-def served_faults(world: str, answered: int) -> list[str]:
+def _served(world: str) -> dict[str, int]:
+    counts: dict[str, int] = httpx.get(f"{world}/_counts", timeout=10).json()
+    return counts
+
+
+def _served_faults(counts: dict[str, int], answered: int) -> list[str]:
     """Whether provider and backend were asked exactly once a run."""
-    with urllib.request.urlopen(f"{world}/_counts", timeout=10) as response:
-        counts = json.load(response)
-    expected = {"completions": answered, "messages": answered, "tasks_list": answered}
-    return [
-        f"upstream {name}: {counts.get(name, 0)} instead of {value}"
-        for name, value in expected.items()
-        if counts.get(name, 0) != value
-    ]
+    asked = {name: counts.get(name, 0) for name in ("completions", "messages", "tasks_list")}
+    return [f"upstream {name}: {count} instead of {answered}" for name, count in asked.items() if count != answered]
+
+
+def _chain_faults(server: Running, variant: Variant) -> list[str]:
+    """Whether the tenant's audit chain verifies."""
+    if variant.kind != "clasper":
+        return []
+    report = _call(server, "GET", f"/audit/verify?tenant_id={TENANT}")
+    return [] if report.get("valid") else [f"the audit chain is broken: {report}"]

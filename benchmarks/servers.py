@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import ROOT
+from benchmarks.watch import tree
 
 DAEMON_KEY = "benchmark-daemon-key-of-no-use-elsewhere"
 START_SECONDS = 30.0
@@ -125,8 +126,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        from benchmarks.watch import tree
-
         for pid in reversed(tree(process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)

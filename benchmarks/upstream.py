@@ -2,9 +2,10 @@
 
     python -m benchmarks.upstream --port 0 --latency-ms 0 --chunks 20 --chunk-ms 0
 
-prints one JSON line, `{"port": n}`, when it listens on 127.0.0.1. Every answer is rendered once, at the start. The
-provider speaks OpenAI's chat completions (whole and streamed, with tool calls under `--tool-calls`), the control plane
-contract v1; `GET /_counts` tells how often each route was asked and how many clients left before a stream's end.
+prints one JSON line, `{"port": n}`, when it listens on 127.0.0.1. Every answer is rendered once, at the start; only
+ids, and a number in the text of a whole completion, differ. The provider speaks OpenAI's chat completions (whole and
+streamed, with tool calls under `--tool-calls`), the control plane contract v1; `GET /_counts` tells how often each
+route was asked and how many clients left before a stream's end. `--self-test` tells how much such a process can serve.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import re
 import signal
 from collections import Counter
 from dataclasses import dataclass
@@ -21,14 +23,15 @@ from typing import Any
 import httptools
 import uvloop
 
-ANSWER = ("The quarter closed well ahead of plan, and the team agreed on three next steps for the coming week. " * 4)[
-    :400
-]
+_NUMBER = "R000000"
+_SENTENCE = "The quarter closed well ahead of plan, and the team agreed on three next steps for the coming week. "
+ANSWER = f"Report {_NUMBER}. {_SENTENCE * 4}"[:400]
+"""What the model says; whole answers are numbered, so that no cache of texts meets one twice."""
 MODEL = "gpt-4o-mini"
 USAGE = {
-    "prompt_tokens": 120,
-    "completion_tokens": 100,
-    "total_tokens": 220,
+    "prompt_tokens": 1250,
+    "completion_tokens": 150,
+    "total_tokens": 1400,
     "prompt_tokens_details": {"cached_tokens": 0},
     "completion_tokens_details": {"reasoning_tokens": 0},
 }
@@ -37,6 +40,9 @@ TASK_TITLE = "Benchmark"
 TASKS = 10
 TOOL_NAME = "lookup"
 _CREATED = 1_770_000_000
+_ID = "000000000000"
+"""The end of an id that differs from answer to answer."""
+_NUMBERED = frozenset({"messages", "documents"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,16 @@ def rendered(body: Any, status: str = "200 OK") -> bytes:
     return head.encode() + content
 
 
+def numbered(page: bytes) -> bytes:
+    """The page as a format: every `_ID` and `_NUMBER` becomes a place for a number of the same width."""
+    escaped = page.replace(b"%", b"%%")
+    return escaped.replace(_ID.encode(), b"%012d").replace(_NUMBER.encode(), b"R%06x")
+
+
 def _completion(message: dict[str, Any], finish_reason: str) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
     return {
-        "id": "chatcmpl-benchmark",
+        "id": f"chatcmpl-{_ID}",
         "object": "chat.completion",
         "created": _CREATED,
         "model": MODEL,
@@ -85,6 +97,7 @@ def _transfer_chunk(content: bytes) -> bytes:
     return f"{len(content):x}\r\n".encode() + content + b"\r\n"
 
 
+_STREAMED = re.compile(rb'"stream": ?true')
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _TOOL_CALL = {
     "id": "call_benchmark",
@@ -94,7 +107,10 @@ _TOOL_CALL = {
 
 
 class Pages:
-    """Every response, rendered: `static` by method and path, `completion` and `tool_call` whole and as stream parts."""
+    """Every response, rendered: `static` by method and path, `completion` and `tool_call` whole and as stream parts.
+
+    `completion` and the pages in `numbered` are formats (see `numbered`).
+    """
 
     def __init__(self, options: Options) -> None:
         tasks = [
@@ -119,13 +135,13 @@ class Pages:
             (b"POST", b"/api/mission-control/tasks"): ("tasks_create", rendered(tasks[-1], made)),
             (b"POST", b"/api/mission-control/messages"): (
                 "messages",
-                rendered({"id": "01900000-0000-7000-8001-000000000001", "task_id": TASK_ID, "content": ANSWER}, made),
+                rendered({"id": f"01900000-0000-7000-8001-{_ID}", "task_id": TASK_ID}, made),
             ),
             (b"POST", b"/api/mission-control/documents"): (
                 "documents",
                 rendered(
                     {
-                        "id": "01900000-0000-7000-8002-000000000001",
+                        "id": f"01900000-0000-7000-8002-{_ID}",
                         "title": "Plan",
                         "doc_type": "plan",
                         "task_id": TASK_ID,
@@ -139,8 +155,9 @@ class Pages:
                 rendered({"result": {"found": ANSWER[:60]}}),
             ),
         }
+        self.numbered = {name: numbered(page) for name, page in self.static.values() if name in _NUMBERED}
         self.missing = rendered({"error": "Not found", "code": "not_found", "details": {}}, "404 Not Found")
-        self.completion = rendered(_completion({"content": ANSWER}, "stop"))
+        self.completion = numbered(rendered(_completion({"content": ANSWER}, "stop")))
         self.tool_call = rendered(_completion({"content": None, "tool_calls": [_TOOL_CALL]}, "tool_calls"))
         self.stream = _stream_parts([{"content": piece} for piece in _pieces(ANSWER, options.chunks)], "stop")
         self.tool_stream = _stream_parts([{"tool_calls": [{"index": 0, **_TOOL_CALL}]}], "tool_calls")
@@ -196,28 +213,30 @@ class Upstream(asyncio.Protocol):
         self._body = self._body + body if self._body else body
 
     def on_message_complete(self) -> None:
-        path = self._url.partition(b"?")[0]
-        if path == b"/v1/chat/completions":
+        if self._url == b"/v1/chat/completions":
             self._complete()
-        elif path == b"/_counts":
+            return
+        path = self._url.partition(b"?")[0]
+        if path == b"/_counts":
             self._transport.write(rendered(dict(self._counts)))
         else:
             name, page = self._pages.static.get((self._parser.get_method(), path), ("missing", self._pages.missing))
-            self._counts[name] += 1
-            self._transport.write(page)
+            self._counts[name] = number = self._counts[name] + 1
+            self._transport.write(self._pages.numbered[name] % number if name in _NUMBERED else page)
 
     def _complete(self) -> None:
         body = self._body
+        self._counts["completion_bytes"] += len(body)
         wants_tool = self._options.tool_calls and b'"tools"' in body and b'"tool_call_id"' not in body
-        if b'"stream":true' in body or b'"stream": true' in body:
+        if b'"stream"' in body and _STREAMED.search(body):
             self._counts["completions_streamed"] += 1
             self._streaming = True
             self._after(
                 self._options.latency, self._stream, self._pages.tool_stream if wants_tool else self._pages.stream
             )
         else:
-            self._counts["completions"] += 1
-            page = self._pages.tool_call if wants_tool else self._pages.completion
+            self._counts["completions"] = number = self._counts["completions"] + 1
+            page = self._pages.tool_call if wants_tool else self._pages.completion % (number, number & 0xFFFFFF)
             self._after(self._options.latency, self._transport.write, page)
 
     def _stream(self, parts: list[bytes], position: int = 0) -> None:
@@ -262,7 +281,13 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=20, help="content chunks of a streamed completion")
     parser.add_argument("--chunk-ms", type=float, default=0.0, help="between chunks; 0 sends the stream in one write")
     parser.add_argument("--tool-calls", action="store_true", help="call a tool first when the request offers tools")
+    parser.add_argument("--self-test", action="store_true", help="measure what one such process can serve, and end")
     given = parser.parse_args()
+    if given.self_test:
+        from benchmarks.capacity import capacity
+
+        print(json.dumps(capacity(), indent=2))
+        return
     options = Options(given.latency_ms / 1000, max(1, given.chunks), given.chunk_ms / 1000, given.tool_calls)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, given.port))

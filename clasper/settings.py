@@ -81,9 +81,7 @@ CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", "")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 
-_SQLITE_SETUP = (
-    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON; PRAGMA wal_autocheckpoint=4000;"
-)
+_SQLITE_SETUP = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON; PRAGMA wal_autocheckpoint=4000;"
 _db_path = env.str("CLASPER_DB_PATH", "./clasper.db")
 _database: dict[str, Any] = dict(env.db_url("DATABASE_URL", default=f"sqlite:///{Path(_db_path).absolute()}"))
 if _database["ENGINE"] == "django.db.backends.sqlite3":

@@ -103,7 +103,7 @@ def parse_events(text: str) -> list[Event]:
     """The events of a stream; comments are skipped."""
     events = []
     for block in text.split("\n\n"):
-        lines = [line for line in block.splitlines() if line and not line.startswith(":")]
+        lines = [line for line in block.split("\n") if line and not line.startswith(":")]
         if lines:
             name = lines[0].removeprefix("event: ")
             events.append(Event(name, json.loads(lines[1].removeprefix("data: "))))

@@ -23,3 +23,8 @@ def parse_iso(text: str) -> datetime:
     """The instant that an ISO 8601 text names; without a zone it is read as UTC. Raises ValueError on anything else."""
     instant = datetime.fromisoformat(text)
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def from_row(value: datetime) -> datetime:
+    """The instant that a raw query gave: SQLite's driver leaves its zone out, which is always UTC."""
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

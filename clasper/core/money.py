@@ -18,7 +18,7 @@ MAX_NANO = 2**63 - 1
 
 
 def usd(amount: NanoUSD | int) -> float:
-    """Dollars as a JSON number. Exact to the nano-dollar up to about nine million dollars (2⁵³ nano-USD)."""
+    """Dollars as a JSON number. Exact to the nano-dollar up to 2²³, about eight million dollars."""
     return amount / NANO_PER_USD
 
 

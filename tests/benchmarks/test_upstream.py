@@ -43,7 +43,7 @@ async def test_a_completion() -> None:
     async with upstream() as (_, session):
         completion = await _json(session.post("/v1/chat/completions", json=CHAT))
     assert len(ANSWER) == 400
-    assert completion["choices"][0]["message"] == {"role": "assistant", "content": ANSWER}
+    assert completion["choices"][0]["message"] == {"role": "assistant", "content": ANSWER.replace("R000000", "R000001")}
     assert completion["choices"][0]["finish_reason"] == "stop"
     assert completion["usage"] == USAGE
 
@@ -101,7 +101,18 @@ async def test_requests_are_counted() -> None:
         for _ in range(3):
             await _json(session.post("/v1/chat/completions", json=CHAT))
         await _events(session, CHAT)
-        assert await _json(session.get("/_counts")) == {"completions": 3, "completions_streamed": 1}
+        counts = await _json(session.get("/_counts"))
+    assert (counts["completions"], counts["completions_streamed"]) == (3, 1)
+    assert counts["completion_bytes"] >= 4 * len(json.dumps(CHAT))
+
+
+async def test_ids_and_texts_differ_from_answer_to_answer() -> None:
+    async with upstream() as (_, session):
+        completions = [await _json(session.post("/v1/chat/completions", json=CHAT)) for _ in range(3)]
+        messages = [await _json(session.post("/api/mission-control/messages", json={})) for _ in range(3)]
+    assert len({each["id"] for each in completions}) == len({each["id"] for each in messages}) == 3
+    texts = {each["choices"][0]["message"]["content"] for each in completions}
+    assert [len(text) for text in texts] == [400, 400, 400]
 
 
 async def test_a_client_that_leaves_is_noticed() -> None:

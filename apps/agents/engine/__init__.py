@@ -2,16 +2,17 @@
 
 `run` is an async generator of domain events. A stream forwards them, a send collects them. Nothing else in the code
 base opens a connection to a model or a tool. Slow or paid I/O never happens inside a transaction, and a cancelled run
-is settled before it is gone; what a crash leaves behind is swept (`services.upkeep`).
+is settled before it is gone: a write that was submitted is committed whether or not its run still waits, and whichever
+settlement comes first ends the trace. What a crash leaves behind is swept (`services.upkeep`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
 
@@ -34,8 +35,6 @@ from clasper.gateways.llm.base import Completion
 __all__ = ["RunEvent", "default_model", "run"]
 
 logger = logging.getLogger("clasper.engine")
-
-T = TypeVar("T")
 
 _UNUSABLE = {
     "refusal": ("provider_refused", "The model refused to answer."),
@@ -66,10 +65,10 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
             async for event in events:
                 yield event
         result = _result(state)
-        owed = await _to_the_end(settle_success(state, result))
+        owed = await settle_success(state, result)
     except ClasperError as error:
         error.trace_id = request.trace_id
-        await _to_the_end(settle_failure(state, error, "timeout" if isinstance(error, RunTimeout) else "error"))
+        await settle_failure(state, error, "timeout" if isinstance(error, RunTimeout) else "error")
         raise
     except (asyncio.CancelledError, GeneratorExit):
         await _settle_broken(state, _cancelled(), "cancelled")
@@ -86,13 +85,12 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
 
 async def _admit(plan: Plan, began: float) -> Admission:
     """Admits the run. One whose caller leaves meanwhile is admitted all the same, and settled before it is gone."""
-    admitting = asyncio.ensure_future(admit(plan))
     try:
-        return await asyncio.shield(admitting)
+        return await admit(plan)
     except asyncio.CancelledError:
-        await asyncio.wait((admitting,))
-        if admitting.exception() is None and (grant := admitting.result().grant) is not None:
-            await _to_the_end(settle_failure(_begin(plan, grant, began), _cancelled(), "cancelled"))
+        # Settling ends the run if the admission let it in, and touches nothing if not.
+        nothing = CallGrant(0, plan.model.price, estimated=False)
+        await settle_failure(_begin(plan, nothing, began), _cancelled(), "cancelled")
         raise
 
 
@@ -194,17 +192,7 @@ async def _settle_broken(run: Run, error: ClasperError, status: Status) -> None:
             **paid,
             output={"partial": text} if text else None,
         )
-    await _to_the_end(settle_failure(run, error, status))
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits `work` to its end even when the run is cancelled meanwhile; the cancellation is then passed on."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise
+    await settle_failure(run, error, status)
 
 
 async def _deliver(request: RunRequest, owed: list[Any]) -> None:

@@ -200,7 +200,7 @@ def _start_details(plan: Plan) -> dict[str, Any]:
         "agent_role": request.agent_role,
         "workspace_id": request.workspace_id,
         "environment": request.environment,
-        "credential": request.principal.actor,
+        "caller": request.principal.actor,  # not "credential": redaction withholds what stands under such a name
     }
 
 

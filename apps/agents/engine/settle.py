@@ -69,8 +69,8 @@ async def settle_failure(run: Run, error: ClasperError, status: Status) -> None:
     ]
     closing = _closing(run, status=status, error=error)
     details = {"code": error.error_code, "error": error.message, "duration_ms": closing.duration_ms}
-    await _end(run, closing, "agent.error", details, rows, b"")
-    _log(run, closing)
+    if await _end(run, closing, "agent.error", details, rows, b""):
+        _log(run, closing)
 
 
 async def _end(
@@ -185,6 +185,8 @@ def _webhook(run: Run, *, result: RunResult | None = None, error: ClasperError |
 
 
 def _log(run: Run, closing: Closing) -> None:
+    if not logger.isEnabledFor(logging.INFO):
+        return
     logger.info(
         "run finished",
         extra={

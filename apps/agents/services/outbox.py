@@ -22,7 +22,7 @@ from apps.agents.domain.delivery import DeliveryKind, Owed, wait_before_retry
 from apps.governance.services.audit import record_audit
 from apps.governance.services.redaction import redact_text
 from apps.traces.services.recording import link_delivered
-from clasper.core.clock import parse_iso, utc_now
+from clasper.core.clock import from_row, utc_now
 from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch, atomic_batch, writer
 from clasper.core.errors import BackendFailed, ClasperError
@@ -97,7 +97,7 @@ async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], no
         attempts.append((due, attempt))
         if not attempt.ok:
             break
-    await asyncio.shield(_record(tenant_id, attempts, utc_now()))
+    await _record(tenant_id, attempts, utc_now())
     failed = attempts[-1][1] if attempts else None
     if failed is not None and not failed.ok:
         raise BackendFailed(
@@ -138,8 +138,7 @@ def _claim(batch: Batch, now: datetime, limit: int) -> list[Due]:
             (now + _claim_time(), row[0], now),
         )
         if taken:
-            created = parse_iso(row[6]) if isinstance(row[6], str) else row[6]
-            due = Due(row[0], row[1], row[2], row[3], row[5], created, {})
+            due = Due(row[0], row[1], row[2], row[3], row[5], from_row(row[6]), {})
             try:
                 plain = unseal(row[7], key=settings.SEALING_KEY, bound_to=f"outbox:{row[1]}:{row[0]}")
             except SealBroken:
@@ -153,7 +152,7 @@ def _claim(batch: Batch, now: datetime, limit: int) -> list[Due]:
 
 
 def _attempt_seconds() -> float:
-    return min(LONGEST_ATTEMPT, settings.CLASPER_RUN_TIMEOUT_MS / 1000)
+    return min(LONGEST_ATTEMPT, float(settings.CLASPER_RUN_TIMEOUT_MS) / 1000)
 
 
 def _attempt_deadline() -> float:

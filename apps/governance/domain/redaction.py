@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from operator import itemgetter
@@ -51,6 +50,8 @@ class Strategy(StrEnum):
     SUMMARIZE = "summarize"
     """First two and last two characters; masked when there are eight or fewer."""
 
+
+Counts = dict[str, int]
 
 _REMEMBERED_CHARS = 64
 _REMEMBERED_TEXTS = 8192
@@ -90,19 +91,19 @@ class Redactor:
 
     def redact(self, value: Any) -> Any:
         """A copy of a JSON value, redacted in texts and in the keys of objects; the shape stays."""
-        return self._value(value, Counter(), "", 0)
+        return self._value(value, {}, "", 0)
 
     def redact_counted(self, value: Any) -> tuple[Any, dict[str, int]]:
         """`redact`, and how often each recogniser named a token."""
-        counts: Counter[str] = Counter()
-        return self._value(value, counts, "", 0), dict(counts)
+        counts: Counts = {}
+        return self._value(value, counts, "", 0), counts
 
     def redact_text(self, text: str) -> str:
         """The redacted text; the same object when nothing was found."""
-        return self._text(text, Counter())
+        return self._text(text, {})
 
     # --- JSON values --------------------------------------------------------------------------------------------------
-    def _value(self, value: Any, counts: Counter[str], label: str, depth: int) -> Any:
+    def _value(self, value: Any, counts: Counts, label: str, depth: int) -> Any:
         """`label` is not empty when the value stands under a key named like a secret: its texts go whole."""
         if isinstance(value, str):
             return self._whole(value, label, counts) if label else self._text(value, counts)
@@ -117,7 +118,7 @@ class Redactor:
             return self._number(value, counts, label)
         return value
 
-    def _object(self, value: dict[Any, Any], counts: Counter[str], depth: int) -> dict[Any, Any]:
+    def _object(self, value: dict[Any, Any], counts: Counts, depth: int) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
         for key, item in value.items():
             is_text = isinstance(key, str)
@@ -128,7 +129,7 @@ class Redactor:
             result[name] = self._value(item, counts, label, depth + 1)
         return result
 
-    def _number(self, value: int, counts: Counter[str], label: str) -> Any:
+    def _number(self, value: int, counts: Counts, label: str) -> Any:
         """Integers long enough to be a card, and passwords given as numbers, become tokens; others stay numbers."""
         if label == PASSWORD_LABEL:
             return self._whole(str(value), label, counts)
@@ -138,14 +139,14 @@ class Redactor:
         redacted = self._text(text, counts)
         return value if redacted is text else redacted
 
-    def _whole(self, text: str, label: str, counts: Counter[str]) -> str:
+    def _whole(self, text: str, label: str, counts: Counts) -> str:
         if not text or self._token.fullmatch(text):
             return text
-        counts["password_field" if label == PASSWORD_LABEL else "secret_field"] += 1
+        _count(counts, "password_field" if label == PASSWORD_LABEL else "secret_field")
         return self._replacement(text, label)
 
     # --- Texts --------------------------------------------------------------------------------------------------------
-    def _text(self, text: str, counts: Counter[str]) -> str:
+    def _text(self, text: str, counts: Counts) -> str:
         if len(text) < _WORD_CHARS and self._built_in and (len(text) < MIN_CHARS or text.isalpha()):
             return text
         if text in self._clean:
@@ -168,7 +169,7 @@ class Redactor:
             self._clean = set()
         self._clean.add(text)
 
-    def _once(self, text: str, counts: Counter[str]) -> str:
+    def _once(self, text: str, counts: Counts) -> str:
         lower = _aligned_lower(text)
         found: list[tuple[int, int, Recogniser]] | None = None
         for gate, recognisers in self._gated:
@@ -184,7 +185,7 @@ class Redactor:
         pieces: list[str] = []
         right = len(text)
         for start, end, winner in reversed(list(_merged(found, tokens))):
-            counts[winner.name] += 1
+            _count(counts, winner.name)
             pieces += (text[end:right], self._replacement(text[start:end], winner.label))
             right = start
         if not pieces:
@@ -202,6 +203,10 @@ class Redactor:
             case Strategy.SUMMARIZE if len(original) > _SUMMARY_CHARS:
                 return f"{original[:2]}..{original[-2:]}"
         return f"[{label}]"
+
+
+def _count(counts: Counts, name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
 
 
 def _custom_recogniser(pattern: CustomPattern) -> Recogniser:

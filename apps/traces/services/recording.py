@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import msgspec
 
 from apps.governance.services.redaction import redact, redact_counted
 from apps.traces.domain.record import Closing, Opening, Orphan, Redacted, Step
-from clasper.core.clock import parse_iso
+from clasper.core.clock import from_row
 from clasper.core.db import Batch, Job
 
 _json = msgspec.json.encode
@@ -174,12 +173,7 @@ def orphaned(batch: Batch, *, now: datetime, limit: int) -> list[Orphan]:
     )
     columns = [field.name for field in dataclasses.fields(Orphan)]
     facts = [dict(zip(columns, row, strict=True)) for row in rows]
-    return [Orphan(**{**each, "started_at": _instant(each["started_at"])}) for each in facts]
-
-
-def _instant(value: datetime | str) -> datetime:
-    """SQLite hands datetimes back as the text Django wrote."""
-    return parse_iso(value) if isinstance(value, str) else value
+    return [Orphan(**{**each, "started_at": from_row(each["started_at"])}) for each in facts]
 
 
 def dimensions(
@@ -201,7 +195,7 @@ _StepRows = list[tuple[tuple[Any, ...], tuple[Any, ...] | None]]
 
 def _step_rows(tenant_id: str, trace_id: str, steps: Iterable[Step]) -> tuple[_StepRows, int]:
     rows: _StepRows = []
-    found: Counter[str] = Counter()
+    found = 0
     for s in steps:
         facts = (
             *(tenant_id, trace_id, s.seq, s.type, s.name[:128], s.provider, s.status, s.code[:64], s.started_at),
@@ -211,11 +205,10 @@ def _step_rows(tenant_id: str, trace_id: str, steps: Iterable[Step]) -> tuple[_S
         if s.input is not None or s.output is not None:
             given, in_input = redact_counted(s.input)
             answer, in_output = redact_counted(s.output)
-            found.update(in_input)
-            found.update(in_output)
+            found += sum(in_input.values()) + sum(in_output.values())
             payload = (tenant_id, trace_id, s.seq, _json(given).decode(), _json(answer).decode())
         rows.append((facts, payload))
-    return rows, found.total()
+    return rows, found
 
 
 def _insert_steps(batch: Batch, rows: _StepRows) -> None:

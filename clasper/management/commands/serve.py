@@ -31,6 +31,10 @@ class Command(BaseCommand):
         # Worker processes read the settings anew; the embedded control plane is found by this port.
         os.environ["CLASPER_PORT"] = str(options["port"])
         settings.CLASPER_PORT = options["port"]
+        if not settings.PRODUCTION:
+            address = f"http://{options['host']}:{options['port']}"
+            self.stdout.write(f"Clasper serves {address} (API: {address}/api/docs). Ctrl+C stops it.")
+            self.stdout.flush()
         uvicorn.run(
             "clasper.asgi:application",
             host=options["host"],
