@@ -163,6 +163,10 @@ def _of_sends(case: str, title: str, rounds: Rounds[Measured]) -> Report:
         spreads = [rounds.spread(name, figure) for figure in figures]
         report.rows.append([name, *map(str, spreads), str(spreads[0].count)])
     _keep(report, rounds)
+    for name in rounds.measured:
+        shares = rounds.spread(name, lambda run: 1000 * run.database_cpu / max(1, run.requests))
+        if shares.high:
+            report.notes.append(f"Of {name}'s CPU a request the PostgreSQL server used {shares} ms.")
     return report
 
 

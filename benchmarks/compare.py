@@ -25,7 +25,7 @@ class Spread:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g}–{self.high:.3g})"
+        return f"{readable(self.median)} ({readable(self.low)}–{readable(self.high)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class Ratio(Spread):
     def verdict(self) -> str:
         """The ratio in words; a range that includes 1 shows nothing."""
         return f"{self}×" if self.differs else f"{self}×: no difference seen"
+
+
+def readable(number: float) -> str:
+    """Three significant digits, and no exponent for large numbers."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
 
 
 def spread(values: Sequence[float]) -> Spread:

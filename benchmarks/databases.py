@@ -30,6 +30,8 @@ class Database:
 class Store(Protocol):
     """Makes databases, answers one-number queries about them, and takes them away again."""
 
+    engine: str
+
     def create(self, *, copy: Database | None = None) -> Database: ...
 
     def numbers(self, database: Database, queries: dict[str, str]) -> dict[str, int]: ...
@@ -106,7 +108,7 @@ class Template:
     runs: int = 0
 
 
-def store_for(url: str, folder: Path) -> SQLiteStore | PostgresStore:
+def store_for(url: str, folder: Path) -> Store:
     """The store behind `--database-url`; SQLite files without one."""
     return PostgresStore(url) if url else SQLiteStore(folder)
 

@@ -229,11 +229,12 @@ class _Load:
         for client in self._clients:
             client.transport.abort()
 
-    def result(self, seconds: float) -> Result:
+    def result(self, seconds: float, span: float) -> Result:
+        """What was found in `seconds`; requests were begun for `span` of them."""
         return Result(
             requests=self._answered,
             seconds=round(seconds, 4),
-            rps=round(len(self._latencies) / max(seconds - self._settle, 1e-9), 1),
+            rps=round(len(self._latencies) / max(span - self._settle, 1e-9), 1),
             statuses=dict(self._statuses),
             errors=self._errors,
             latency_ms=percentiles(self._latencies),
@@ -285,7 +286,8 @@ async def measure(
             await load.run_open(rate=rate, seconds=seconds)
         else:
             await load.run_closed(seconds=seconds, requests=requests)
-        return load.result(time.perf_counter() - started)
+        took = time.perf_counter() - started
+        return load.result(took, took if requests else seconds)
     finally:
         load.close()
 

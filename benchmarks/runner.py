@@ -53,8 +53,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one run showed. `faults` is empty for a valid run; CPU is of the server and its database, in seconds.
+    """What one run showed. `faults` is empty for a valid run.
 
+    `cpu` is of the server and its database, in seconds; `database_cpu` is the PostgreSQL server's part of it.
     `answered` counts the warm-up too; `prompt_bytes` is the mean size of what the provider was sent.
     """
 
@@ -63,6 +64,7 @@ class Measured:
     seconds: float
     rps: float
     cpu: float
+    database_cpu: float
     latency_ms: dict[str, float]
     started_in: float
     answered: int
@@ -90,7 +92,7 @@ class Footprint:
 class Bench:
     """A folder and a template database, for as many runs as one likes."""
 
-    def __init__(self, folder: Path, store: SQLiteStore | Store) -> None:
+    def __init__(self, folder: Path, store: Store) -> None:
         self.folder = folder
         self.store: Store = store
         self._floor_store: Store = SQLiteStore(folder)
@@ -114,9 +116,9 @@ class Bench:
             with self.serving(variant, database, upstream) as (server, world):
                 warm = self.load(server, Load(load.clients, load.warmup, rate=load.rate))
                 meter = Meter(server.pid, database.name)
-                before = meter.cpu()
+                before = meter.read()
                 found = self.load(server, load)
-                cpu = meter.cpu() - before
+                cpu = meter.read() - before
                 answered = _answered(warm) + _answered(found)
                 counts = _served(world)
                 faults = _refused(warm, found) + _served_faults(counts, answered) + _chain_faults(server, variant)
@@ -126,7 +128,8 @@ class Bench:
             requests=found["requests"],
             seconds=found["seconds"],
             rps=found["rps"],
-            cpu=cpu,
+            cpu=cpu.server + cpu.database,
+            database_cpu=cpu.database,
             latency_ms=found["latency_ms"],
             started_in=server.started_in,
             answered=answered,

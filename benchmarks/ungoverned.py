@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from types import FunctionType
+from collections.abc import Callable, Container, Iterator, Sequence
+from types import FunctionType, ModuleType
 from typing import Any
 
 APPLICATION = "benchmarks.ungoverned:application"
@@ -21,12 +21,12 @@ _TABLE_BY = 32
 """A statement names its table within its first characters."""
 
 
-def _govern_nothing() -> None:
+def replacements() -> dict[FunctionType, Callable[..., Any]]:
+    """The verbs of governance, each with what does nothing in its place."""
     from apps.governance.services import audit, budgets, redaction
-    from clasper.core.db import Batch
 
     unlimited = budgets.Reservation(True, None, budgets.UNLIMITED, None, True)
-    replacements: Mapping[Any, Any] = {
+    verbs: dict[Any, Callable[..., Any]] = {
         audit.record_audit: lambda *_, **__: None,
         budgets.reserve: lambda *_, **__: unlimited,
         budgets.settle_call: lambda *_, **__: None,
@@ -34,11 +34,24 @@ def _govern_nothing() -> None:
         redaction.redact_text: lambda text: text,
         redaction.redact_counted: lambda value: (value, {}),
     }
+    return verbs
+
+
+def bindings(verbs: Container[Any]) -> Iterator[tuple[ModuleType, str, FunctionType]]:
+    """Every name of a loaded module of ours that stands for one of the verbs."""
     for name, module in list(sys.modules.items()):
         if name.startswith(("apps.", "clasper.")):
             for attribute, value in list(vars(module).items()):
-                if isinstance(value, FunctionType) and value in replacements:
-                    setattr(module, attribute, replacements[value])
+                if isinstance(value, FunctionType) and value in verbs:
+                    yield module, attribute, value
+
+
+def _govern_nothing() -> None:
+    from clasper.core.db import Batch
+
+    verbs = replacements()
+    for module, attribute, verb in bindings(verbs):
+        setattr(module, attribute, verbs[verb])
     queue = Batch.queue
 
     def queue_unless_content(batch: Batch, sql: str, row: Sequence[Any]) -> None:

@@ -13,18 +13,27 @@ _NUMBERS = slice(11, 15)
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """Seconds of user and system time; resolution one tick, 10 ms."""
+
+    server: float
+    database: float
+
+    def __sub__(self, earlier: Reading) -> Reading:
+        return Reading(self.server - earlier.server, self.database - earlier.database)
+
+
+@dataclass(frozen=True, slots=True)
 class Meter:
     """Whose CPU counts: a server's process tree, and a PostgreSQL database's server processes."""
 
     pid: int
     postgres: str = ""
 
-    def cpu(self) -> float:
-        """Seconds of user and system time so far; resolution one tick, 10 ms."""
-        pids = tree(self.pid)
-        if self.postgres:
-            pids += postgres_backends(self.postgres)
-        return cpu_seconds(pids)
+    def read(self) -> Reading:
+        """What was used so far."""
+        database = cpu_seconds(postgres_backends(self.postgres)) if self.postgres else 0.0
+        return Reading(cpu_seconds(tree(self.pid)), database)
 
 
 def tree(pid: int) -> list[int]:

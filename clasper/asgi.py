@@ -18,7 +18,7 @@ from django.urls import path, re_path
 
 from apps.agents import urls as agents
 from clasper import worker
-from clasper.core.consumers import Receive, Send
+from clasper.core.consumers import Receive, Send, limited
 from clasper.core.db import writer
 from clasper.gateways.http import close_session
 
@@ -26,7 +26,7 @@ from clasper.gateways.http import close_session
 _route: Any = path
 _rest: Any = re_path
 _router: Any = URLRouter
-_http = _router([*(_route(where, to.as_asgi()) for where, to in agents.run_routes), _rest("", _django)])
+_http = _router([*(_route(where, to.as_asgi()) for where, to in agents.run_routes), _rest("", limited(_django))])
 
 
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:

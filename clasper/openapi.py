@@ -207,8 +207,22 @@ _RUNS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+_TAGS = {
+    "traces": "Traces",
+    "audit": "Governance",
+    "budget": "Governance",
+    "usage": "Governance",
+    "skills": "Workspace",
+    "context": "Workspace",
+    "boot": "Workspace",
+    "health": "Server",
+    "api": "Server",
+}
+"""The page's sections, by the first word of the route."""
+
+
 def add_runs(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Postprocessing hook: puts the runs before the other routes and the error body into every operation.
+    """Postprocessing hook: puts the runs before the other routes, the error body and a section into every operation.
 
     Raises KeyError for a run route that is not described here.
     """
@@ -216,9 +230,11 @@ def add_runs(result: dict[str, Any], generator: Any, request: Any, public: bool)
     components.setdefault("schemas", {}).update(_schemas())
     components["responses"] = {"Error": _error_response("The one error body, with a fitting status.")}
     components["parameters"] = _PARAMETERS
-    for methods in result["paths"].values():
+    for path, methods in result["paths"].items():
+        section = path.split("/")[1]
         for operation in methods.values():
             operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
+            operation["tags"] = [_TAGS.get(section, section)]
     runs = {f"/{route}": _path(route, consumer.methods) for route, consumer in run_routes}
     result["paths"] = {**runs, **result["paths"]}
     return result

@@ -196,7 +196,9 @@ LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "clasper.core.logs.JSONFormatter"}},
+    "formatters": {
+        "json": {"()": "clasper.core.logs.JSONFormatter", "redactor": "apps.governance.services.redaction.redact"}
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {"uvicorn.access": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},

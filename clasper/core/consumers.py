@@ -128,6 +128,26 @@ class ApiConsumer(AsyncHttpConsumer):
         await self.send_json(error.status, error_body(error), headers)
 
 
+def limited(application: Any) -> Any:
+    """An ASGI application behind the body limit: Django would keep a body of any size on disk before anybody looks."""
+
+    async def within_limit(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        body, complete = await _read_body(receive)
+        if body is None:
+            error = BodyTooLarge()
+            await send({"type": "http.response.start", "status": error.status, "headers": [JSON_TYPE]})
+            await send({"type": "http.response.body", "body": msgspec.json.encode(error_body(error))})
+        elif complete:
+            messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def replay() -> dict[str, Any]:
+                return messages.pop() if messages else await receive()
+
+            await application(scope, replay, send)
+
+    return within_limit
+
+
 async def _read_body(receive: Receive) -> tuple[bytes | None, bool]:
     """The body and whether it arrived whole; None when it is over the limit (the rest is left unread)."""
     limit = max_body_bytes()

@@ -1,4 +1,7 @@
-"""Logs: one JSON object a line, with the run's ids as fields. What is logged passes redaction before it gets here."""
+"""Logs: one JSON object a line, with the run's ids as fields.
+
+Our own lines hold ids and numbers. Warnings and errors may quote what somebody sent, so they are redacted here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from django.utils.module_loading import import_string
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     *("message", "asctime", "taskName"),
@@ -15,7 +19,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
 
 
 class JSONFormatter(logging.Formatter):
-    """`{"time", "level", "logger", "event", …extra fields}`; a traceback becomes the field `exception`."""
+    """`{"time", "level", "logger", "event", …extra fields}`; a traceback becomes the field `exception`.
+
+    `redactor` is the dotted path of the function that redacts the JSON of warnings and errors.
+    """
+
+    def __init__(self, *, redactor: str = "") -> None:
+        super().__init__()
+        self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -27,4 +38,6 @@ class JSONFormatter(logging.Formatter):
         entry.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
+        if self._redactor and record.levelno >= logging.WARNING:
+            entry = import_string(self._redactor)(msgspec.to_builtins(entry, enc_hook=str))
         return msgspec.json.encode(entry, enc_hook=str).decode()

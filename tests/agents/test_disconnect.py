@@ -1,4 +1,4 @@
-"""Clients that leave: the provider is cancelled at once, what it delivered is paid, nothing is posted, nothing stays."""
+"""Clients that leave: the provider is cancelled at once, what arrived is paid, nothing is posted, nothing stays."""
 
 from __future__ import annotations
 

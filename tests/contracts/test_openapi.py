@@ -53,6 +53,7 @@ def test_an_operation_says_who_may_call_and_how_it_fails(route: Route, document:
     wanted: list[dict[str, list[str]]] = [] if route.scope == PUBLIC else [{"daemonKey": []}, {"tenantKey": []}]
     assert operation.get("security", []) == wanted
     assert operation["description"]
+    assert operation["tags"][0] in {"Runs", *openapi._TAGS.values()}, "give the route a section"
     failures = [each for status, each in operation["responses"].items() if status == "default" or status >= "400"]
     assert failures
     assert operation["responses"].keys() & {"200", "default", "402"} > {"200"}

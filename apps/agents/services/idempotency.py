@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -28,7 +29,11 @@ class Claim:
 
 
 def claim_key(batch: Batch, *, tenant_id: str, key: str, fingerprint: str, trace_id: str, now: datetime) -> Claim:
-    """Takes the key for this run, or says what the run that has it did."""
+    """Takes the key for this run, or says what the run that has it did.
+
+    What callers name a key may be personal, so a digest stands for it in the table.
+    """
+    key = _digest(key)
     row = (tenant_id, key, fingerprint, trace_id, now + KEPT)
     batch.execute(
         "DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s AND expires_at <= %s", (tenant_id, key, now)
@@ -65,7 +70,12 @@ def release_key(batch: Batch, *, tenant_id: str, trace_id: str) -> None:
 def drop_claim(batch: Batch, *, tenant_id: str, key: str) -> None:
     """Takes back a claim made in the same batch; without a key there is none."""
     if key:
-        batch.execute("DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s", (tenant_id, key))
+        row = (tenant_id, _digest(key))
+        batch.execute("DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s", row)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def forget_expired(batch: Batch, *, now: datetime) -> int:

@@ -197,8 +197,9 @@ def _step_rows(tenant_id: str, trace_id: str, steps: Iterable[Step]) -> tuple[_S
     rows: _StepRows = []
     found = 0
     for s in steps:
+        name = redact(s.name) if s.type == "tool_call" else s.name  # models invent names of tools
         facts = (
-            *(tenant_id, trace_id, s.seq, s.type, s.name[:128], s.provider, s.status, s.code[:64], s.started_at),
+            *(tenant_id, trace_id, s.seq, s.type, name[:128], s.provider, s.status, s.code[:64], s.started_at),
             *(s.duration_ms, s.attempt, s.prompt_tokens, s.completion_tokens, s.cost),
         )
         payload = None
