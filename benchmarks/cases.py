@@ -111,7 +111,7 @@ def overhead(bench: Bench, effort: Effort, *, governance: bool = True, floor: bo
 def provider_latency(bench: Bench, effort: Effort) -> Report:
     """P3: what a slow provider leaves of the latency, and whether a second worker costs anything."""
     closed = effort.load(clients=P3_CLIENTS)
-    calibration = bench.measure(CLASPER, Load(P3_CLIENTS, seconds=2.0, warmup=1.0), upstream=P3_LATENCY)
+    calibration = bench.measure(CLASPER, closed, upstream=P3_LATENCY)
     rate = round(500 / calibration.cpu_ms)
     variants = [CLASPER, TWO_WORKERS, Variant(OPEN_LOOP)]
 

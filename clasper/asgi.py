@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import Any
 
@@ -37,12 +38,21 @@ async def application(scope: dict[str, Any], receive: Receive, send: Send) -> No
         await _http(scope, receive, send)
 
 
+def _spare_the_collector() -> None:
+    """Takes what start-up built out of the garbage collector's sight: a full collection over it pauses every run for
+    80 ms and finds nothing. What runs leave behind is still collected, in larger portions."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 1_000)
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
     """Starts the in-process worker, and leaves nothing half-written behind."""
     background: asyncio.Task[None] | None = None
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            _spare_the_collector()
             if not settings.CELERY_BROKER_URL:
                 background = asyncio.ensure_future(worker.work())
             await send({"type": "lifespan.startup.complete"})

@@ -27,6 +27,7 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
+from django.urls import get_resolver
 
 from clasper.core.db import AppendOnlyModel, AppendOnlyTrigger, writer
 from clasper.gateways.http import close_session
@@ -98,6 +99,8 @@ def _served() -> Iterator[str]:
     it. Gives the URL."""
     from clasper.asgi import application
 
+    # Routes are read once: now, with the embedded control plane's among them, before a test names a backend.
+    assert get_resolver().url_patterns
     config = uvicorn.Config(
         application, port=0, lifespan="off", loop="uvloop", http="httptools", ws="none", log_config=None
     )

@@ -18,8 +18,8 @@ def canonical_json(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value.
 
     Values with ASCII keys, safe integers and floats of ordinary size take the fast encoder, whose output is the same
-    bytes (proved by test); everything else takes the reference library. Raises ValueError for NaN, infinities and integers
-    beyond ±(2⁵³−1), which JSON cannot carry exactly.
+    bytes (proved by test); everything else takes the reference library. Raises ValueError for NaN, infinities and
+    integers beyond ±(2⁵³−1), which JSON cannot carry exactly.
     """
     if _is_plain(value):
         return _encoder.encode(value)

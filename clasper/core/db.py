@@ -172,6 +172,10 @@ class GroupWriter:
         await ticket.future
         return cast(T, ticket.result)
 
+    async def barrier(self) -> None:
+        """Returns when everything that was submitted before is committed."""
+        await self.submit(lambda batch: None)
+
     def close(self) -> None:
         """Commits what is queued and ends the thread."""
         with self._start_lock:

@@ -18,6 +18,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
+from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.response import Response
@@ -134,6 +135,16 @@ class JSONRenderer(BaseRenderer):
         return b"" if data is None else msgspec.json.encode(data)
 
 
+class OneFormat(BaseContentNegotiation):
+    """An endpoint answers in its one format, whatever a browser or a tool says it prefers."""
+
+    def select_parser(self, request: Any, parsers: Any) -> Any:
+        return DefaultContentNegotiation().select_parser(request, parsers)
+
+    def select_renderer(self, request: Any, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
     """DRF's hook: any exception of a view becomes the one error body; what is not ours is logged and hidden."""
     public = public_error(error)
@@ -176,8 +187,6 @@ def _framework_error(error: exceptions.APIException) -> ClasperError:
         return Unauthenticated()
     if isinstance(error, exceptions.PermissionDenied):
         return PermissionDenied()
-    if isinstance(error, exceptions.NotAcceptable):
-        return InvalidRequest("This API answers application/json.", code="not_acceptable")
     logger.error("unmapped framework error", exc_info=error)
     return ClasperError()
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,18 @@ class Installation:
         }
         return cls(directory, {**kept, **ours, **environment})
 
-    def spawn(self, *command: str) -> subprocess.Popen[bytes]:
+    def run(self, *command: str) -> subprocess.Popen[bytes]:
         """A process of this installation; its output goes to a file beside the database."""
         with (self.directory / "processes.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         self.processes.append(process)
         return process
+
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A Python process of this installation."""
+        return self.run(sys.executable, *arguments)
 
     def serve(self) -> Server:
         """A server that answers. Raises TimeoutError."""
@@ -94,10 +99,10 @@ class Installation:
         return Server(url)
 
     def kill(self) -> None:
-        """SIGKILL, for all of them: nobody gets to say goodbye."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
+        """SIGKILL, for all of them, the last first: nobody gets to say goodbye."""
+        for process in reversed(self.processes):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the children it started
             process.wait()
         self.processes.clear()
 

@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -44,14 +45,21 @@ class Visit:
     left: float = 0.0
 
 
-async def visit(server: Server, wanted: Visit, *, door: str = "stream", until: Callable[[], Any] | None = None) -> None:
+async def visit(
+    server: Server,
+    wanted: Visit,
+    *,
+    door: str = "stream",
+    until: Callable[[], Any] | None = None,
+    headers: str = "",
+) -> None:
     """Asks, reads so many chunks, waits for `until`, and hangs up without a word."""
     where = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     body = msgspec.json.encode(send_body(wanted.name))
     head = (
         f"POST /api/agents/{door} HTTP/1.1\r\nHost: {where.netloc}\r\nX-Agent-Daemon-Key: {DAEMON_KEY}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     )
     writer.write(head.encode() + body)
     await writer.drain()
@@ -202,4 +210,24 @@ def test_a_client_that_leaves_while_it_is_being_admitted(
     assert Trace.objects.get().status == "cancelled"
     assert openai.requests == []
     assert backend.calls == []
+    assert_balanced()
+
+
+def test_leaving_under_anothers_trace_id_ends_only_the_own_run(
+    server: Server, backend: Backend, openai: FakeOpenAI
+) -> None:
+    """Whoever names a running trace and hangs up while being refused must not end that run."""
+    taken = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
+    server.set_budget(limit=1)
+    openai.script(reply("Done.", delay=0.8))
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(server.send, "Hello", headers={"X-Trace-Id": taken})
+        run(openai.arrived())
+        with database_held():
+            named = f"X-Trace-Id: {taken}\r\n"
+            run(visit(server, Visit("Mine now", -1), headers=named, until=lambda: time.sleep(0.2)))
+            time.sleep(0.1)
+        response = first.result()
+    assert (response.status_code, response.json().get("response")) == (200, "Done."), response.text
+    assert Trace.objects.get().status == "success"
     assert_balanced()

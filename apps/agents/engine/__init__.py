@@ -28,6 +28,7 @@ from apps.agents.services.idempotency import Claim, open_response
 from apps.agents.services.outbox import deliver_run, pending_of
 from apps.traces.domain.record import Status
 from clasper.core.clock import utc_now
+from clasper.core.db import writer
 from clasper.core.errors import BackendFailed, ClasperError, ProviderFailed, RunTimeout
 from clasper.gateways.control_plane import control_plane
 from clasper.gateways.llm.base import Completion
@@ -85,12 +86,15 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
 
 async def _admit(plan: Plan, began: float) -> Admission:
     """Admits the run. One whose caller leaves meanwhile is admitted all the same, and settled before it is gone."""
+    decided: list[Admission | ClasperError] = []
     try:
-        return await admit(plan)
+        return await admit(plan, decided)
     except asyncio.CancelledError:
-        # Settling ends the run if the admission let it in, and touches nothing if not.
-        nothing = CallGrant(0, plan.model.price, estimated=False)
-        await settle_failure(_begin(plan, nothing, began), _cancelled(), "cancelled")
+        # The id may be another run's, so only what let this one in is settled.
+        await writer.barrier()
+        outcome = decided[-1] if decided else None
+        if isinstance(outcome, Admission) and outcome.grant is not None:
+            await settle_failure(_begin(plan, outcome.grant, began), _cancelled(), "cancelled")
         raise
 
 

@@ -16,7 +16,7 @@ from apps.governance.services.audit import record_audit
 from apps.governance.services.budgets import Reservation, reserve, settle_call
 from apps.governance.services.prices import price_book
 from apps.traces.domain.record import Closing, Opening
-from apps.traces.services.recording import close_trace, dimensions, open_trace
+from apps.traces.services.recording import close_trace, open_trace
 from clasper.core.db import Batch, writer
 from clasper.core.errors import (
     BudgetExceeded,
@@ -53,8 +53,8 @@ class Admission:
     stored: Claim | None = None
 
 
-async def admit(plan: Plan) -> Admission:
-    """Admits the run.
+async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admission:
+    """Admits the run. The outcome is also appended to `decided`, for a caller that stops waiting.
 
     Raises IdempotencyMismatch, InProgress, BudgetExceeded, UnpricedModel (with a trace of the refusal), or Conflict
     when the caller's own trace id is taken.
@@ -66,6 +66,10 @@ async def admit(plan: Plan) -> Admission:
     prompt = worst_prompt(plan, added_bytes=0, schema_bytes=0, messages=len(plan.messages))
 
     def job(batch: Batch) -> Admission | ClasperError:
+        decided.append(decide(batch))
+        return decided[-1]
+
+    def decide(batch: Batch) -> Admission | ClasperError:
         if request.idempotency_key:
             claim = claim_key(
                 batch,
@@ -221,15 +225,6 @@ def _write_refusal(batch: Batch, plan: Plan, opening: Opening, error: ClasperErr
         estimated=False,
         error_code=error.error_code,
         error=error.message,
-        dimensions=dimensions(
-            status="error",
-            provider=opening.provider,
-            model=opening.model,
-            agent_id=opening.agent_id,
-            workspace_id=opening.workspace_id,
-            environment=opening.environment,
-            risk_level=opening.risk.level,
-        ),
     )
     batch.flush_rows()
     close_trace(closing)(batch)

@@ -18,7 +18,7 @@ from apps.agents.services.outbox import enqueue, sealed_row
 from apps.governance.services.audit import record_audit
 from apps.governance.services.redaction import redact_text
 from apps.traces.domain.record import Closing, Status
-from apps.traces.services.recording import close_trace, dimensions
+from apps.traces.services.recording import close_trace
 from clasper.core.clock import utc_now
 from clasper.core.db import Batch, writer
 from clasper.core.errors import ClasperError, Unavailable
@@ -118,15 +118,6 @@ def _closing(run: Run, *, status: Status, output: str | None = None, error: Clas
         error_code=error.error_code if error else "",
         error=error.message if error else "",
         task_id=run.task_id,
-        dimensions=dimensions(
-            status=status,
-            provider=candidate.ref.provider,
-            model=candidate.ref.model,
-            agent_id=request.agent_role,
-            workspace_id=request.workspace_id,
-            environment=request.environment,
-            risk_level=risk.level,
-        ),
     )
 
 

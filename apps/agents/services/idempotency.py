@@ -10,8 +10,9 @@ from typing import Any, Literal
 import msgspec
 from django.conf import settings
 
-from clasper.core.crypto import seal, unseal
+from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch
+from clasper.core.errors import Unavailable
 
 KEPT = timedelta(hours=24)
 
@@ -89,7 +90,10 @@ def seal_response(body: Any, *, tenant_id: str, trace_id: str) -> bytes:
 
 
 def open_response(sealed: bytes, *, tenant_id: str, trace_id: str) -> dict[str, Any]:
-    """The answer that was stored. Raises SealBroken when the key outside the database has changed."""
-    plain = unseal(sealed, key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
+    """The answer that was stored. Raises Unavailable when the key outside the database has changed."""
+    try:
+        plain = unseal(sealed, key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
+    except SealBroken as error:
+        raise Unavailable("The stored answer does not open any more; send another Idempotency-Key.") from error
     body: dict[str, Any] = msgspec.json.decode(plain)
     return body

@@ -11,7 +11,7 @@ from apps.governance.services.audit import record_audit
 from apps.governance.services.budgets import release_expired, roll_over_due, settle_call
 from apps.governance.services.usage import record_usage
 from apps.traces.domain.record import Closing, Orphan
-from apps.traces.services.recording import close_trace, dimensions, orphaned
+from apps.traces.services.recording import close_trace, orphaned
 from clasper.core.db import Batch, writer
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage
@@ -63,15 +63,6 @@ def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
         estimated=False,
         error_code="interrupted",
         error="The process that ran this died; the run was swept.",
-        dimensions=dimensions(
-            status="error",
-            provider=orphan.provider,
-            model=orphan.model,
-            agent_id=orphan.agent_id,
-            workspace_id=orphan.workspace_id,
-            environment=orphan.environment,
-            risk_level=orphan.risk_level,
-        ),
     )
     if not close_trace(closing)(batch):
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -101,7 +101,6 @@ class Closing:
     error_code: str = ""
     error: str = ""
     task_id: str = ""
-    dimensions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +109,8 @@ class Orphan:
 
     id: str
     tenant_id: str
-    workspace_id: str
-    environment: str
-    agent_id: str
-    user_id: str
     provider: str
     model: str
-    risk_level: str
     started_at: datetime
     steps: int
     prompt_tokens: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ _CLOSE_TRACE = """UPDATE traces SET status = %s, error_code = %s, error = %s, en
  output_tokens = %s, reasoning_tokens = %s, cost = %s, price_version = %s, estimated = %s,
  redactions = redactions + %s, task_id = %s, risk_score = COALESCE(%s, risk_score),
  risk_level = COALESCE(%s, risk_level), risk_factors = COALESCE(%s, risk_factors)
- WHERE id = %s AND status = 'running'"""
+ WHERE id = %s AND status = 'running' RETURNING agent_id, workspace_id, environment, risk_level"""
 
 _INSERT_STEP = """INSERT INTO trace_steps (tenant_id, trace_id, seq, type, name, provider, status, code,
  started_at, duration_ms, attempt, prompt_tokens, completion_tokens, cost)
@@ -56,11 +56,14 @@ class RollupSums:
     def __init__(self) -> None:
         self._sums: dict[tuple[str, date, str, str], list[int]] = {}
 
-    def add(self, closing: Closing, day: date) -> None:
+    def add(self, closing: Closing, **kept: str) -> None:
+        """Counts an ended run; `kept` are the dimensions that its row knows."""
         usage = closing.usage
         amounts = (1, usage.prompt_tokens, usage.output, closing.cost, closing.duration_ms)
-        for dimension, value in closing.dimensions.items():
-            sums = self._sums.setdefault((closing.tenant_id, day, dimension, value), [0, 0, 0, 0, 0])
+        model = f"{closing.provider}/{closing.model}"[:128]
+        for dimension, value in {"status": closing.status, "model": model, **kept}.items():
+            key = (closing.tenant_id, closing.ended_at.date(), dimension, value)
+            sums = self._sums.setdefault(key, [0, 0, 0, 0, 0])
             for i, amount in enumerate(amounts):
                 sums[i] += amount
 
@@ -136,12 +139,16 @@ def close_trace(closing: Closing) -> Job[bool]:
     answer = None if output is None else _json({"response": output}).decode()
 
     def job(batch: Batch) -> bool:
-        if batch.execute(_CLOSE_TRACE, row) == 0:
+        closed = batch.fetch_one(_CLOSE_TRACE, row)
+        if closed is None:
             return False
+        agent_id, workspace_id, environment, risk_level = closed
         if answer is not None:
             batch.queue(_SET_OUTPUT, (answer, c.tenant_id, c.id))
         _insert_steps(batch, rows)
-        batch.shared(RollupSums).add(c, c.ended_at.date())
+        batch.shared(RollupSums).add(
+            c, agent=agent_id, workspace=workspace_id, environment=environment, risk=risk_level
+        )
         return True
 
     return job
@@ -164,9 +171,9 @@ def link_delivered(
 def orphaned(batch: Batch, *, now: datetime, limit: int) -> list[Orphan]:
     """Running traces whose lease is over, with what their checkpoints recorded, in tenant order."""
     rows = batch.fetch_all(
-        "SELECT t.id, t.tenant_id, t.workspace_id, t.environment, t.agent_id, t.user_id, t.provider, t.model,"
-        " t.risk_level, t.started_at, COUNT(s.id), COALESCE(SUM(s.prompt_tokens), 0),"
-        " COALESCE(SUM(s.completion_tokens), 0), COALESCE(SUM(s.cost), 0) FROM traces t"
+        "SELECT t.id, t.tenant_id, t.provider, t.model, t.started_at, COUNT(s.id),"
+        " COALESCE(SUM(s.prompt_tokens), 0), COALESCE(SUM(s.completion_tokens), 0), COALESCE(SUM(s.cost), 0)"
+        " FROM traces t"
         " LEFT JOIN trace_steps s ON s.tenant_id = t.tenant_id AND s.trace_id = t.id"
         " WHERE t.status = 'running' AND t.lease_until < %s GROUP BY t.id ORDER BY t.tenant_id, t.id LIMIT %s",
         (now, limit),
@@ -174,20 +181,6 @@ def orphaned(batch: Batch, *, now: datetime, limit: int) -> list[Orphan]:
     columns = [field.name for field in dataclasses.fields(Orphan)]
     facts = [dict(zip(columns, row, strict=True)) for row in rows]
     return [Orphan(**{**each, "started_at": from_row(each["started_at"])}) for each in facts]
-
-
-def dimensions(
-    *, status: str, provider: str, model: str, agent_id: str, workspace_id: str, environment: str, risk_level: str
-) -> Mapping[str, str]:
-    """What a run's sums are kept by."""
-    return {
-        "status": status,
-        "model": f"{provider}/{model}"[:128],
-        "agent": agent_id,
-        "workspace": workspace_id,
-        "environment": environment,
-        "risk": risk_level,
-    }
 
 
 _StepRows = list[tuple[tuple[Any, ...], tuple[Any, ...] | None]]

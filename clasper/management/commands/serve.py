@@ -9,6 +9,8 @@ import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.governance.services.prices import price_book
+
 WARNING = "No AGENT_DAEMON_API_KEY is set: everybody who reaches this port may run agents. Fine for development only."
 
 
@@ -28,6 +30,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.PRODUCTION and not settings.AGENT_DAEMON_API_KEY:
             self.stderr.write(self.style.WARNING(WARNING))
+        price_book()  # faulty prices must stop the start, not the first run
         # Worker processes read the settings anew; the embedded control plane is found by this port.
         os.environ["CLASPER_PORT"] = str(options["port"])
         settings.CLASPER_PORT = options["port"]
