@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, cast
@@ -53,6 +53,7 @@ class Batch:
     def __init__(self, cursor: Any, *, vendor: str, native: bool) -> None:
         self.vendor = vendor
         self._cursor = cursor
+        self._raw = native
         self._qmark = native and vendor == "sqlite"
         self._rows: dict[str, list[Sequence[Any]]] = {}
         self._shared: dict[type[Any], Any] = {}
@@ -96,12 +97,22 @@ class Batch:
 
     def flush_rows(self) -> None:
         """Sends the queued rows now, for a job that must read or change what it has just inserted."""
-        for sql, rows in self._rows.items():
-            if len(rows) == 1:
-                self._cursor.execute(self._native(sql), rows[0])
-            else:
-                self._cursor.executemany(self._native(sql), rows)
+        if not self._rows:
+            return
+        with self._pipeline():
+            for sql, rows in self._rows.items():
+                if len(rows) == 1:
+                    self._cursor.execute(self._native(sql), rows[0])
+                else:
+                    self._cursor.executemany(self._native(sql), rows)
         self._rows.clear()
+
+    def _pipeline(self) -> AbstractContextManager[Any]:
+        """PostgreSQL takes the queued statements in one go instead of a round trip each."""
+        if self._raw and self.vendor == "postgresql":
+            pipeline: AbstractContextManager[Any] = self._cursor.connection.pipeline()
+            return pipeline
+        return nullcontext()
 
     def _native(self, sql: str) -> str:
         return sql.replace("%s", "?") if self._qmark else sql
