@@ -11,7 +11,7 @@ from django.conf import settings
 
 from apps.agents import engine, tasks
 from apps.agents.domain.requests import Options, SendBody, Webhook, body_faults, session_of
-from apps.agents.domain.run import Kind, RunFinished, RunRequest, TextChunk, ToolFinished, ToolStarted
+from apps.agents.domain.run import Kind, RunFinished, RunRequest, RunStarted, TextChunk, ToolFinished, ToolStarted
 from apps.governance.domain.permissions import AGENTS_RUN, resolve_tenant
 from apps.governance.services.access import authenticate_async, check_rate_async, record_denial, require
 from clasper.core.auth import Principal
@@ -62,7 +62,8 @@ class RunConsumer(ApiConsumer):
         """Forwards the run's events as they happen; a refusal before the first one is still a JSON error."""
         async with aclosing(engine.run(run)) as events:
             first = await anext(events)
-            await self.start(200, [*HEADERS, (b"x-trace-id", run.trace_id.encode())])
+            assert isinstance(first, RunStarted | RunFinished)
+            await self.start(200, [*HEADERS, (b"x-trace-id", first.trace_id.encode())])
             await self._send(encode_event("start", {}))
             heartbeat = asyncio.ensure_future(self._heartbeat())
             try:
@@ -82,6 +83,8 @@ class RunConsumer(ApiConsumer):
             outcome = {"name": event.name, "status": event.status, "duration_ms": event.duration_ms}
             await self._send(encode_event("tool_result", outcome))
         elif isinstance(event, RunFinished):
+            if event.replayed:
+                await self._send(encode_event("chunk", {"data": event.body["response"]}))
             done = {name: value for name, value in event.body.items() if name != "status"}
             await self._send(encode_event("done", done))
             if event.webhook_pending:
@@ -183,7 +186,7 @@ def run_request(
         skip_backend=bool(options.skip_backend),
         force_include_skills=tuple(options.force_include_skills or ()),
         webhook=body.webhook,
-        idempotency_key=_idempotency_key(headers) if kind == "send" else "",
+        idempotency_key=_idempotency_key(headers),
         fingerprint=digest(raw) if "idempotency-key" in headers else "",
         labels={"correlation_id": given} if given and not is_uuid(given) else {},
         options=raw.get("metadata") or {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from datetime import datetime, timedelta
@@ -10,8 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from apps.agents import engine
+from apps.agents.consumers import parse_body, run_request
 from apps.agents.models import Delivery
 from apps.agents.services.outbox import deliver_due
+from apps.agents.services.upkeep import sweep
+from apps.governance.services.access import DAEMON
 from clasper.core.clock import utc_now
 from clasper.gateways.llm.fake import FakeOpenAI, reply
 from tests.agents.backend import (
@@ -32,7 +37,7 @@ from tests.agents.backend import (
 )
 from tests.agents.ledger import assert_balanced, deliveries
 from tests.conftest import run
-from tests.world import Server
+from tests.world import Server, send_body
 
 
 def deliver(later: timedelta = timedelta(0)) -> int:
@@ -250,6 +255,34 @@ def test_a_streams_webhook_is_sent_too(server: Server, backend: Backend, receive
     deliver_all()
     ((_, content),) = receiver.received
     assert msgspec.json.decode(content)["trace_id"] == done.data["trace_id"]
+
+
+def test_a_crash_is_reported_too(server: Server, receiver: Receiver) -> None:
+    """The run is admitted and its process dies: the sweeper ends it and its webhook hears of that."""
+
+    async def admitted() -> str:
+        events = engine.run(run_request(DAEMON, {}, *parse_body(send_body(webhook={"url": receiver.url})), kind="send"))
+        started = await anext(events)
+        abandoned.append(events)
+        return started.trace_id
+
+    abandoned: list[Any] = []
+    loop = asyncio.new_event_loop()
+    trace_id = loop.run_until_complete(admitted())
+    assert [row.status for row in deliveries(kind="webhook")] == ["held"]
+    assert deliver() == 0
+    swept = run(sweep(now=utc_now() + timedelta(hours=1)))
+    assert swept.runs == 1
+    deliver(timedelta(hours=1))
+    ((_, content),) = receiver.received
+    told = msgspec.json.decode(content)
+    assert (told["event"], told["code"], told["trace_id"]) == ("agent.error", "interrupted", trace_id)
+    # The late settlement of the generator's end finds the run ended.
+    loop.run_until_complete(abandoned[0].aclose())
+    loop.close()
+    deliver(timedelta(hours=2))
+    assert len(receiver.received) == 1
+    assert_balanced()
 
 
 @pytest.mark.parametrize(

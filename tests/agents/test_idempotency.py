@@ -1,4 +1,4 @@
-"""Idempotency-Key on send: the same request twice is one run."""
+"""Idempotency-Key: the same request twice is one run."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def test_the_same_request_gets_the_same_answer(server: Server, backend: Backend,
     assert again.headers["Idempotency-Replayed"] == "true"
     assert len(openai.requests) == 1
     assert len(backend.messages) == 1
+    assert_balanced()
+
+
+def test_a_stream_is_repeated_from_its_answer(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+    openai.script(reply("Once upon a time."))
+    first = server.stream("Hello", headers=KEY)
+    again = server.stream("Hello", headers=KEY)
+    assert [event.name for event in again] == ["start", "chunk", "done"]
+    assert again[1].data["data"] == "Once upon a time."
+    assert again[-1] == first[-1]
+    assert len(openai.requests) == 1
     assert_balanced()
 
 

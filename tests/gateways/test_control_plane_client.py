@@ -27,7 +27,6 @@ from clasper.gateways.control_plane import (
     backend_url,
     check_compatibility,
     control_plane,
-    may_succeed_later,
     mint_agent_token,
 )
 from clasper.gateways.control_plane.capabilities import judge, parse_capabilities
@@ -398,29 +397,27 @@ async def test_what_may_pass_is_tried_again_with_the_same_key(
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "tries", "later"),
+    ("reply", "status", "tries"),
     [
-        (answers(400, {"error": "SECRET INTERNALS"}), 400, 1, False),
-        (answers(404), 404, 1, False),
-        (answers(409), 409, 1, False),
-        (answers(401), 401, 1, True),
-        (answers(403), 403, 1, True),
-        (answers(302, None, Location="/elsewhere"), 302, 1, False),
-        (answers(500, {"error": "SECRET INTERNALS"}), 500, 3, True),
-        (lost, 0, 3, True),
-        (raw(b"not json"), 0, 1, True),
-        (raw(b"[]"), 0, 1, True),
-        (raw(b"\xff\xfe"), 0, 1, True),
-        (answers(body={}), 0, 1, True),
-        (answers(body={"id": None}), 0, 1, True),
-        (answers(body={"id": True}), 0, 1, True),
-        (answers(body={"id": ""}), 0, 1, True),
-        (raw(b'{"id": "' + b"x" * (5 * 1024 * 1024) + b'"}'), 0, 1, True),
+        (answers(400, {"error": "SECRET INTERNALS"}), 400, 1),
+        (answers(404), 404, 1),
+        (answers(409), 409, 1),
+        (answers(401), 401, 1),
+        (answers(403), 403, 1),
+        (answers(302, None, Location="/elsewhere"), 302, 1),
+        (answers(500, {"error": "SECRET INTERNALS"}), 500, 3),
+        (lost, 0, 3),
+        (raw(b"not json"), 0, 1),
+        (raw(b"[]"), 0, 1),
+        (raw(b"\xff\xfe"), 0, 1),
+        (answers(body={}), 0, 1),
+        (answers(body={"id": None}), 0, 1),
+        (answers(body={"id": True}), 0, 1),
+        (answers(body={"id": ""}), 0, 1),
+        (raw(b'{"id": "' + b"x" * (5 * 1024 * 1024) + b'"}'), 0, 1),
     ],
 )
-async def test_failures(
-    plane: ControlPlane, backend: Backend, reply: Reply, status: int, tries: int, later: bool
-) -> None:
+async def test_failures(plane: ControlPlane, backend: Backend, reply: Reply, status: int, tries: int) -> None:
     backend.on("POST /api/mission-control/messages", reply)
     with pytest.raises(BackendFailed) as failed:
         await message(plane)
@@ -428,7 +425,6 @@ async def test_failures(
     assert (error.status, error.error_code) == (502, "backend_error")
     assert error.details == {"operation": "post the message", "status": status}
     assert len(backend.seen) == tries
-    assert may_succeed_later(error) is later
     assert "SECRET" not in str(error)
     assert "127.0.0.1" not in str(error)
     assert ("refused the agent token" in error.message) is (status in (401, 403))

@@ -29,6 +29,21 @@ class Owed:
     payload: Mapping[str, Any]
 
 
+WEBHOOK_POSITION = 9
+"""Behind everything the run owes its backend; a webhook waits for none of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTarget:
+    """Where the end of a run is reported, and about whom."""
+
+    url: str
+    secret: str
+    headers: Mapping[str, str]
+    user_id: str
+    role: str
+
+
 def wait_before_retry(
     *, kind: str, attempts: int, age: timedelta, base: timedelta, retry_after: float | None = None
 ) -> timedelta | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from apps.agents.domain.delivery import WebhookTarget
 from apps.agents.domain.requests import Turn, Webhook
 from clasper.core.auth import Principal
 from clasper.core.money import NanoUSD, usd
@@ -48,6 +49,19 @@ class RunRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     now: datetime
+
+    @property
+    def webhook_target(self) -> WebhookTarget | None:
+        """Where the end of the run is to be reported, if anywhere."""
+        if self.webhook is None:
+            return None
+        return WebhookTarget(
+            url=self.webhook.url,
+            secret=self.webhook.secret or "",
+            headers=self.webhook.headers,
+            user_id=self.user_id,
+            role=self.agent_role,
+        )
 
     @property
     def actor(self) -> str:

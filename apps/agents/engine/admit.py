@@ -11,6 +11,7 @@ from django.conf import settings
 from apps.agents.domain.conversation import MIN_OUTPUT_TOKENS
 from apps.agents.engine.plan import Candidate, Plan, named_tools, risk_of, worst_prompt
 from apps.agents.services.idempotency import Claim, claim_key, drop_claim, release_key
+from apps.agents.services.outbox import enqueue, held_webhook_row
 from apps.governance.domain.prices import Price
 from apps.governance.services.audit import record_audit
 from apps.governance.services.budgets import Reservation, reserve, settle_call
@@ -64,6 +65,12 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
     opened = open_trace(opening)
     wanted = output_limit(plan, plan.model)
     prompt = worst_prompt(plan, added_bytes=0, schema_bytes=0, messages=len(plan.messages))
+    target = request.webhook_target
+    webhook = (
+        [held_webhook_row(target, tenant_id=request.tenant_id, trace_id=request.trace_id, now=request.now)]
+        if target
+        else []
+    )
 
     def job(batch: Batch) -> Admission | ClasperError:
         decided.append(decide(batch))
@@ -94,6 +101,7 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
         if request.system_prompt is not None:
             details = {"actor": request.principal.actor, "chars": len(request.system_prompt)}
             record_audit(batch, event_type="prompt.override", details=details, **_of_run(plan))
+        enqueue(batch, webhook)
         return Admission(granted)
 
     outcome = await writer.submit(job, key=request.tenant_id)

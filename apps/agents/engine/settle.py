@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from apps.agents.domain.conversation import plan_document
 from apps.agents.domain.delivery import Owed
@@ -14,9 +13,8 @@ from apps.agents.engine.plan import risk_of
 from apps.agents.engine.state import Run
 from apps.agents.engine.writes import of_run, progress
 from apps.agents.services.idempotency import release_key, seal_response, store_response
-from apps.agents.services.outbox import enqueue, sealed_row
+from apps.agents.services.outbox import enqueue, release_webhook, sealed_row
 from apps.governance.services.audit import record_audit
-from apps.governance.services.redaction import redact_text
 from apps.traces.domain.record import Closing, Status
 from apps.traces.services.recording import close_trace
 from clasper.core.clock import utc_now
@@ -35,13 +33,9 @@ async def settle_success(run: Run, result: RunResult) -> list[Owed]:
     Raises Unavailable when the sweeper has ended the run meanwhile: its answer came after its lease.
     """
     request = run.request
-    backend = _backend_writes(run, result)
-    owed = [*backend, *_webhook(run, result=result)]
+    owed = _backend_writes(run, result)
     now = utc_now()
-    rows = [
-        sealed_row(each, tenant_id=request.tenant_id, trace_id=request.trace_id, now=now, inline=each in backend)
-        for each in owed
-    ]
+    rows = [sealed_row(each, tenant_id=request.tenant_id, trace_id=request.trace_id, now=now) for each in owed]
     sealed = b""
     if request.idempotency_key:
         sealed = seal_response(result.as_json(), tenant_id=request.tenant_id, trace_id=request.trace_id)
@@ -53,30 +47,33 @@ async def settle_success(run: Run, result: RunResult) -> list[Owed]:
         "cost": usd(closing.cost),
         "tool_calls": run.tool_calls,
     }
-    if not await _end(run, closing, "agent.complete", details, rows, sealed):
+    report = _report(run, response=result.text)
+    if not await _end(run, closing, "agent.complete", details, report, rows, sealed):
         raise Unavailable("The run outlived its lease and was ended by the sweeper.", trace_id=request.trace_id)
     _log(run, closing)
-    return backend
+    return owed
 
 
 async def settle_failure(run: Run, error: ClasperError, status: Status) -> None:
     """Ends a run without an answer; its webhook is told, its Idempotency-Key is free again."""
-    request = run.request
-    now = utc_now()
-    rows = [
-        sealed_row(each, tenant_id=request.tenant_id, trace_id=request.trace_id, now=now, inline=False)
-        for each in _webhook(run, error=error)
-    ]
     closing = _closing(run, status=status, error=error)
     details = {"code": error.error_code, "error": error.message, "duration_ms": closing.duration_ms}
-    if await _end(run, closing, "agent.error", details, rows, b""):
+    report = _report(run, error=error.message, code=error.error_code)
+    if await _end(run, closing, "agent.error", details, report):
         _log(run, closing)
 
 
 async def _end(
-    run: Run, closing: Closing, event: str, details: dict[str, Any], rows: list[tuple[Any, ...]], sealed: bytes
+    run: Run,
+    closing: Closing,
+    event: str,
+    details: dict[str, Any],
+    report: dict[str, Any],
+    rows: Sequence[tuple[Any, ...]] = (),
+    sealed: bytes = b"",
 ) -> bool:
     common = of_run(run)
+    target = run.request.webhook_target
     close = close_trace(closing)
     settle = progress(run, more=False, steps=False)
 
@@ -86,6 +83,8 @@ async def _end(
         settle(batch)
         record_audit(batch, event_type=event, details=details, **common)
         enqueue(batch, rows)
+        if target is not None:
+            release_webhook(batch, target, report, tenant_id=closing.tenant_id, trace_id=closing.id, now=common["now"])
         if sealed:
             store_response(batch, tenant_id=closing.tenant_id, trace_id=closing.id, sealed=sealed)
         elif run.request.idempotency_key:
@@ -148,31 +147,21 @@ def _backend_writes(run: Run, result: RunResult) -> list[Owed]:
     return owed
 
 
-def _webhook(run: Run, *, result: RunResult | None = None, error: ClasperError | None = None) -> list[Owed]:
-    """The report to the caller's webhook. Its texts are redacted: a webhook is storage somewhere else."""
+def _report(run: Run, *, response: str = "", error: str = "", code: str = "") -> dict[str, Any]:
+    """What the caller's webhook is told."""
     request = run.request
-    webhook = request.webhook
-    if webhook is None:
-        return []
-    payload = build_payload(
+    return build_payload(
         now=utc_now(),
         trace_id=request.trace_id,
         task_id=run.task_id or None,
         user_id=request.user_id,
         role=request.agent_role,
-        response=redact_text(result.text) if result else "",
+        response=response,
         usage=usage_json(run.usage),
         cost=run.total_cost().as_json(),
-        error=redact_text(error.message) if error else "",
-        code=error.error_code if error else "",
+        error=error,
+        code=code,
     )
-    delivery = {
-        "url": webhook.url,
-        "secret": webhook.secret or "",
-        "headers": webhook.headers,
-        "body": msgspec.json.encode(payload).decode(),
-    }
-    return [Owed(new_id(), "webhook", 9, delivery)]
 
 
 def _log(run: Run, closing: Closing) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from django.conf import settings
 
-from apps.agents.domain.delivery import DeliveryKind, Owed, wait_before_retry
+from apps.agents.domain.delivery import WEBHOOK_POSITION, DeliveryKind, Owed, WebhookTarget, wait_before_retry
 from apps.governance.services.audit import record_audit
 from apps.governance.services.redaction import redact_text
 from apps.traces.services.recording import link_delivered
@@ -27,7 +27,7 @@ from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch, atomic_batch, writer
 from clasper.core.errors import BackendFailed, ClasperError
 from clasper.gateways.control_plane import Caller, control_plane
-from clasper.gateways.webhooks import WebhookFailed, deliver
+from clasper.gateways.webhooks import WebhookFailed, deliver, encode_payload
 
 logger = logging.getLogger("clasper.outbox")
 
@@ -39,12 +39,12 @@ PARALLEL = 32
 """Deliveries that are claimed and attempted together; none waits for its turn while its claim runs out."""
 
 _INSERT = """INSERT INTO outbox (id, tenant_id, trace_id, kind, position, status, attempts, created_at, next_attempt_at,
- last_error, sealed) VALUES (%s, %s, %s, %s, %s, 'pending', 0, %s, %s, '', %s)"""
+ last_error, sealed) VALUES (%s, %s, %s, %s, %s, %s, 0, %s, %s, '', %s)"""
 
 _DUE = """SELECT o.id, o.tenant_id, o.trace_id, o.kind, o.position, o.attempts, o.created_at, o.sealed FROM outbox o
  WHERE o.status = 'pending' AND o.next_attempt_at <= %s AND (o.kind = 'webhook' OR NOT EXISTS (
  SELECT 1 FROM outbox e WHERE e.tenant_id = o.tenant_id AND e.trace_id = o.trace_id AND e.position < o.position
- AND e.status = 'pending' AND e.kind <> 'webhook')) ORDER BY o.next_attempt_at LIMIT %s"""
+ AND e.status <> 'delivered' AND e.kind <> 'webhook')) ORDER BY o.next_attempt_at LIMIT %s"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +71,55 @@ class Attempt:
     retry_after: float | None = None
 
 
-def sealed_row(owed: Owed, *, tenant_id: str, trace_id: str, now: datetime, inline: bool) -> tuple[Any, ...]:
-    """The row of a delivery; with `inline` the run delivers it itself, so the worker leaves it alone for a while."""
-    first = now + _claim_time() if inline else now
-    sealed = seal(msgspec.json.encode(owed.payload), key=settings.SEALING_KEY, bound_to=f"outbox:{tenant_id}:{owed.id}")
-    return (owed.id, tenant_id, trace_id, owed.kind, owed.position, now, first, sealed)
+def sealed_row(owed: Owed, *, tenant_id: str, trace_id: str, now: datetime) -> tuple[Any, ...]:
+    """The row of a backend write. The run delivers it itself, so the worker leaves it alone for a while."""
+    sealed = _seal(owed.payload, tenant_id, owed.id)
+    return (owed.id, tenant_id, trace_id, owed.kind, owed.position, "pending", now, now + _claim_time(), sealed)
 
 
 def enqueue(batch: Batch, rows: Iterable[tuple[Any, ...]]) -> None:
     """Job part: what the run owes, in the transaction that settles it."""
     for row in rows:
         batch.queue(_INSERT, row)
+
+
+def held_webhook_row(target: WebhookTarget, *, tenant_id: str, trace_id: str, now: datetime) -> tuple[Any, ...]:
+    """The row, named like the run, that keeps where to report while it is going, so that a crash is reported too."""
+    sealed = _seal(asdict(target), tenant_id, trace_id)
+    return (trace_id, tenant_id, trace_id, "webhook", WEBHOOK_POSITION, "held", now, now, sealed)
+
+
+def release_webhook(
+    batch: Batch, target: WebhookTarget, body: Mapping[str, Any], *, tenant_id: str, trace_id: str, now: datetime
+) -> None:
+    """Job part: the run has ended, its report is due. Its texts are redacted: a webhook is storage somewhere else."""
+    clean = {name: redact_text(text) if name in ("response", "error") else text for name, text in body.items()}
+    report = {**asdict(target), "body": encode_payload(clean).decode()}
+    batch.queue(
+        "UPDATE outbox SET status = 'pending', next_attempt_at = %s, sealed = %s WHERE id = %s AND status = 'held'",
+        (now, _seal(report, tenant_id, trace_id), trace_id),
+    )
+
+
+def held_webhook(batch: Batch, *, tenant_id: str, trace_id: str) -> WebhookTarget | None:
+    """Where a run wanted its end reported, if it did and has not yet. None when it does not open any more."""
+    row = batch.fetch_one("SELECT sealed FROM outbox WHERE id = %s AND status = 'held'", (trace_id,))
+    if row is None:
+        return None
+    try:
+        return WebhookTarget(**_unseal(row[0], tenant_id, trace_id))
+    except SealBroken:
+        return None
+
+
+def _seal(payload: Mapping[str, Any], tenant_id: str, row_id: str) -> bytes:
+    return seal(msgspec.json.encode(payload), key=settings.SEALING_KEY, bound_to=f"outbox:{tenant_id}:{row_id}")
+
+
+def _unseal(sealed: bytes, tenant_id: str, row_id: str) -> dict[str, Any]:
+    plain = unseal(sealed, key=settings.SEALING_KEY, bound_to=f"outbox:{tenant_id}:{row_id}")
+    payload: dict[str, Any] = msgspec.json.decode(plain)
+    return payload
 
 
 async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], now: datetime) -> None:
@@ -140,14 +178,14 @@ def _claim(batch: Batch, now: datetime, limit: int) -> list[Due]:
         if taken:
             due = Due(row[0], row[1], row[2], row[3], row[5], from_row(row[6]), {})
             try:
-                plain = unseal(row[7], key=settings.SEALING_KEY, bound_to=f"outbox:{row[1]}:{row[0]}")
+                payload = _unseal(row[7], row[1], row[0])
             except SealBroken:
                 # Only a person can help, and the others must not wait for that.
                 _mark_failed(
                     batch, due, Attempt(False, error="The sealed delivery does not open.", retryable=False), now
                 )
             else:
-                claimed.append(replace(due, payload=msgspec.json.decode(plain)))
+                claimed.append(replace(due, payload=payload))
     return claimed
 
 
@@ -264,8 +302,8 @@ def retry_deliveries(*, ids: Sequence[str], actor: str, now: datetime) -> int:
     with atomic_batch() as batch:
         for each in ids:
             row = batch.fetch_one(
-                "UPDATE outbox SET status = 'pending', next_attempt_at = %s WHERE id = %s AND status <> 'delivered'"
-                " RETURNING tenant_id, trace_id, kind",
+                "UPDATE outbox SET status = 'pending', next_attempt_at = %s"
+                " WHERE id = %s AND status IN ('pending', 'dead') RETURNING tenant_id, trace_id, kind",
                 (now, each),
             )
             if row is not None:

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from apps.agents.domain.run import usage_json
 from apps.agents.services.idempotency import forget_expired, release_key
+from apps.agents.services.outbox import held_webhook, release_webhook
 from apps.governance.services.audit import record_audit
 from apps.governance.services.budgets import release_expired, roll_over_due, settle_call
 from apps.governance.services.usage import record_usage
 from apps.traces.domain.record import Closing, Orphan
 from apps.traces.services.recording import close_trace, orphaned
 from clasper.core.db import Batch, writer
-from clasper.core.money import NanoUSD
+from clasper.core.money import NanoUSD, usd
 from clasper.core.usage import Usage
+from clasper.gateways.webhooks import build_payload
 
 ACTOR = "system:sweeper"
 BATCH = 100
@@ -70,5 +73,26 @@ def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
     settle_call(batch, run_id=orphan.id, cost=NanoUSD(0), more=False, **common)
     record_usage(batch, tenant_id=orphan.tenant_id, now=now, usage=Usage(), cost=NanoUSD(0), requests=1)
     release_key(batch, tenant_id=orphan.tenant_id, trace_id=orphan.id)
+    _report(batch, orphan, closing)
     record_audit(batch, event_type="run.swept", details={"recorded_steps": orphan.steps}, **common)
     return True
+
+
+def _report(batch: Batch, orphan: Orphan, closing: Closing) -> None:
+    """Tells the run's webhook, if it had one, that it will not end by itself any more."""
+    target = held_webhook(batch, tenant_id=orphan.tenant_id, trace_id=orphan.id)
+    if target is None:
+        return
+    body = build_payload(
+        now=closing.ended_at,
+        trace_id=orphan.id,
+        task_id=None,
+        user_id=target.user_id,
+        role=target.role,
+        response="",
+        usage=usage_json(closing.usage),
+        cost={"model": orphan.model, "totalCost": usd(orphan.cost), "currency": "USD"},
+        error=closing.error,
+        code=closing.error_code,
+    )
+    release_webhook(batch, target, body, tenant_id=orphan.tenant_id, trace_id=orphan.id, now=closing.ended_at)

@@ -15,7 +15,7 @@ from clasper.gateways.control_plane.capabilities import Capabilities, Compatibil
 from clasper.gateways.control_plane.client import ControlPlane
 from clasper.gateways.control_plane.tokens import TokenMinter, mint_agent_token
 from clasper.gateways.control_plane.tools import Tool, ToolOutcome
-from clasper.gateways.control_plane.transport import Caller, may_succeed_later
+from clasper.gateways.control_plane.transport import Caller
 from clasper.gateways.guard import Allowlist, allowlist, check_url, guarded_session, is_listed
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "backend_url",
     "check_compatibility",
     "control_plane",
-    "may_succeed_later",
     "mint_agent_token",
 ]
 

@@ -205,12 +205,6 @@ def failed(operation: str, status: int = 0, reason: str = "") -> BackendFailed:
     )
 
 
-def may_succeed_later(error: BackendFailed) -> bool:
-    """Whether repeating the call that raised `error` makes sense, as against a request the backend will never take."""
-    status = error.details.get("status", 0)
-    return not status or retryable(status) or status in _UNAUTHORISED
-
-
 def retry_after(value: str | None) -> float:
     """Seconds that a `Retry-After` header asks for, in either of its forms; 0 when it says nothing usable."""
     if not value:
