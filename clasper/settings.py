@@ -207,7 +207,12 @@ LOGGING: dict[str, Any] = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"uvicorn.access": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+    "loggers": {
+        "uvicorn.access": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+        # Its lines on 4xx answers hold the query string, which callers may fill with anything.
+        "django.request": {"level": "ERROR"},
+    },
 }
 
 # --- What production refuses -----------------------------------------------------------------------------------------

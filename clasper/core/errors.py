@@ -109,7 +109,7 @@ class BudgetExceeded(ClasperError):
 
     status = 402
     code = "budget_exceeded"
-    default_message = "The tenant's budget is used up."
+    default_message = "The tenant's budget does not hold this run's next model call."
 
 
 class UnpricedModel(ClasperError):

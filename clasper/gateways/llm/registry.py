@@ -80,7 +80,7 @@ def provider_for(name: str) -> Provider:
     host = _CHAT_HOSTS.get(name)
     if host is None:
         usable = ", ".join((*_CHAT_HOSTS, OFFLINE))
-        raise _unusable(f"There is no model provider {name[:64]!r} here; set LLM_PROVIDER to one of: {usable}.")
+        raise _unusable(f"There is no model provider {name[:64]!r} here; there are: {usable}.")
     if not configured(name):
         raise _unusable(f"The model provider {name} is not configured; set {host.key_setting} (or {host.url_setting}).")
     return _chat(name, getattr(settings, host.key_setting), getattr(settings, host.url_setting))
