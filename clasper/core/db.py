@@ -157,8 +157,8 @@ class GroupWriter:
     MAX_BATCH = 128
     """Bounds a transaction's length, so that one burst cannot hold SQLite's write lock for long."""
 
-    BUSY_BATCH = 4
-    LINGER_SECONDS = 0.001
+    BUSY_BATCH = 2
+    LINGER_SECONDS = 0.002
     """While batches are this large, the next one waits a moment for company: a commit costs about as much for twenty
     jobs as for one. A lone job never waits."""
 

@@ -159,7 +159,7 @@ def test_a_send_whose_client_leaves(server: Server, backend: Backend, openai: Fa
 
 
 def test_a_client_that_leaves_during_a_tool_call(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
-    """The model call before it is paid; the tool call is dropped."""
+    """The model call before it is paid; the tool call is dropped, and noted, since it may have taken effect."""
     lookup = "POST /api/tools/orders:lookup"
     backend.tools["orders:lookup"] = lambda arguments: {}
     backend.on(lookup, hangs)
@@ -170,6 +170,12 @@ def test_a_client_that_leaves_during_a_tool_call(server: Server, backend: Backen
     wait_until(settled(1), within=5, what="the trace settled")
     trace = Trace.objects.get()
     assert (trace.status, trace.cost) == ("cancelled", 100 * 150 + 20 * 600)
+    assert [(step["type"], step["status"]) for step in server.trace(trace.id)["steps"]] == [
+        ("llm_call", "ok"),
+        ("tool_call", "cancelled"),
+    ]
+    (call,) = server.audit(event_type="tool.call")
+    assert (call["details"]["tool"], call["details"]["status"]) == ("orders:lookup", "cancelled")
     assert nano(server.budget()["spent"]) == trace.cost
     assert_balanced()
 

@@ -116,8 +116,8 @@ def test_an_address_that_is_none_is_a_configuration_error(settings: Settings, ur
 
 
 @pytest.mark.parametrize("name", ["nobody", "anthropic", "", "x" * 500])
-def test_an_unknown_provider_says_which_setting_to_set(settings: Settings, name: str) -> None:
-    with pytest.raises(Unavailable, match="LLM_PROVIDER") as caught:
+def test_an_unknown_provider_says_which_there_are(settings: Settings, name: str) -> None:
+    with pytest.raises(Unavailable, match="there are: openai, offline") as caught:
         provider_for(name)
     assert caught.value.error_code == "model_not_configured"
     assert len(caught.value.message) < 200

@@ -24,7 +24,7 @@ from clasper.gateways.llm.base import Completion, Message, ToolCall, ToolSpec
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one call ended; `content` is what the model is told."""
+    """How one call ended (ok, error, denied, cancelled); `content` is what the model is told."""
 
     status: str
     content: str
@@ -69,15 +69,16 @@ async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarte
         yield ToolStarted(call.name)
     started = asyncio.get_running_loop().time()
     tasks = [asyncio.ensure_future(_execute(run, call, gate)) for call in calls]
+    waiting = list(zip(calls, tasks, strict=True))
     try:
-        for call, task in zip(calls, tasks, strict=True):
+        while waiting:
+            call, task = waiting[0]
             outcome = await task
+            waiting.pop(0)
             _note(run, call.name, outcome, started)
             yield ToolFinished(call.name, outcome.status, outcome.duration_ms)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _abandon(run, waiting, started)
     said = Message("assistant", completion.text, tool_calls=completion.tool_calls, extra=completion.extra)
     answers = [
         Message("tool", task.result().content, tool_call_id=call.id) for call, task in zip(calls, tasks, strict=True)
@@ -86,6 +87,18 @@ async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarte
     run.added_bytes += len(completion.text.encode("utf-8", "surrogatepass"))
     run.added_bytes += sum(len(call.arguments.encode("utf-8", "surrogatepass")) for call in calls)
     run.added_bytes += sum(len(answer.content.encode("utf-8", "surrogatepass")) for answer in answers)
+
+
+async def _abandon(run: Run, waiting: list[tuple[ToolCall, asyncio.Task[Outcome]]], started: float) -> None:
+    """Ends the calls of a run that is torn down. Each is noted: it may have taken effect all the same."""
+    for _, task in waiting:
+        task.cancel()
+    await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+    for call, task in waiting:
+        cut_off = task.cancelled() or task.exception() is not None
+        reason = "The run ended before the tool answered."
+        outcome = Outcome("cancelled", "", call.arguments, None, reason) if cut_off else task.result()
+        _note(run, call.name, outcome, started)
 
 
 async def _execute(run: Run, call: ToolCall, gate: asyncio.Semaphore) -> Outcome:
