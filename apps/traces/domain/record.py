@@ -61,7 +61,7 @@ class Opening:
 class Step:
     """One step; `input` and `output` are JSON values and may hold anything, they are redacted before storage.
 
-    `name` is the model or the tool. `status`: ok, error, denied, cancelled. `attempt` counts the tries of one model call.
+    `name` is the model or the tool. `status`: ok, error, denied, cancelled. `attempt` counts the tries of a model call.
     """
 
     seq: int
