@@ -23,13 +23,13 @@ _TABLE_BY = 32
 
 def replacements() -> dict[FunctionType, Callable[..., Any]]:
     """The verbs of governance, each with what does nothing in its place."""
-    from apps.governance.services import audit, budgets, redaction
+    from apps.governance.services import audit, redaction, reservations
 
-    unlimited = budgets.Reservation(True, None, budgets.UNLIMITED, None, True)
+    unlimited = reservations.Reservation(True, None, reservations.UNLIMITED, None, True)
     verbs: dict[Any, Callable[..., Any]] = {
         audit.record_audit: lambda *_, **__: None,
-        budgets.reserve: lambda *_, **__: unlimited,
-        budgets.settle_call: lambda *_, **__: None,
+        reservations.reserve: lambda *_, **__: unlimited,
+        reservations.settle_call: lambda *_, **__: None,
         redaction.redact: lambda value: value,
         redaction.redact_text: lambda text: text,
         redaction.redact_counted: lambda value: (value, {}),

@@ -39,5 +39,12 @@ class JSONFormatter(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         if self._redactor and record.levelno >= logging.WARNING:
-            entry = import_string(self._redactor)(msgspec.to_builtins(entry, enc_hook=str))
+            entry = self._redacted(msgspec.to_builtins(entry, enc_hook=str))
         return msgspec.json.encode(entry, enc_hook=str).decode()
+
+    def _redacted(self, entry: dict[str, Any]) -> dict[str, Any]:
+        try:
+            redacted: dict[str, Any] = import_string(self._redactor)(entry)
+        except ImportError:  # the interpreter is shutting down, and an unredacted line is worse than a short one
+            return {name: entry[name] for name in ("time", "level", "logger")} | {"event": "withheld"}
+        return redacted

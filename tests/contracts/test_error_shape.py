@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.conf import settings as django_settings
 from django.db import connection
 
 from apps.agents import engine
@@ -16,7 +17,10 @@ from clasper.gateways.llm.fake import FakeOpenAI, error, half_stream, raw
 from tests.contracts.routes import GUARDED, READING_BODIES, ROUTES, RUNS, Route
 from tests.world import ACME, Server, parse_events, tenant_key
 
-INTERNAL = ("Traceback", "SELECT", "INSERT", "/work", "/tmp", "site-packages", "Exception", "Error:", 'File "')
+INTERNAL = (
+    *("Traceback", "SELECT", "INSERT", "/srv", str(django_settings.BASE_DIR), "/tmp"),
+    *("site-packages", "Exception", "Error:", 'File "'),
+)
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 ALLOWED: dict[str, set[str]] = {}
@@ -243,7 +247,7 @@ class Secret(Exception):
 @pytest.mark.parametrize("run", RUNS, ids=_name)
 def test_an_unforeseen_failure_of_a_run(run: Route, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any, **kwargs: Any) -> None:
-        raise Secret("SELECT secret FROM /work/main")
+        raise Secret("SELECT secret FROM /srv/clasper")
 
     monkeypatch.setattr(engine, "prepare", broken)
     check(run.call(server), 500, "internal_error")
@@ -251,7 +255,7 @@ def test_an_unforeseen_failure_of_a_run(run: Route, server: Server, monkeypatch:
 
 def test_an_unforeseen_failure_of_a_view(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any, **kwargs: Any) -> None:
-        raise Secret("SELECT secret FROM /work/main")
+        raise Secret("SELECT secret FROM /srv/clasper")
 
     monkeypatch.setattr("apps.traces.api.list_traces", broken)
     check(server.get("/traces"), 500, "internal_error")
@@ -273,7 +277,7 @@ def test_a_database_that_fails(table: str, server: Server) -> None:
 PROVIDER_FAULTS = {
     "a server error": error(500, "Traceback (most recent call last): secret"),
     "a refusal": error(400, {"error": {"message": "SELECT secret", "type": "x", "code": "invalid"}}),
-    "an answer that is no answer": raw(b"<html>/work/main</html>"),
+    "an answer that is no answer": raw(b"<html>/srv/clasper</html>"),
 }
 
 

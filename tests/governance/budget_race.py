@@ -19,7 +19,7 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "clasper.settings")
     django.setup()
 
-from apps.governance.services.budgets import Reservation, reserve, settle_call
+from apps.governance.services.reservations import Reservation, reserve, settle_call
 from apps.governance.services.usage import record_usage
 from clasper.core.clock import utc_now
 from clasper.core.db import Batch, GroupWriter

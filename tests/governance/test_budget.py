@@ -15,16 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.governance.models import AuditEntry, Budget, BudgetHold, BudgetPeriod
-from apps.governance.services.budgets import (
+from apps.governance.services.budgets import BudgetView, check_budget, get_budget, set_budget
+from apps.governance.services.reservations import (
     UNLIMITED,
-    BudgetView,
     Reservation,
-    check_budget,
-    get_budget,
     release_expired,
     reserve,
     roll_over_due,
-    set_budget,
     settle_call,
 )
 from apps.governance.services.usage import record_usage

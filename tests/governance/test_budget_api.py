@@ -12,8 +12,8 @@ from django.urls import path
 
 from apps.governance.api.budgets import BudgetCheckView, BudgetView, UsageView
 from apps.governance.models import AuditEntry, Budget
-from apps.governance.services.budgets import settle_call
 from apps.governance.services.keys import create_api_key
+from apps.governance.services.reservations import settle_call
 from apps.governance.services.usage import record_usage
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch

@@ -15,7 +15,8 @@ import pytest
 from django.db import connection
 
 from apps.governance.models import AuditEntry, Budget, BudgetHold
-from apps.governance.services.budgets import release_expired, set_budget
+from apps.governance.services.budgets import set_budget
+from apps.governance.services.reservations import release_expired
 from apps.governance.services.usage import usage_totals
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch

@@ -14,8 +14,8 @@ from apps.agents.services.idempotency import Claim, claim_key, drop_claim, relea
 from apps.agents.services.outbox import enqueue, held_webhook_row
 from apps.governance.domain.prices import Price
 from apps.governance.services.audit import record_audit
-from apps.governance.services.budgets import Reservation, reserve, settle_call
 from apps.governance.services.prices import price_book
+from apps.governance.services.reservations import Reservation, reserve, settle_call
 from apps.traces.domain.record import Closing, Opening
 from apps.traces.services.recording import close_trace, open_trace
 from clasper.core.db import Batch, writer

@@ -8,7 +8,7 @@ from apps.agents.engine.admit import CallGrant, output_limit, reserve_call
 from apps.agents.engine.plan import Candidate, worst_prompt
 from apps.agents.engine.state import Run
 from apps.governance.services.audit import record_audit
-from apps.governance.services.budgets import settle_call
+from apps.governance.services.reservations import settle_call
 from apps.governance.services.usage import record_usage
 from apps.traces.services.recording import add_steps
 from clasper.core.clock import utc_now

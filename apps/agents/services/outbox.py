@@ -204,8 +204,10 @@ def _claim_time() -> timedelta:
 
 async def _attempt(due: Due, deadline: float) -> Attempt:
     try:
+        if due.kind != "webhook":
+            return await _attempt_backend(due, deadline)
         async with asyncio.timeout_at(deadline):
-            return await (_attempt_webhook(due) if due.kind == "webhook" else _attempt_backend(due, deadline))
+            return await _attempt_webhook(due)
     except TimeoutError:
         return Attempt(False, error="no answer in time")
     except ClasperError as error:

@@ -10,7 +10,7 @@ from apps.agents.domain.run import usage_json
 from apps.agents.services.idempotency import forget_expired, release_key
 from apps.agents.services.outbox import held_webhook, release_webhook
 from apps.governance.services.audit import record_audit
-from apps.governance.services.budgets import release_expired, roll_over_due, settle_call
+from apps.governance.services.reservations import release_expired, roll_over_due, settle_call
 from apps.governance.services.usage import record_usage
 from apps.traces.domain.record import Closing, Orphan
 from apps.traces.services.recording import close_trace, orphaned

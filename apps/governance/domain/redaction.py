@@ -65,7 +65,7 @@ class Redactor:
     patterns of a skill or tenant. Safe to share between threads. Masking and hashing are idempotent.
     """
 
-    __slots__ = ("_built_in", "_clean", "_gated", "_key", "_strategy", "_token")
+    __slots__ = ("_built_in", "_clean", "_gated", "_key", "_plain_keys", "_strategy", "_token")
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Redactor:
             raise ValueError("the hash strategy needs a key: an unkeyed hash of a phone number is easily undone")
         self._key = key
         self._clean: set[str] = set()
+        self._plain_keys: set[str] = set()
         self._built_in = recognisers is BUILT_IN and not custom
         everyone = (*recognisers, *(_custom_recogniser(pattern) for pattern in custom))
         self._gated = tuple(
@@ -121,11 +122,17 @@ class Redactor:
     def _object(self, value: dict[Any, Any], counts: Counts, depth: int) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
         for key, item in value.items():
+            if key in self._plain_keys:
+                known = item in self._clean if type(item) is str else _is_harmless(item)
+                result[key] = item if known else self._value(item, counts, "", depth + 1)
+                continue
             is_text = isinstance(key, str)
             label = label_of_key(key) if is_text and len(key) <= _KEY_NAME_CHARS else ""
             name = self._text(key, counts) if is_text else key
             if name is not key:
                 name = _unused(name, result, value)
+            elif is_text and not label and len(key) <= _REMEMBERED_CHARS:
+                self._plain_keys = _remembered(self._plain_keys, key)
             result[name] = self._value(item, counts, label, depth + 1)
         return result
 
@@ -153,7 +160,7 @@ class Redactor:
             return text
         redacted = self._once(text, counts)
         if redacted is text and len(text) <= _REMEMBERED_CHARS:
-            self._remember(text)
+            self._clean = _remembered(self._clean, text)
         # Dropping or summarising again would eat the words that follow a field's name.
         if redacted is text or self._strategy not in (Strategy.MASK, Strategy.HASH):
             return redacted
@@ -162,12 +169,6 @@ class Redactor:
             if redacted is previous:
                 return redacted
         return WITHHELD
-
-    def _remember(self, text: str) -> None:
-        """Field names, roles, models and tool names come again with every run; a clean one is looked at once."""
-        if len(self._clean) >= _REMEMBERED_TEXTS:
-            self._clean = set()
-        self._clean.add(text)
 
     def _once(self, text: str, counts: Counts) -> str:
         lower = _aligned_lower(text)
@@ -203,6 +204,20 @@ class Redactor:
             case Strategy.SUMMARIZE if len(original) > _SUMMARY_CHARS:
                 return f"{original[:2]}..{original[-2:]}"
         return f"[{label}]"
+
+
+def _remembered(texts: set[str], text: str) -> set[str]:
+    """Field names, roles, models and tool names come again with every run; what is clean is looked at once."""
+    if len(texts) >= _REMEMBERED_TEXTS:
+        return {text}
+    texts.add(text)
+    return texts
+
+
+def _is_harmless(value: Any) -> bool:
+    """Whether a JSON value can hold nothing to redact: no text, no container, no number as long as a card's."""
+    kind = type(value)
+    return value is None or kind is bool or kind is float or (kind is int and value < _CARD_DIGITS)
 
 
 def _count(counts: Counts, name: str) -> None:

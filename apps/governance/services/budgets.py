@@ -1,13 +1,7 @@
-"""Budgets: money is reserved before each model call and settled after it.
-
-Invariant at every commit: spent + reserved ≤ hard limit (as long as no provider uses more than it was allowed to), and
-reserved = the sum of the tenant's holds. Whatever changes a hold locks the budget's row first, tenants in ascending
-order, so that runs, sweepers and settings never wait for each other in a circle.
-"""
+"""Budgets as people set, read and ask them; what runs do with the money is `reservations`."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,30 +21,12 @@ from apps.governance.domain.budget import (
 )
 from apps.governance.models import Budget, BudgetHold, SpendDay
 from apps.governance.services.audit import record_audit
-from clasper.core.db import Batch, atomic_batch
+from apps.governance.services.reservations import lock_current
+from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
-from clasper.core.money import MAX_NANO, NanoUSD, usd
+from clasper.core.money import NanoUSD, usd
 
-BUDGET_WARNING = "budget.warning"
 BUDGET_SET = "budget.set"
-
-UNLIMITED = NanoUSD(MAX_NANO)
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """The answer to `reserve`.
-
-    `held` is what was set aside by this call; None means that nothing limits the run (no budget, or one that only
-    watches). `available` is what the hard limit leaves free after this decision. `allow_unpriced` says whether a model
-    of unknown price may run: without a budget always, under one only if the tenant opted in.
-    """
-
-    granted: bool
-    held: NanoUSD | None
-    available: NanoUSD
-    hard_limit: NanoUSD | None
-    allow_unpriced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,200 +69,6 @@ class BudgetVerdict:
     warnings: tuple[str, ...] = ()
 
 
-# --- Jobs of the run path --------------------------------------------------------------------------------------------
-
-_TAKE = (
-    "UPDATE tenant_budgets SET reserved = reserved + %s "
-    "WHERE tenant_id = %s AND period_end > %s AND hard_limit - spent - reserved >= %s "
-    "RETURNING hard_limit, spent, reserved, allow_unpriced"
-)
-_HOLD = (
-    "INSERT INTO budget_holds (run_id, tenant_id, amount, lease_until) VALUES (%s, %s, %s, %s) ON CONFLICT (run_id) "
-    "DO UPDATE SET amount = budget_holds.amount + excluded.amount, lease_until = excluded.lease_until"
-)
-_SPEND = (
-    "UPDATE tenant_budgets SET spent = spent + %s WHERE tenant_id = %s AND period_end > %s "
-    'RETURNING spent, soft_limit, "limit", warned'
-)
-_FREE = "UPDATE tenant_budgets SET reserved = reserved - %s WHERE tenant_id = %s"
-_WARN = "UPDATE tenant_budgets SET warned = TRUE WHERE tenant_id = %s AND NOT warned"
-
-
-def reserve(
-    batch: Batch,
-    *,
-    tenant_id: str,
-    run_id: str,
-    worst_case: NanoUSD,
-    at_least: NanoUSD,
-    lease_until: datetime,
-    now: datetime,
-) -> Reservation:
-    """Sets money aside for the run's next model call: `worst_case`, or all that is left if that is `at_least` enough.
-
-    What the run already holds is added to. A call that costs nothing is always granted.
-    """
-    wanted = NanoUSD(min(worst_case, MAX_NANO))
-    row = _take(batch, tenant_id, wanted, now)
-    if row is None:
-        budget = _lock_current(batch, tenant_id, now)
-        if budget is None:
-            return Reservation(True, None, UNLIMITED, None, True)
-        if budget.hard_limit is None:
-            return Reservation(True, None, UNLIMITED, None, budget.allow_unpriced)
-        available = NanoUSD(budget.hard_limit - budget.spent - budget.reserved)
-        free = NanoUSD(max(available, 0))
-        if free < min(wanted, at_least):
-            return Reservation(False, NanoUSD(0), available, budget.hard_limit, budget.allow_unpriced)
-        wanted = min(wanted, free)
-        row = _take(batch, tenant_id, wanted, now) if wanted else None
-        if row is None:
-            # Under the lock only a call that costs nothing comes here; it needs no hold.
-            return Reservation(not wanted, NanoUSD(0), available, budget.hard_limit, budget.allow_unpriced)
-    if wanted:
-        batch.execute(_HOLD, (run_id, tenant_id, wanted, lease_until))
-    hard_limit, spent, reserved, allow_unpriced = row
-    return Reservation(True, wanted, NanoUSD(hard_limit - spent - reserved), hard_limit, bool(allow_unpriced))
-
-
-def settle_call(
-    batch: Batch,
-    *,
-    tenant_id: str,
-    run_id: str,
-    cost: NanoUSD,
-    now: datetime,
-    actor: str,
-    trace_id: str | None,
-    more: bool,
-) -> None:
-    """Books what a model call really cost and frees what the run held for it; `more` when another call follows.
-
-    A cost of 0 only frees. The real cost is booked even where it exceeds the hold. The first settlement that reaches
-    the soft limit in a period writes one `budget.warning`.
-    """
-    params = (min(cost, MAX_NANO), tenant_id, now)
-    row = batch.fetch_one(_SPEND, params)
-    if row is None:
-        if _lock_current(batch, tenant_id, now) is None:
-            return
-        row = batch.fetch_one(_SPEND, params)
-    held = _empty_hold(batch, run_id) if more else _drop_hold(batch, run_id)
-    if held:
-        batch.execute(_FREE, (held, tenant_id))
-    if row is not None:
-        spent, soft_limit, limit, warned = row
-        if spent >= soft_limit and not warned and batch.execute(_WARN, (tenant_id,)):
-            record_audit(
-                batch,
-                tenant_id=tenant_id,
-                event_type=BUDGET_WARNING,
-                actor=actor,
-                now=now,
-                trace_id=trace_id,
-                details={"spent": usd(spent), "soft_limit": usd(soft_limit), "limit": usd(limit)},
-            )
-
-
-def release_expired(batch: Batch, *, now: datetime, limit: int = 200) -> list[tuple[str, str]]:
-    """Frees the holds of at most `limit` runs whose lease is over; gives their (tenant, run) in tenant order.
-
-    Locks many tenants, so it wants a transaction of its own, not one shared with other tenants' jobs.
-    """
-    expired = batch.fetch_all(
-        "SELECT tenant_id, run_id FROM budget_holds WHERE lease_until <= %s ORDER BY lease_until LIMIT %s", (now, limit)
-    )
-    runs_of: dict[str, list[str]] = defaultdict(list)
-    for tenant_id, run_id in expired:
-        runs_of[tenant_id].append(run_id)
-    released: list[tuple[str, str]] = []
-    for tenant_id in sorted(runs_of):
-        _lock_current(batch, tenant_id, now)
-        freed = 0
-        for run_id in sorted(runs_of[tenant_id]):
-            # Looked at again under the lock: the run may have settled, or renewed its lease, in the meantime.
-            row = batch.fetch_one(
-                "DELETE FROM budget_holds WHERE run_id = %s AND lease_until <= %s RETURNING amount", (run_id, now)
-            )
-            if row is not None:
-                freed += row[0]
-                released.append((tenant_id, run_id))
-        if freed:
-            batch.execute(_FREE, (freed, tenant_id))
-    return released
-
-
-def roll_over_due(batch: Batch, *, now: datetime) -> int:
-    """Begins the current period of every budget whose last one is over; gives how many. Runs do the same lazily.
-
-    Locks many tenants, so it wants a transaction of its own, like `release_expired`.
-    """
-    due = batch.fetch_all("SELECT tenant_id FROM tenant_budgets WHERE period_end <= %s ORDER BY tenant_id", (now,))
-    for (tenant_id,) in due:
-        _lock_current(batch, tenant_id, now)
-    return len(due)
-
-
-@dataclass(frozen=True, slots=True)
-class _Locked:
-    """The parts of a locked budget that decide about a reservation."""
-
-    hard_limit: NanoUSD | None
-    spent: NanoUSD
-    reserved: NanoUSD
-    allow_unpriced: bool
-
-
-def _take(batch: Batch, tenant_id: str, amount: NanoUSD, now: datetime) -> tuple[Any, ...] | None:
-    """The one statement that decides: reserves `amount` if, and only if, the hard limit leaves room for it."""
-    return batch.fetch_one(_TAKE, (amount, tenant_id, now, amount))
-
-
-def _lock_current(batch: Batch, tenant_id: str, now: datetime) -> _Locked | None:
-    """Locks the tenant's budget and brings it into the period of `now`; None for a tenant without one."""
-    row = batch.fetch_one(
-        "SELECT hard_limit, spent, reserved, allow_unpriced, period, period_end <= %s FROM tenant_budgets "
-        f"WHERE tenant_id = %s{batch.for_update}",
-        (now, tenant_id),
-    )
-    if row is None:
-        return None
-    hard_limit, spent, reserved, allow_unpriced, period, due = row
-    if due:
-        _roll_over(batch, tenant_id, period, now)
-        spent = 0
-    return _Locked(hard_limit, spent, reserved, bool(allow_unpriced))
-
-
-def _roll_over(batch: Batch, tenant_id: str, period: str, now: datetime) -> None:
-    batch.execute(
-        'INSERT INTO budget_periods (tenant_id, period, period_start, period_end, "limit", spent) '
-        'SELECT tenant_id, period, period_start, period_end, "limit", spent FROM tenant_budgets WHERE tenant_id = %s '
-        "ON CONFLICT (tenant_id, period_start, period) DO NOTHING",
-        (tenant_id,),
-    )
-    batch.execute(
-        "UPDATE tenant_budgets SET spent = 0, warned = FALSE, period_start = %s, period_end = %s WHERE tenant_id = %s",
-        (*period_bounds(period, now), tenant_id),
-    )
-
-
-def _drop_hold(batch: Batch, run_id: str) -> int:
-    row = batch.fetch_one("DELETE FROM budget_holds WHERE run_id = %s RETURNING amount", (run_id,))
-    return row[0] if row else 0
-
-
-def _empty_hold(batch: Batch, run_id: str) -> int:
-    row = batch.fetch_one("SELECT amount FROM budget_holds WHERE run_id = %s", (run_id,))
-    if row is None or not row[0]:
-        return 0
-    batch.execute("UPDATE budget_holds SET amount = 0 WHERE run_id = %s", (run_id,))
-    return int(row[0])
-
-
-# --- Verbs -----------------------------------------------------------------------------------------------------------
-
-
 def set_budget(
     *,
     tenant_id: str,
@@ -320,7 +102,7 @@ def set_budget(
         if created:
             budget.reserved = _sum_of_holds(tenant_id)
         else:
-            _lock_current(batch, tenant_id, now)
+            lock_current(batch, tenant_id, now)
             budget.refresh_from_db()
             before = _terms_json(_view(budget, now))
         _apply(budget, terms, now)
