@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.agents import engine, tasks
-from apps.agents.domain.requests import Options, SendBody, Webhook, body_faults, session_of
+from apps.agents.domain.requests import Faults, Options, SendBody, body_faults, session_of
 from apps.agents.domain.run import Kind, RunFinished, RunRequest, RunStarted, TextChunk, ToolFinished, ToolStarted
 from apps.governance.domain.permissions import AGENTS_RUN, resolve_tenant
 from apps.governance.services.access import authenticate_async, check_rate_async, record_denial, require
@@ -141,12 +141,9 @@ class StreamConsumer(RunConsumer):
 def parse_body(raw: Any) -> tuple[SendBody, dict[str, Any]]:
     """The body, checked. Raises InvalidRequest with everything that is wrong with it."""
     body, faults = convert(raw, SendBody)
-    if body is not None:
-        faults = body_faults(body)
-        if body.webhook is not None and (wrong := _webhook_faults(body.webhook)):
-            faults["webhook"] = wrong
-        if not _has_task(body):
-            faults["task_id"] = ["Give task_id or task_title, or set CLASPER_DEFAULT_TASK."]
+    for field, texts in {**body_faults(raw), **_webhook_faults(raw.get("webhook")), **_task_faults(raw)}.items():
+        known = faults.setdefault(field, [])
+        known += [text for text in texts if text not in known]
     if faults or body is None:
         form = faults.pop("", [])
         raise InvalidRequest(field_errors=faults, form_errors=form)
@@ -194,15 +191,24 @@ def run_request(
     )
 
 
-def _has_task(body: SendBody) -> bool:
-    skips = body.metadata is not None and bool(body.metadata.skip_backend)
-    return skips or bool(body.task_id or body.task_title or settings.CLASPER_DEFAULT_TASK)
+def _task_faults(raw: Mapping[str, Any]) -> Faults:
+    options = raw.get("metadata")
+    skips = isinstance(options, dict) and bool(options.get("skip_backend"))
+    if skips or raw.get("task_id") or raw.get("task_title") or settings.CLASPER_DEFAULT_TASK:
+        return {}
+    return {"task_id": ["Give task_id or task_title, or set CLASPER_DEFAULT_TASK."]}
 
 
-def _webhook_faults(webhook: Webhook) -> list[str]:
-    fault = url_fault(webhook.url)
+def _webhook_faults(webhook: Any) -> Faults:
+    """What is wrong with where the webhook leads; its types are checked elsewhere."""
+    if not isinstance(webhook, dict):
+        return {}
+    url, headers = webhook.get("url"), webhook.get("headers")
+    fault = url_fault(url) if isinstance(url, str) and url else None
     faults = [f"url: {fault}"] if fault else []
-    return faults + [f"headers: {each}" for each in header_faults(webhook.headers)]
+    if isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values()):
+        faults += [f"headers: {each}" for each in header_faults(headers)]
+    return {"webhook": faults} if faults else {}
 
 
 def _idempotency_key(headers: Mapping[str, str]) -> str:

@@ -98,8 +98,18 @@ CASES = [
     invalid("message blank", "message", message=" \n\t"),
     invalid("message missing", "message", message=None),
     invalid("wrong types all at once", *WRONG_TYPES, **WRONG_TYPES),
+    invalid(
+        "wrong types and wrong meanings at once",
+        *("messages", "session_key", "message", "metadata", "webhook", "task_id"),
+        messages=[{"role": "x", "content": 1}],
+        session_key=f"user:{USER}:../AGENTS",
+        message=" ",
+        metadata={"timezone": "Mars/Olympus", "kickoff_plan": "yes"},
+        task_title=None,
+        **hook("http://127.0.0.1/x"),
+    ),
     invalid("history turn of no role", "messages", messages=[{"role": "tool", "content": "x"}, {"role": "user"}]),
-    invalid("user with control character", "user_id", user_id="u\x01"),
+    invalid("user with control character", "user_id", "session_key", user_id="u\x01"),
     invalid("workspace climbs", "workspace_id", workspace_id="../etc"),
     invalid("no task", "task_id", task_title=None),
     invalid("task empty", "task_id", task_title="", task_id=""),
@@ -145,8 +155,6 @@ def ask(server: Server, case: Case, path: str) -> httpx.Response:
 def test_a_refused_request_leaves_nothing(
     server: Server, backend: Backend, openai: FakeOpenAI, settings: Any, case: Case, path: str
 ) -> None:
-    if path == "stream" and "Idempotency-Key" in case.headers:
-        pytest.skip("streams take no Idempotency-Key")
     for name, value in case.settings.items():
         setattr(settings, name, value)
     response = ask(server, case, f"/api/agents/{path}")

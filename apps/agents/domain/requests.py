@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,8 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00
 OptionalId = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Slug = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Title = Annotated[str, msgspec.Meta(max_length=500)]
+
+Faults = dict[str, list[str]]
 
 MAX_HISTORY = 2_000
 """Turns; far beyond any window, it only bounds the work before the window is checked."""
@@ -74,22 +77,34 @@ class SendBody(msgspec.Struct, frozen=True, kw_only=True):
     environment: Slug | None = None
 
 
-def body_faults(body: SendBody) -> dict[str, list[str]]:
-    """What the types cannot say: blank message, user and session that disagree, unknown time zone."""
-    faults: dict[str, list[str]] = {}
-    if not body.message.strip():
+def body_faults(raw: Mapping[str, Any]) -> Faults:
+    """What the types cannot say: blank message, user and session that disagree, unknown time zone.
+
+    Looks at the body as it came, so that these faults are told together with those of types.
+    """
+    faults: Faults = {}
+    message = raw.get("message")
+    if isinstance(message, str) and not message.strip():
         faults["message"] = ["The message is empty."]
-    try:
-        session = parse_session_key(body.session_key)
-    except ValueError as error:
-        faults["session_key"] = [str(error)]
-    else:
-        if session.user_id != body.user_id:
-            faults["session_key"] = ["user_id does not match the user in session_key."]
-    options = body.metadata
-    if options and options.timezone and not _is_timezone(options.timezone):
+    if fault := _session_fault(raw.get("session_key"), raw.get("user_id")):
+        faults["session_key"] = [fault]
+    options = raw.get("metadata")
+    zone = options.get("timezone") if isinstance(options, dict) else None
+    if isinstance(zone, str) and zone and not _is_timezone(zone):
         faults["metadata"] = ["timezone: Not a known IANA time zone."]
     return faults
+
+
+def _session_fault(key: Any, user_id: Any) -> str:
+    if not isinstance(key, str) or not key:
+        return ""
+    try:
+        session = parse_session_key(key)
+    except ValueError as error:
+        return str(error)
+    if isinstance(user_id, str) and session.user_id != user_id:
+        return "user_id does not match the user in session_key."
+    return ""
 
 
 def session_of(body: SendBody) -> SessionKey:
