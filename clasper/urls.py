@@ -8,6 +8,9 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from clasper import api, openapi
 
+admin.site.site_header = admin.site.site_title = "Clasper"
+admin.site.index_title = "Records"
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("health", api.HealthView.as_view()),
     path("health/live", api.LiveView.as_view()),
