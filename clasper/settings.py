@@ -75,6 +75,10 @@ CLASPER_URL_ALLOWLIST = env.list("CLASPER_URL_ALLOWLIST", default=[])
 CLASPER_OUTBOX_RETRY_MS = env.int("CLASPER_OUTBOX_RETRY_MS", 5_000)
 CLASPER_SWEEP_SECONDS = env.float("CLASPER_SWEEP_SECONDS", 30.0)
 
+# --- What is kept -----------------------------------------------------------------------------------------------------
+CLASPER_REDACTION_STRATEGY = env.str("CLASPER_REDACTION_STRATEGY", "mask")
+CLASPER_REDACTION_PATTERNS: dict[str, Any] = env.json("CLASPER_REDACTION_PATTERNS", {})
+
 # --- Storage and background work --------------------------------------------------------------------------------------
 REDIS_URL = env.str("REDIS_URL", "")
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", "")

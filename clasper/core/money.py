@@ -6,7 +6,7 @@ published price per token (the smallest are about one nano-dollar).
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NewType
 
 NanoUSD = NewType("NanoUSD", int)
@@ -31,8 +31,3 @@ def from_usd(amount: Decimal | float | int | str) -> NanoUSD:
     if not value.is_finite():
         raise ValueError("an amount of money must be a finite number")
     return NanoUSD(int((value * NANO_PER_USD).to_integral_value(ROUND_HALF_EVEN)))
-
-
-def ceil_usd(amount: Decimal) -> NanoUSD:
-    """Nano-USD of a dollar amount, rounded up: what a reservation must hold."""
-    return NanoUSD(int((amount * NANO_PER_USD).to_integral_value(ROUND_CEILING)))

@@ -17,13 +17,19 @@ from apps.governance.services.audit import list_audit
 from apps.governance.services.keys import (
     NewKey,
     create_api_key,
-    find_key,
     list_api_keys,
     look_up_key,
     revoke_api_key,
     secret_hash,
 )
+from clasper.core.auth import Principal
 from clasper.core.errors import InvalidRequest, NotFound
+
+
+def find_key(secret: str, now: datetime) -> Principal | None:
+    """The principal of a valid key."""
+    finding = look_up_key(secret, now)
+    return None if finding.fault(now) else finding.principal
 
 
 def make(now: datetime, **changes: Any) -> NewKey:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
 from typing import Any
 
 import genai_prices
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from apps.governance.domain.prices import CEILING, MAX_OUTPUT_TOKENS, InvalidPrices, Price, PriceBook
 from apps.governance.services.prices import price_book
-from clasper.core.money import NanoUSD, ceil_usd, from_usd
+from clasper.core.money import NanoUSD, from_usd
 from clasper.core.usage import Usage
 
 TODAY = date(2026, 2, 10)
@@ -243,4 +242,3 @@ def test_rounding_is_half_to_even() -> None:
     price = PriceBook({"p/m": {"input": 0.0005, "output": 0.0015}}).price("p", "m")
     assert [price.cost(Usage(input=count)).input for count in range(1, 6)] == [0, 1, 2, 2, 2]
     assert price.worst_case(prompt_tokens=1, max_output_tokens=1) == 1 + 2
-    assert ceil_usd(Decimal("0.0000000005")) == 1

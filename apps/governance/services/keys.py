@@ -209,12 +209,6 @@ def revoke_api_key(*, key_id: str, actor: str, now: datetime, tenant_id: str | N
     return _summary(key)
 
 
-def find_key(secret: str, now: datetime) -> Principal | None:
-    """The principal of a valid key; None for an unknown, expired or revoked one."""
-    finding = look_up_key(secret, now)
-    return None if finding.fault(now) else finding.principal
-
-
 def look_up_key(secret: str, now: datetime) -> KeyFinding:
     """What the database says about a secret; a valid key's `last_used_at` is brought up to date."""
     if not _SECRET.fullmatch(secret):

@@ -9,14 +9,31 @@ from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
-from apps.governance.domain.redaction import Redactor
+from apps.governance.domain.custom_patterns import CustomPattern, UnsafePattern
+from apps.governance.domain.redaction import Redactor, Strategy
 
 
 @lru_cache(maxsize=1)
 def default_redactor() -> Redactor:
-    """The process's redactor: every built-in recogniser, masking."""
-    return Redactor(key=settings.REDACTION_KEY)
+    """The process's redactor: every built-in recogniser, the operator's patterns, and the strategy of the settings.
+
+    Raises ImproperlyConfigured naming every faulty setting.
+    """
+    faults = []
+    strategy = settings.CLASPER_REDACTION_STRATEGY
+    if strategy not in tuple(Strategy):
+        faults.append(f"CLASPER_REDACTION_STRATEGY must be one of {', '.join(Strategy)}, not {strategy!r}")
+    patterns = []
+    for name, pattern in settings.CLASPER_REDACTION_PATTERNS.items():
+        try:
+            patterns.append(CustomPattern(name, pattern))
+        except (UnsafePattern, TypeError) as error:
+            faults.append(f"CLASPER_REDACTION_PATTERNS, {name!r}: {error}")
+    if faults:
+        raise ImproperlyConfigured("; ".join(faults))
+    return Redactor(key=settings.REDACTION_KEY, strategy=strategy, custom=patterns)
 
 
 def redact(value: Any) -> Any:

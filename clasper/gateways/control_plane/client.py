@@ -214,10 +214,6 @@ class ControlPlane:
         except TimeoutError as error:
             raise failed("list tools") from error
 
-    def cached_tools(self, caller: Caller) -> tuple[Tool, ...] | None:
-        """What `list_tools` would give without asking anybody, or None when it would have to ask."""
-        return self._tools.peek(caller.tenant_id)
-
     async def _fetch_tools(self, caller: Caller) -> tuple[tuple[Tool, ...], float]:
         deadline = _from_now(DISCOVERY_SECONDS)
         capabilities = await self.capabilities(caller, deadline=deadline)

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.governance.services.prices import price_book
+from apps.governance.services.redaction import default_redactor
 
 WARNING = "No AGENT_DAEMON_API_KEY is set: everybody who reaches this port may run agents. Fine for development only."
 
@@ -30,7 +31,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.PRODUCTION and not settings.AGENT_DAEMON_API_KEY:
             self.stderr.write(self.style.WARNING(WARNING))
-        price_book()  # faulty prices must stop the start, not the first run
+        # Faulty settings must stop the start, not the first run.
+        price_book()
+        default_redactor()
         # Worker processes read the settings anew; the embedded control plane is found by this port.
         os.environ["CLASPER_PORT"] = str(options["port"])
         settings.CLASPER_PORT = options["port"]
