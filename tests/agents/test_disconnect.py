@@ -30,7 +30,7 @@ from tests.agents.processes import wait_until
 from tests.conftest import run
 from tests.world import DAEMON_KEY, Server, send_body
 
-CLIENTS = 100
+CLIENTS = 1_000
 AT_ONCE = 20
 WORDS = 60
 SEED = int(os.environ.get("CLASPER_TEST_SEED", "20260210"))
@@ -86,7 +86,9 @@ def server_tasks() -> int:
     return sum(len(asyncio.all_tasks(loop)) for loop in loops)
 
 
-def test_a_hundred_clients_leave_at_any_moment(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_thousand_clients_leave_at_any_moment(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
     choose = random.Random(SEED)
     server.set_budget(limit=100)
     server.stream("Warm up")
@@ -104,7 +106,7 @@ def test_a_hundred_clients_leave_at_any_moment(server: Server, backend: Backend,
         await asyncio.gather(*map(one, visits))
 
     run(all_of_them())
-    wait_until(settled(CLIENTS + 1), within=10, what="every trace settled")
+    wait_until(settled(CLIENTS + 1), within=30, what="every trace settled")
 
     exchanges = {exchange.body["messages"][-1]["content"]: exchange for exchange in openai.requests}
     wait_until(lambda: all(exchange.ended for exchange in exchanges.values()), within=5, what="the provider's rest")
