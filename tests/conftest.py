@@ -54,7 +54,8 @@ def django_db_setup(django_db_blocker: Any, tmp_path_factory: pytest.TempPathFac
         database["TEST"]["NAME"] = f"test_clasper_{worker_id}"
     with django_db_blocker.unblock():
         old = setup_databases(verbosity=0, interactive=False)
-        yield
+    yield
+    with django_db_blocker.unblock():
         teardown_databases(old, verbosity=0)
 
 

@@ -89,7 +89,7 @@ def test_this_machine_as_gates_see_it(settings: Settings, tmp_path: Path, monkey
     assert not platform.config("no.such.setting")
 
 
-def test_booting_is_completed_once(tmp_path: Path, now: datetime) -> None:
+def test_booting_is_completed_once(tmp_path: Path, now: datetime, store: None) -> None:
     put(tmp_path, "BOOT.md", "## First Run Setup\n\nDo this.\n")
     before = load_workspace(tmp_path)
     assert boot_status(root=tmp_path) == BootStatus(True, False, "## First Run Setup\n\nDo this.\n")
@@ -110,7 +110,7 @@ def test_an_empty_boot_file_is_none(tmp_path: Path, now: datetime) -> None:
         complete_boot(actor="key:1", now=now, root=tmp_path)
 
 
-def test_a_marker_that_cannot_be_written_is_an_error(tmp_path: Path, now: datetime) -> None:
+def test_a_marker_that_cannot_be_written_is_an_error(tmp_path: Path, now: datetime, store: None) -> None:
     put(tmp_path, "BOOT.md", "Do this.")
     (tmp_path / ".boot-complete").symlink_to("no/such/place")
     complete_boot(actor="key:1", now=now, root=tmp_path)
