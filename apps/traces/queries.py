@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -60,10 +60,11 @@ def capped_count(traces: QuerySet[Trace]) -> tuple[int, bool]:
     return min(count, COUNT_CAP), count <= COUNT_CAP
 
 
-def labels_of(trace_ids: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Labels by trace."""
+def labels_of(traces: Collection[Trace]) -> dict[str, dict[str, str]]:
+    """Labels by trace id."""
     labels: dict[str, dict[str, str]] = {}
-    rows = TraceLabel.objects.filter(trace_id__in=list(trace_ids)).order_by("key")
+    tenants, ids = {trace.tenant_id for trace in traces}, [trace.id for trace in traces]
+    rows = TraceLabel.objects.filter(tenant_id__in=tenants, trace_id__in=ids).order_by("key")
     for trace_id, key, value in rows.values_list("trace_id", "key", "value"):
         labels.setdefault(trace_id, {})[key] = value
     return labels

@@ -29,7 +29,7 @@ def list_traces(*, tenant_id: str | None, limit: int, offset: int, cursor: str =
         found = queries.before(found, *_read_cursor(cursor))
     rows = list(found[offset : offset + limit + 1])
     page, more = rows[:limit], len(rows) > limit
-    labels = queries.labels_of(row.id for row in page)
+    labels = queries.labels_of(page)
     return TracePage(
         traces=tuple(_summary(row, labels.get(row.id, {})) for row in page),
         total=total,
@@ -46,7 +46,7 @@ def get_trace(*, tenant_id: str | None, trace_id: str) -> TraceDetail:
         raise NotFound("No such trace.")
     payloads = queries.payloads_of(trace)
     return TraceDetail(
-        summary=_summary(trace, queries.labels_of([trace.id]).get(trace.id, {})),
+        summary=_summary(trace, queries.labels_of([trace]).get(trace.id, {})),
         error=trace.error,
         workspace_hash=trace.workspace_hash,
         price_version=trace.price_version,
