@@ -96,14 +96,17 @@ def release_webhook(
     clean = {name: redact_text(text) if name in ("response", "error") else text for name, text in body.items()}
     report = {**asdict(target), "body": encode_payload(clean).decode()}
     batch.queue(
-        "UPDATE outbox SET status = 'pending', next_attempt_at = %s, sealed = %s WHERE id = %s AND status = 'held'",
-        (now, _seal(report, tenant_id, trace_id), trace_id),
+        "UPDATE outbox SET status = 'pending', next_attempt_at = %s, sealed = %s"
+        " WHERE tenant_id = %s AND id = %s AND status = 'held'",
+        (now, _seal(report, tenant_id, trace_id), tenant_id, trace_id),
     )
 
 
 def held_webhook(batch: Batch, *, tenant_id: str, trace_id: str) -> WebhookTarget | None:
     """Where a run wanted its end reported, if it did and has not yet. None when it does not open any more."""
-    row = batch.fetch_one("SELECT sealed FROM outbox WHERE id = %s AND status = 'held'", (trace_id,))
+    row = batch.fetch_one(
+        "SELECT sealed FROM outbox WHERE tenant_id = %s AND id = %s AND status = 'held'", (tenant_id, trace_id)
+    )
     if row is None:
         return None
     try:
