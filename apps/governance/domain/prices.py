@@ -19,6 +19,7 @@ import genai_prices
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, StartDateConstraint, TieredPrices
 
+from clasper.core.model_ref import PROVIDERS
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage
 
@@ -151,6 +152,14 @@ class PriceBook:
             return dated[0][1]
         today = self._today()
         return next((price for start, price in reversed(dated) if start <= today), dated[0][1])
+
+    def find(self, model: str) -> tuple[str, Price] | None:
+        """The first of PROVIDERS that lists a price for `model`, and that price; None when none does."""
+        for provider in PROVIDERS:
+            price = self.price(provider, model)
+            if price.status != "unknown":
+                return provider, price
+        return None
 
     def ceiling(self) -> Price:
         """The price at which an unknown model is estimated for a tenant that opted in (`Budget.allow_unpriced`)."""

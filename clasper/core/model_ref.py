@@ -1,0 +1,64 @@
+"""How a model is named: `provider/model`, or bare for the default provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clasper.core.errors import InvalidRequest
+
+PROVIDERS = ("openai", "anthropic", "gemini", "xai", "groq", "mistral", "openrouter")
+"""The providers there are, in the order in which a bare model is looked for."""
+
+OFFLINE = "offline"
+"""The provider that only pretends to be one."""
+
+MAX_MODEL_NAME = 128
+"""Characters of a model's name, without its provider."""
+
+_ALIASES = {"google": "gemini"}
+_PREFIXES = frozenset({*PROVIDERS, OFFLINE})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model of a provider; `model` is the name that the provider knows, slashes and all."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+def provider_id(name: str) -> str:
+    """The provider's name as Clasper writes it: lower case, aliases resolved. Names of nobody stay as they are."""
+    lower = name.lower()
+    return _ALIASES.get(lower, lower)
+
+
+def parse_model_ref(text: str, default_provider: str) -> ModelRef:
+    """The model that `text` names: `provider/model` for a known provider, else a model of the default provider.
+
+    Only the first slash counts, so `openrouter/openai/gpt-4o` is OpenRouter's `openai/gpt-4o`. A provider is known by
+    its name, whether or not this server can reach it: asking another one for a model of that name would be wrong.
+    Raises InvalidRequest (field `model`) for a name that is empty, too long or not printable.
+    """
+    name = text.strip()
+    prefix, slash, rest = name.partition("/")
+    provider = provider_id(prefix)
+    named = bool(slash) and provider in _PREFIXES
+    ref = ModelRef(provider, rest) if named else ModelRef(provider_id(default_provider), name)
+    if faults := _faults(ref.model):
+        raise InvalidRequest(field_errors={"model": faults})
+    return ref
+
+
+def _faults(model: str) -> list[str]:
+    if not model:
+        return ["Name a model, such as openai/gpt-4o-mini."]
+    faults = []
+    if len(model) > MAX_MODEL_NAME:
+        faults.append(f"A model's name has at most {MAX_MODEL_NAME} characters.")
+    if not model.isprintable():
+        faults.append("A model's name has no control characters.")
+    return faults
