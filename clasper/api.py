@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 
 import clasper
 from apps.agents.engine import default_model
+from apps.agents.engine.catalogue import default_circuit
 from apps.governance.domain.permissions import GOVERNANCE_READ
 from apps.governance.services.access import authenticate_optional
 from apps.skills.domain.text import MAX_CHARS_PER_FILE
@@ -68,6 +69,7 @@ class HealthView(APIView):
                 "defaultTask": settings.CLASPER_DEFAULT_TASK or None,
                 "model": model.model,
                 "provider": model.provider,
+                "circuit": default_circuit(),
                 "fallbackModel": settings.LLM_MODEL_FALLBACK or None,
             }
         return Response(body)

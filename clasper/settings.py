@@ -15,6 +15,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from clasper.core.crypto import derive_key
+from clasper.core.model_ref import OFFLINE, PROVIDERS
 
 # Lets `ModelAdmin[Row]` and its like stand in class statements, as the type checker wants them.
 django_stubs_ext.monkeypatch()
@@ -43,9 +44,36 @@ CLASPER_ENCRYPTION_KEY = env.str("CLASPER_ENCRYPTION_KEY", "")
 # --- The model ------------------------------------------------------------------------------------------------------
 OPENAI_API_KEY = env.str("OPENAI_API_KEY", "")
 OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", "")
-LLM_PROVIDER = env.str("LLM_PROVIDER", "openai" if OPENAI_API_KEY or OPENAI_BASE_URL or PRODUCTION else "offline")
+ANTHROPIC_API_KEY = env.str("ANTHROPIC_API_KEY", "")
+ANTHROPIC_BASE_URL = env.str("ANTHROPIC_BASE_URL", "")
+GEMINI_API_KEY = env.str("GEMINI_API_KEY", env.str("GOOGLE_API_KEY", ""))
+GEMINI_BASE_URL = env.str("GEMINI_BASE_URL", "")
+XAI_API_KEY = env.str("XAI_API_KEY", "")
+XAI_BASE_URL = env.str("XAI_BASE_URL", "")
+GROQ_API_KEY = env.str("GROQ_API_KEY", "")
+GROQ_BASE_URL = env.str("GROQ_BASE_URL", "")
+MISTRAL_API_KEY = env.str("MISTRAL_API_KEY", "")
+MISTRAL_BASE_URL = env.str("MISTRAL_BASE_URL", "")
+OPENROUTER_API_KEY = env.str("OPENROUTER_API_KEY", "")
+OPENROUTER_BASE_URL = env.str("OPENROUTER_BASE_URL", "")
+CLASPER_PROVIDER_HEADERS: dict[str, dict[str, str]] = env.json("CLASPER_PROVIDER_HEADERS", {})
+CLASPER_PROVIDER_TIMEOUTS_MS: dict[str, int] = env.json("CLASPER_PROVIDER_TIMEOUTS_MS", {})
+
+
+def _first_configured() -> str:
+    """The first provider with a key or an address; without any, production waits for OpenAI's key."""
+    for name in PROVIDERS:
+        if globals()[f"{name.upper()}_API_KEY"] or globals()[f"{name.upper()}_BASE_URL"]:
+            return name
+    return "openai" if PRODUCTION else OFFLINE
+
+
+LLM_PROVIDER = env.str("LLM_PROVIDER", _first_configured())
 LLM_MODEL_DEFAULT = env.str("LLM_MODEL_DEFAULT", env.str("OPENAI_MODEL_DEFAULT", ""))
+LLM_MODEL_CHEAP = env.str("LLM_MODEL_CHEAP", env.str("OPENAI_MODEL_CHEAP", ""))
+LLM_MODEL_BEST = env.str("LLM_MODEL_BEST", env.str("OPENAI_MODEL_BEST", ""))
 LLM_MODEL_FALLBACK = env.str("LLM_MODEL_FALLBACK", env.str("OPENAI_MODEL_FALLBACK", ""))
+CLASPER_ROLE_MODELS: dict[str, str] = env.json("CLASPER_ROLE_MODELS", {})
 CLASPER_MAX_OUTPUT_TOKENS = env.int("CLASPER_MAX_OUTPUT_TOKENS", 4096)
 CLASPER_PRICE_OVERRIDES: dict[str, Any] = env.json("CLASPER_PRICE_OVERRIDES", {})
 CLASPER_CONTEXT_WARNING_THRESHOLD = env.float("CLASPER_CONTEXT_WARNING_THRESHOLD", 75.0)
@@ -53,6 +81,10 @@ CLASPER_RETRY_ATTEMPTS = env.int("CLASPER_RETRY_ATTEMPTS", 3)
 CLASPER_RETRY_DELAY_MS = env.int("CLASPER_RETRY_DELAY_MS", 1000)
 CLASPER_RETRY_MAX_DELAY_MS = env.int("CLASPER_RETRY_MAX_DELAY_MS", 30_000)
 CLASPER_RETRY_JITTER = env.float("CLASPER_RETRY_JITTER", 0.1)
+CLASPER_PROVIDER_CONCURRENCY = env.int("CLASPER_PROVIDER_CONCURRENCY", 512)
+CLASPER_TENANT_CONCURRENCY = env.int("CLASPER_TENANT_CONCURRENCY", 256)
+CLASPER_CIRCUIT_FAILURES = env.int("CLASPER_CIRCUIT_FAILURES", 8)
+CLASPER_CIRCUIT_COOLDOWN_MS = env.int("CLASPER_CIRCUIT_COOLDOWN_MS", 15_000)
 
 # --- The run --------------------------------------------------------------------------------------------------------
 CLASPER_RUN_TIMEOUT_MS = env.int("CLASPER_RUN_TIMEOUT_MS", 120_000)
@@ -233,12 +265,29 @@ def production_faults() -> list[str]:
         (not AGENT_DAEMON_API_KEY, "AGENT_DAEMON_API_KEY is missing"),
         (len(AGENT_JWT_SECRET) < MIN_SECRET_CHARS, "AGENT_JWT_SECRET is missing or shorter than 32 characters"),
         (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS, "ALLOWED_HOSTS is missing or allows every host"),
-        (LLM_PROVIDER == "offline", "LLM_PROVIDER is offline, which only pretends to be a model"),
+        (LLM_PROVIDER == OFFLINE, "LLM_PROVIDER is offline, which only pretends to be a model"),
         (not BACKEND_URL, "BACKEND_URL is missing: the embedded control plane is for development"),
     ]
     return [fault for failed, fault in checks if failed]
 
 
+def _json_faults() -> list[str]:
+    """What is wrong with the settings that are JSON objects of a certain shape."""
+    faults = []
+    for name, values, kind, wanted in (
+        ("CLASPER_PROVIDER_HEADERS", CLASPER_PROVIDER_HEADERS, dict, "provider to an object of headers"),
+        ("CLASPER_PROVIDER_TIMEOUTS_MS", CLASPER_PROVIDER_TIMEOUTS_MS, int, "provider to milliseconds"),
+        ("CLASPER_ROLE_MODELS", CLASPER_ROLE_MODELS, str, "role to model"),
+    ):
+        if not isinstance(values, dict) or not all(isinstance(each, kind) for each in values.values()):
+            faults.append(f"{name} must be a JSON object from {wanted}")
+        elif kind is not str and (unknown := sorted(values.keys() - set(PROVIDERS))):
+            faults.append(f"{name}: unknown provider {', '.join(unknown)}; there are {', '.join(PROVIDERS)}")
+    return faults
+
+
+if _faults := _json_faults():
+    raise ImproperlyConfigured("; ".join(_faults))
 if CLASPER_ENV not in ("development", "production", "test"):
     raise ImproperlyConfigured(f"CLASPER_ENV must be development, production or test, not {CLASPER_ENV!r}.")
 if AGENT_JWT_ALGORITHM not in ("HS256", "HS384", "HS512"):

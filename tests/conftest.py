@@ -10,7 +10,8 @@ import os
 
 # Before Django reads its settings: the tests never inherit the developer's own configuration.
 for _name in list(os.environ):
-    if _name.startswith(("CLASPER_", "OPENAI_", "LLM_", "AGENT_", "BACKEND_")) and _name != "CLASPER_RECORDINGS":
+    _ours = _name.startswith(("CLASPER_", "LLM_", "AGENT_", "BACKEND_")) or _name.endswith(("_API_KEY", "_BASE_URL"))
+    if (_ours or _name.startswith("OPENAI_")) and _name != "CLASPER_RECORDINGS":
         del os.environ[_name]
 os.environ["CLASPER_ENV"] = "test"
 
@@ -28,11 +29,17 @@ from django.conf import settings as django_settings
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from django.urls import get_resolver
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from clasper.core.db import AppendOnlyModel, AppendOnlyTrigger, writer
 from clasper.gateways.http import close_session
-from clasper.gateways.llm.fake import FakeOpenAI
+from clasper.gateways.llm.fake import FakeChat, FakeProvider
 from tests.world import DAEMON_KEY, Server
+
+# Examples are few and small; what is slow is a busy machine.
+hypothesis_settings.register_profile("clasper", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+hypothesis_settings.load_profile("clasper")
 
 NOW = datetime(2026, 2, 10, 12, 0, 0, tzinfo=UTC)
 
@@ -159,9 +166,9 @@ def server(store: None, _served: str, workspace: Path, settings: Any) -> Server:
 
 
 @pytest.fixture
-def provider(settings: Any) -> Iterator[FakeOpenAI]:
+def provider(settings: Any) -> Iterator[FakeProvider]:
     """A model provider on a real socket, configured as the OpenAI host; the model is gpt-4o-mini."""
-    fake = FakeOpenAI.start()
+    fake = FakeProvider.start(FakeChat())
     settings.OPENAI_API_KEY = "test-key"
     settings.OPENAI_BASE_URL = fake.url
     yield fake
@@ -169,7 +176,7 @@ def provider(settings: Any) -> Iterator[FakeOpenAI]:
 
 
 @pytest.fixture
-def openai(server: Server, provider: FakeOpenAI, settings: Any) -> FakeOpenAI:
+def openai(server: Server, provider: FakeProvider, settings: Any) -> FakeProvider:
     """The server asks `provider` instead of the offline model."""
     settings.LLM_PROVIDER = "openai"
     return provider

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.agents.consumers import SendConsumer, StreamConsumer
+from apps.agents.consumers import CompactConsumer, SendConsumer, StreamConsumer, TaskConsumer
 
 run_routes: list[tuple[str, Any]] = [
     ("api/agents/send", SendConsumer),
     ("api/agents/stream", StreamConsumer),
+    ("llm-task", TaskConsumer),
+    ("compact", CompactConsumer),
 ]
+"""Every way to a model over HTTP."""

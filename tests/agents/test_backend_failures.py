@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from apps.agents import engine
-from apps.agents.consumers import parse_body, run_request
+from apps.agents.consumers.conversations import parse_body, run_request
 from apps.agents.models import Delivery
 from apps.agents.services.outbox import deliver_due
 from apps.agents.services.upkeep import sweep
 from apps.governance.services.access import DAEMON
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeOpenAI, reply
+from clasper.gateways.llm.fake import FakeProvider, reply
 from tests.agents.backend import (
     DOCUMENTS,
     GARBAGE,
@@ -65,7 +65,7 @@ DOWN: list[Any] = [
 @pytest.mark.parametrize("route", [LIST_TASKS, TASKS])
 @pytest.mark.parametrize("behaviour", DOWN)
 def test_without_a_task_no_model_is_asked(
-    server: Server, backend: Backend, openai: FakeOpenAI, behaviour: Reply, route: str
+    server: Server, backend: Backend, openai: FakeProvider, behaviour: Reply, route: str
 ) -> None:
     server.set_budget(limit=1)
     backend.on(route, behaviour)
@@ -84,7 +84,7 @@ def test_without_a_task_no_model_is_asked(
     assert_balanced()
 
 
-def test_a_backend_that_is_not_there(server: Server, openai: FakeOpenAI, settings: Any, unused_tcp_port: int) -> None:
+def test_a_backend_that_is_not_there(server: Server, openai: FakeProvider, settings: Any, unused_tcp_port: int) -> None:
     settings.BACKEND_URL = f"http://127.0.0.1:{unused_tcp_port}"
     events = server.stream("Hello")
     assert [event.name for event in events] == ["start", "error"]
@@ -93,7 +93,9 @@ def test_a_backend_that_is_not_there(server: Server, openai: FakeOpenAI, setting
     assert_balanced()
 
 
-def test_a_slow_backend_ends_with_the_run(server: Server, backend: Backend, openai: FakeOpenAI, settings: Any) -> None:
+def test_a_slow_backend_ends_with_the_run(
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any
+) -> None:
     settings.CLASPER_RUN_TIMEOUT_MS = 300
     backend.on(LIST_TASKS, hangs)
     response = server.send("Hello")
@@ -104,7 +106,7 @@ def test_a_slow_backend_ends_with_the_run(server: Server, backend: Backend, open
 
 @pytest.mark.parametrize("behaviour", DOWN)
 def test_an_answer_that_cannot_be_posted_is_kept_and_posted_later(
-    server: Server, backend: Backend, openai: FakeOpenAI, behaviour: Reply
+    server: Server, backend: Backend, openai: FakeProvider, behaviour: Reply
 ) -> None:
     openai.script(reply("Kept."))
     backend.on(MESSAGES, behaviour)
@@ -133,7 +135,7 @@ def test_an_answer_that_cannot_be_posted_is_kept_and_posted_later(
 
 
 @pytest.mark.parametrize("route", [TASKS, MESSAGES, DOCUMENTS])
-def test_a_lost_answer_makes_nothing_twice(server: Server, backend: Backend, openai: FakeOpenAI, route: str) -> None:
+def test_a_lost_answer_makes_nothing_twice(server: Server, backend: Backend, openai: FakeProvider, route: str) -> None:
     backend.on(route, lost, lost, accepts)
     response = server.send("Hello", metadata={"kickoff_plan": True})
     assert response.status_code == 200, response.text
@@ -145,7 +147,7 @@ def test_a_lost_answer_makes_nothing_twice(server: Server, backend: Backend, ope
     assert trace["document_id"] == backend.documents[0]["id"]
 
 
-def test_the_document_follows_its_message(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_document_follows_its_message(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """Order is kept however long the message takes."""
     openai.script(reply("1. Look\n2. Tell"))
     backend.on(MESSAGES, answers(500))
@@ -170,7 +172,7 @@ def test_the_document_follows_its_message(server: Server, backend: Backend, open
 
 
 def test_a_backend_that_stays_down_is_given_up_after_a_day(
-    server: Server, backend: Backend, openai: FakeOpenAI
+    server: Server, backend: Backend, openai: FakeProvider
 ) -> None:
     backend.on(MESSAGES, answers(500))
     trace_id = server.send("Hello").json()["trace_id"]
@@ -186,7 +188,7 @@ def test_a_backend_that_stays_down_is_given_up_after_a_day(
     assert deliver(timedelta(days=3)) == 0
 
 
-def test_the_waits_grow(server: Server, backend: Backend, openai: FakeOpenAI, settings: Any) -> None:
+def test_the_waits_grow(server: Server, backend: Backend, openai: FakeProvider, settings: Any) -> None:
     settings.CLASPER_OUTBOX_RETRY_MS = 1000
     backend.on(MESSAGES, answers(404))
     server.send("Hello")
@@ -198,7 +200,7 @@ def test_the_waits_grow(server: Server, backend: Backend, openai: FakeOpenAI, se
     assert waits == pytest.approx([2, 4, 8, 16], abs=0.9)
 
 
-def test_one_row_that_does_not_open_holds_nobody_up(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_one_row_that_does_not_open_holds_nobody_up(server: Server, backend: Backend, openai: FakeProvider) -> None:
     backend.on(MESSAGES, answers(500))
     server.send("First")
     server.send("Second")
@@ -210,14 +212,14 @@ def test_one_row_that_does_not_open_holds_nobody_up(server: Server, backend: Bac
     assert len(backend.messages) == 1
 
 
-def test_a_task_is_found_by_its_title(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_task_is_found_by_its_title(server: Server, backend: Backend, openai: FakeProvider) -> None:
     for _ in range(2):
         assert server.send("Hello").status_code == 200
     assert server.send("Hello", task_title="Other").status_code == 200
     assert [task["title"] for task in backend.tasks] == ["Support", "Other"]
 
 
-def test_a_run_may_leave_the_backend_out(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_run_may_leave_the_backend_out(server: Server, backend: Backend, openai: FakeProvider) -> None:
     body = server.send("Hello", task_title=None, metadata={"skip_backend": True}).json()
     assert (body["skipped_backend"], body["task_id"]) == (True, None)
     assert backend.writes == []

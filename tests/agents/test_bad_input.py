@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from apps.traces.models import Trace
-from clasper.gateways.llm.fake import FakeOpenAI, error, reply
+from clasper.gateways.llm.fake import FakeProvider, error, reply
 from tests.agents.backend import MESSAGES, Backend
 from tests.agents.ledger import assert_balanced, deliveries
 from tests.conftest import run
@@ -153,7 +153,7 @@ def ask(server: Server, case: Case, path: str) -> httpx.Response:
 @pytest.mark.parametrize("path", ["send", "stream"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_refused_request_leaves_nothing(
-    server: Server, backend: Backend, openai: FakeOpenAI, settings: Any, case: Case, path: str
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any, case: Case, path: str
 ) -> None:
     for name, value in case.settings.items():
         setattr(settings, name, value)
@@ -207,7 +207,9 @@ def test_only_post_runs_an_agent(server: Server, method: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_model_the_provider_does_not_know(server: Server, backend: Backend, openai: FakeOpenAI, stream: bool) -> None:
+def test_a_model_the_provider_does_not_know(
+    server: Server, backend: Backend, openai: FakeProvider, stream: bool
+) -> None:
     openai.script(error(404, {"error": {"message": "No such model", "code": "model_not_found"}}))
     body = send_body("Hello", metadata={"model": "gpt-none"}, stream=False)
     if stream:
@@ -224,7 +226,7 @@ def test_a_model_the_provider_does_not_know(server: Server, backend: Backend, op
     assert_balanced()
 
 
-def test_a_task_the_backend_does_not_know(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_task_the_backend_does_not_know(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """The answer is stored and its delivery waits for a person or a repaired backend."""
     response = server.send("Hello", task_id="no-such-task")
     assert (response.status_code, response.json()["code"]) == (502, "backend_error")
@@ -262,7 +264,7 @@ def test_a_budget_that_is_none(server: Server, content: bytes, code: str) -> Non
 
 @pytest.mark.parametrize("path", ["send", "stream"])
 def test_a_budget_of_next_to_nothing_refuses_with_a_trace(
-    server: Server, backend: Backend, openai: FakeOpenAI, path: str
+    server: Server, backend: Backend, openai: FakeProvider, path: str
 ) -> None:
     server.set_budget(limit=0.000000001)
     response = server.post(f"/api/agents/{path}", send_body("Hello"))
@@ -280,7 +282,7 @@ def test_a_budget_of_next_to_nothing_refuses_with_a_trace(
 TAKEN = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
 
 
-def test_a_trace_id_that_is_taken(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_trace_id_that_is_taken(server: Server, backend: Backend, openai: FakeProvider) -> None:
     assert server.send("Hello", headers={"X-Trace-Id": TAKEN}).json()["trace_id"] == TAKEN
     response = server.send("Again", headers={"X-Trace-Id": TAKEN.upper()})
     assert (response.status_code, response.json()["code"]) == (409, "trace_id_in_use")
@@ -289,7 +291,7 @@ def test_a_trace_id_that_is_taken(server: Server, backend: Backend, openai: Fake
     assert_balanced()
 
 
-def test_a_taken_trace_id_costs_its_owner_nothing(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_taken_trace_id_costs_its_owner_nothing(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """The run under way keeps its money and its Idempotency-Key, whoever uses its id meanwhile."""
     server.set_budget(ACME, limit=1)
     server.set_budget(GLOBEX, limit=1)

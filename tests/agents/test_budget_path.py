@@ -10,7 +10,7 @@ import pytest
 
 from apps.governance.models import Budget
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeOpenAI, reply
+from clasper.gateways.llm.fake import FakeProvider, reply
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, held, nano
 from tests.world import ACME, GLOBEX, Server, send_body, tenant_key
@@ -19,13 +19,13 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 PRICED = 100 * 150 + 20 * 600
 
 
-def output_limit(openai: FakeOpenAI, number: int = -1) -> int:
+def output_limit(openai: FakeProvider, number: int = -1) -> int:
     body = openai.requests[number].body
     return int(body.get("max_completion_tokens") or body["max_tokens"])
 
 
 @pytest.mark.parametrize("path", ["send", "stream"])
-def test_a_run_without_room_is_refused(server: Server, backend: Backend, openai: FakeOpenAI, path: str) -> None:
+def test_a_run_without_room_is_refused(server: Server, backend: Backend, openai: FakeProvider, path: str) -> None:
     server.set_budget(limit=0.00001)
     response = server.post(f"/api/agents/{path}", send_body("Hello"))
     assert (response.status_code, response.json()["code"]) == (402, "budget_exceeded")
@@ -39,7 +39,7 @@ def test_a_run_without_room_is_refused(server: Server, backend: Backend, openai:
     assert_balanced()
 
 
-def test_the_output_is_lowered_to_what_fits(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_output_is_lowered_to_what_fits(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.send("Hello")
     assert output_limit(openai) == 4096
     server.set_budget(limit=0.0012)
@@ -50,12 +50,12 @@ def test_the_output_is_lowered_to_what_fits(server: Server, backend: Backend, op
     assert_balanced()
 
 
-def test_a_credential_limits_the_output(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_credential_limits_the_output(server: Server, backend: Backend, openai: FakeProvider) -> None:
     assert server.send("Hello", key=tenant_key(ACME, max_output_tokens=77)).status_code == 200
     assert output_limit(openai) == 77
 
 
-def test_the_whole_hold_is_given_back(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_whole_hold_is_given_back(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.set_budget(limit=1)
     openai.default = reply("Fine.", usage=USAGE)
     for n in range(1, 4):
@@ -66,7 +66,7 @@ def test_the_whole_hold_is_given_back(server: Server, backend: Backend, openai: 
     assert_balanced()
 
 
-def test_money_is_held_while_the_model_thinks(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_money_is_held_while_the_model_thinks(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.set_budget(limit=1)
     openai.default = reply("Fine.", delay=0.3)
     with ThreadPoolExecutor() as pool:
@@ -79,7 +79,7 @@ def test_money_is_held_while_the_model_thinks(server: Server, backend: Backend, 
     assert held() == 0
 
 
-def test_a_model_of_unknown_price_needs_permission(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_model_of_unknown_price_needs_permission(server: Server, backend: Backend, openai: FakeProvider) -> None:
     unknown: dict[str, Any] = {"metadata": {"model": "house-blend-7b"}}
     assert server.send("Hello", **unknown).status_code == 200  # nobody counts without a budget
     server.set_budget(limit=10)
@@ -100,7 +100,7 @@ def test_a_model_of_unknown_price_needs_permission(server: Server, backend: Back
 
 
 def test_an_unknown_price_is_named_even_when_its_ceiling_does_not_fit(
-    server: Server, backend: Backend, openai: FakeOpenAI
+    server: Server, backend: Backend, openai: FakeProvider
 ) -> None:
     """More money would not help; naming the model does."""
     server.set_budget(limit=0.01)
@@ -109,7 +109,7 @@ def test_an_unknown_price_is_named_even_when_its_ceiling_does_not_fit(
     assert held() == 0
 
 
-def test_a_budget_that_only_watches_refuses_nothing(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_budget_that_only_watches_refuses_nothing(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.set_budget(limit=0.000001, hard_limit=None)
     openai.default = reply("Fine.", usage=USAGE)
     assert server.send("Hello").status_code == 200
@@ -120,7 +120,7 @@ def test_a_budget_that_only_watches_refuses_nothing(server: Server, backend: Bac
     assert_balanced()
 
 
-def test_the_soft_limit_warns_once(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_soft_limit_warns_once(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.set_budget(limit=1, soft_limit=2.5 * PRICED / 10**9)
     openai.default = reply("Fine.", usage=USAGE)
     seen = []
@@ -131,7 +131,7 @@ def test_the_soft_limit_warns_once(server: Server, backend: Backend, openai: Fak
     assert seen == [False, False, True, False, False]
 
 
-def test_a_tenants_budget_is_its_own(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_tenants_budget_is_its_own(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.set_budget(ACME, limit=0.000000001)
     server.set_budget(GLOBEX, limit=1)
     assert server.send("Hello").status_code == 402
@@ -168,7 +168,7 @@ class Watcher:
         self._thread.join()
 
 
-def test_forty_at_once_never_exceed_the_limit(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_forty_at_once_never_exceed_the_limit(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """The limit has room for about ten runs' real cost; their worst cases alone would not let five in at once."""
     usage = {"prompt_tokens": 400, "completion_tokens": 300, "total_tokens": 700}
     cost = 400 * 150 + 300 * 600
@@ -188,7 +188,7 @@ def test_forty_at_once_never_exceed_the_limit(server: Server, backend: Backend, 
     assert_balanced()
 
 
-def test_usage_counts_what_was_spent_today(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_usage_counts_what_was_spent_today(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.default = reply("Fine.", usage=USAGE)
     for tenant in (ACME, ACME, GLOBEX):
         server.send("Hello", tenant_id=tenant)

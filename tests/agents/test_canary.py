@@ -24,7 +24,7 @@ from apps.agents.services.outbox import deliver_due
 from apps.agents.services.upkeep import sweep
 from clasper.core.clock import utc_now
 from clasper.core.logs import JSONFormatter
-from clasper.gateways.llm.fake import FakeOpenAI, error, half_stream, reply, tool_calls
+from clasper.gateways.llm.fake import FakeProvider, error, half_stream, reply, tool_calls
 from tests.agents.backend import MESSAGES, TASKS, Backend, Receiver, answers
 from tests.conftest import run
 from tests.world import Server
@@ -114,7 +114,7 @@ def _listen(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture
-def talkative(backend: Backend, openai: FakeOpenAI, canaries: Canaries) -> None:
+def talkative(backend: Backend, openai: FakeProvider, canaries: Canaries) -> None:
     """A model and a tool that repeat personal data in everything they say."""
     backend.tools["orders:lookup"] = lambda arguments: {
         "note": canaries.text("tool result"),
@@ -176,7 +176,7 @@ async def deliver() -> None:
 def test_a_run_that_goes_well(
     server: Server,
     backend: Backend,
-    openai: FakeOpenAI,
+    openai: FakeProvider,
     receiver: Receiver,
     talkative: None,
     canaries: Canaries,
@@ -209,7 +209,7 @@ BROKEN = ["provider", "stream", "unknown model", "garbage", "task", "message", "
 def test_a_run_that_fails(
     server: Server,
     backend: Backend,
-    openai: FakeOpenAI,
+    openai: FakeProvider,
     receiver: Receiver,
     canaries: Canaries,
     caplog: pytest.LogCaptureFixture,
@@ -246,7 +246,7 @@ def test_a_run_that_fails(
 def test_a_request_that_is_refused(
     server: Server,
     backend: Backend,
-    openai: FakeOpenAI,
+    openai: FakeProvider,
     receiver: Receiver,
     canaries: Canaries,
     caplog: pytest.LogCaptureFixture,

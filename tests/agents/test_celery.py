@@ -12,7 +12,7 @@ import httpx
 import pytest
 import redis
 
-from clasper.gateways.llm.fake import FakeOpenAI, silence
+from clasper.gateways.llm.fake import FakeProvider, silence
 from tests.agents.backend import MESSAGES, Backend, Receiver, answers
 from tests.agents.processes import Installation, free_port, wait_until
 from tests.conftest import run
@@ -30,7 +30,7 @@ def backend() -> Iterator[Backend]:
 
 @pytest.fixture
 def installation(
-    store: None, tmp_path: Path, workspace: Path, provider: FakeOpenAI, backend: Backend
+    store: None, tmp_path: Path, workspace: Path, provider: FakeProvider, backend: Backend
 ) -> Iterator[Installation]:
     program = shutil.which("redis-server")
     if program is None:
@@ -65,7 +65,7 @@ def answers_ping(client: redis.Redis) -> bool:
 
 @pytest.mark.slow
 def test_a_worker_delivers_and_sweeps(
-    installation: Installation, provider: FakeOpenAI, backend: Backend, receiver: Receiver, tmp_path: Path
+    installation: Installation, provider: FakeProvider, backend: Backend, receiver: Receiver, tmp_path: Path
 ) -> None:
     schedule = str(tmp_path / "schedule")
     installation.spawn("-m", "celery", "-A", "clasper", "worker", "--beat", "--pool", "solo", "--schedule", schedule)

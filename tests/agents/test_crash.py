@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from clasper.gateways.llm.fake import Behaviour, FakeOpenAI, reply, silence, tool_calls
+from clasper.gateways.llm.fake import Behaviour, FakeProvider, reply, silence, tool_calls
 from tests.agents.backend import MESSAGES, TASKS, Backend, Reply, accepts_and_hangs, hangs
 from tests.agents.processes import Installation, wait_until
 from tests.conftest import run
@@ -59,7 +59,7 @@ def backend() -> Iterator[Backend]:
 
 @pytest.fixture
 def installation(
-    store: None, tmp_path: Path, workspace: Path, provider: FakeOpenAI, backend: Backend
+    store: None, tmp_path: Path, workspace: Path, provider: FakeProvider, backend: Backend
 ) -> Iterator[Installation]:
     found = Installation.create(
         tmp_path,
@@ -90,7 +90,7 @@ def begin(server: Server) -> threading.Thread:
     return client
 
 
-def reached(crash: Crash, provider: FakeOpenAI, backend: Backend) -> None:
+def reached(crash: Crash, provider: FakeProvider, backend: Backend) -> None:
     for route in crash.backend:
         backend.arrived(route)
     if not crash.backend:
@@ -115,7 +115,7 @@ def retried(server: Server) -> httpx.Response:
 @pytest.mark.slow
 @pytest.mark.parametrize("crash", CRASHES, ids=lambda crash: crash.id)
 def test_a_killed_run_is_swept_or_delivered_exactly_once(
-    installation: Installation, provider: FakeOpenAI, backend: Backend, crash: Crash
+    installation: Installation, provider: FakeProvider, backend: Backend, crash: Crash
 ) -> None:
     provider.script(*crash.provider)
     for route, behaviour in crash.backend.items():

@@ -23,7 +23,7 @@ from apps.agents.services.outbox import deliver_due
 from apps.traces.models import Trace
 from clasper.core.clock import utc_now
 from clasper.gateways import http
-from clasper.gateways.llm.fake import FakeOpenAI, reply, silence, tool_calls
+from clasper.gateways.llm.fake import FakeProvider, reply, silence, tool_calls
 from tests.agents.backend import MESSAGES, Backend, hangs
 from tests.agents.ledger import assert_balanced, deliveries, nano
 from tests.agents.processes import wait_until
@@ -88,7 +88,7 @@ def server_tasks() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_thousand_clients_leave_at_any_moment(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_thousand_clients_leave_at_any_moment(server: Server, backend: Backend, openai: FakeProvider) -> None:
     choose = random.Random(SEED)
     server.set_budget(limit=100)
     server.stream("Warm up")
@@ -143,7 +143,7 @@ def partial_words(trace: dict[str, Any]) -> int:
     return len(step["output"]["partial"].split()) if step["output"] else 0
 
 
-def test_a_send_whose_client_leaves(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_send_whose_client_leaves(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.default = silence(20)
     wanted = Visit("Hello", -1)
 
@@ -160,7 +160,7 @@ def test_a_send_whose_client_leaves(server: Server, backend: Backend, openai: Fa
     assert_balanced()
 
 
-def test_a_client_that_leaves_during_a_tool_call(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_client_that_leaves_during_a_tool_call(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """The model call before it is paid; the tool call is dropped, and noted, since it may have taken effect."""
     lookup = "POST /api/tools/orders:lookup"
     backend.tools["orders:lookup"] = lambda arguments: {}
@@ -182,7 +182,9 @@ def test_a_client_that_leaves_during_a_tool_call(server: Server, backend: Backen
     assert_balanced()
 
 
-def test_an_answer_is_delivered_although_its_client_left(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_an_answer_is_delivered_although_its_client_left(
+    server: Server, backend: Backend, openai: FakeProvider
+) -> None:
     """The run had ended well: what it owes is in the outbox."""
     backend.on(MESSAGES, hangs)
     run(visit(server, Visit("Hello", 1), until=lambda: backend.arrived(MESSAGES)))
@@ -207,7 +209,7 @@ def database_held() -> Iterator[None]:
 
 @pytest.mark.parametrize("door", ["send", "stream"])
 def test_a_client_that_leaves_while_it_is_being_admitted(
-    server: Server, backend: Backend, openai: FakeOpenAI, door: str
+    server: Server, backend: Backend, openai: FakeProvider, door: str
 ) -> None:
     """The admission is committed all the same, so it must be settled: neither money nor trace stays behind."""
     server.set_budget(limit=1)
@@ -222,7 +224,7 @@ def test_a_client_that_leaves_while_it_is_being_admitted(
 
 
 def test_leaving_under_anothers_trace_id_ends_only_the_own_run(
-    server: Server, backend: Backend, openai: FakeOpenAI
+    server: Server, backend: Backend, openai: FakeProvider
 ) -> None:
     """Whoever names a running trace and hangs up while being refused must not end that run."""
     taken = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"

@@ -11,7 +11,7 @@ import pytest
 from apps.traces.models import Trace
 from clasper.gateways.llm.fake import (
     Behaviour,
-    FakeOpenAI,
+    FakeProvider,
     error,
     garbage,
     half_stream,
@@ -126,7 +126,7 @@ PARAMETERS = [pytest.param(case, door, id=f"{case.id}-{door}") for case in CASES
 
 @pytest.mark.parametrize(("case", "door"), PARAMETERS)
 def test_a_failure_is_told_and_settled(
-    server: Server, backend: Backend, receiver: Receiver, openai: FakeOpenAI, settings: Any, case: Case, door: str
+    server: Server, backend: Backend, receiver: Receiver, openai: FakeProvider, settings: Any, case: Case, door: str
 ) -> None:
     settings.CLASPER_RUN_TIMEOUT_MS = case.timeout_ms
     server.set_budget(limit=1)
@@ -167,7 +167,7 @@ async def deliver() -> None:
 
 
 def test_a_provider_that_is_not_there(
-    server: Server, backend: Backend, openai: FakeOpenAI, settings: Any, unused_tcp_port: int
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any, unused_tcp_port: int
 ) -> None:
     settings.OPENAI_BASE_URL = f"http://127.0.0.1:{unused_tcp_port}/v1"
     for door in ("send", "stream"):
@@ -205,7 +205,7 @@ RECOVERIES = [
 @pytest.mark.parametrize("door", ["send", "stream"])
 @pytest.mark.parametrize("case", RECOVERIES, ids=lambda case: case.id)
 def test_a_failure_that_is_cured(
-    server: Server, backend: Backend, openai: FakeOpenAI, settings: Any, case: Recovery, door: str
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any, case: Recovery, door: str
 ) -> None:
     settings.LLM_MODEL_FALLBACK = FALLBACK if case.fallback else ""
     server.set_budget(limit=1)
@@ -225,7 +225,7 @@ def test_a_failure_that_is_cured(
 @pytest.mark.parametrize("door", ["send", "stream"])
 @pytest.mark.parametrize("failure", [error(401), error(400)], ids=["unauthorised", "bad request"])
 def test_another_model_is_not_asked_when_it_cannot_help(
-    server: Server, backend: Backend, openai: FakeOpenAI, settings: Any, failure: Behaviour, door: str
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any, failure: Behaviour, door: str
 ) -> None:
     settings.LLM_MODEL_FALLBACK = FALLBACK
     openai.script(failure)
@@ -234,7 +234,7 @@ def test_another_model_is_not_asked_when_it_cannot_help(
     assert_balanced()
 
 
-def test_retry_after_is_waited_for(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_retry_after_is_waited_for(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(error(429, headers={"Retry-After": "0.4"}), GOOD)
     assert ask(server, "send").status == 200
     first, second = openai.requests
@@ -242,7 +242,7 @@ def test_retry_after_is_waited_for(server: Server, backend: Backend, openai: Fak
 
 
 def test_the_fallback_must_be_permitted_and_affordable(
-    server: Server, backend: Backend, openai: FakeOpenAI, settings: Any
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any
 ) -> None:
     """A fallback dearer than what is left ends the run with the budget's refusal, and its money is free again."""
     settings.LLM_MODEL_FALLBACK = "o1-pro"
@@ -272,7 +272,7 @@ def test_the_fallback_must_be_permitted_and_affordable(
 def test_a_stream_that_breaks_is_not_begun_anew(
     server: Server,
     backend: Backend,
-    openai: FakeOpenAI,
+    openai: FakeProvider,
     settings: Any,
     behaviour: Behaviour,
     code: str,
@@ -300,7 +300,7 @@ def test_a_stream_that_breaks_is_not_begun_anew(
 # --- Failures in the middle of a tool loop ---------------------------------------------------------------------------
 
 
-def test_what_was_paid_before_a_failure_stays_paid(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_what_was_paid_before_a_failure_stays_paid(server: Server, backend: Backend, openai: FakeProvider) -> None:
     backend.tools["orders:lookup"] = lambda arguments: {"found": True}
     server.set_budget(limit=1)
     openai.script(tool_calls(("orders:lookup", "{}"), usage=USAGE), error(401))
@@ -312,7 +312,9 @@ def test_what_was_paid_before_a_failure_stays_paid(server: Server, backend: Back
     assert_balanced()
 
 
-def test_the_deadline_is_of_the_whole_run(server: Server, backend: Backend, openai: FakeOpenAI, settings: Any) -> None:
+def test_the_deadline_is_of_the_whole_run(
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any
+) -> None:
     """Retries do not prolong it."""
     settings.CLASPER_RUN_TIMEOUT_MS = 400
     settings.CLASPER_RETRY_DELAY_MS = 150

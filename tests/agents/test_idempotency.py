@@ -12,7 +12,7 @@ from apps.agents.models import StoredResponse
 from apps.agents.services.outbox import deliver_due
 from apps.agents.services.upkeep import sweep
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeOpenAI, error, reply
+from clasper.gateways.llm.fake import FakeProvider, error, reply
 from tests.agents.backend import MESSAGES, Backend, answers
 from tests.agents.ledger import assert_balanced, claims
 from tests.conftest import run
@@ -21,7 +21,7 @@ from tests.world import ACME, GLOBEX, Server, send_body, tenant_key
 KEY = {"Idempotency-Key": "order-7"}
 
 
-def test_the_same_request_gets_the_same_answer(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_same_request_gets_the_same_answer(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(reply("Once."))
     first = server.send("Hello", headers=KEY)
     again = server.send("Hello", headers=KEY)
@@ -35,7 +35,7 @@ def test_the_same_request_gets_the_same_answer(server: Server, backend: Backend,
     assert_balanced()
 
 
-def test_a_stream_is_repeated_from_its_answer(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_stream_is_repeated_from_its_answer(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(reply("Once upon a time."))
     first = server.stream("Hello", headers=KEY)
     again = server.stream("Hello", headers=KEY)
@@ -52,7 +52,7 @@ def test_a_stream_is_repeated_from_its_answer(server: Server, backend: Backend, 
     ids=["message", "task", "model", "user"],
 )
 def test_another_request_under_the_key_is_refused(
-    server: Server, backend: Backend, openai: FakeOpenAI, change: dict[str, Any]
+    server: Server, backend: Backend, openai: FakeProvider, change: dict[str, Any]
 ) -> None:
     if "user_id" in change:
         change = {"user_id": "u-2", "session_key": "user:u-2:support"}
@@ -63,7 +63,7 @@ def test_another_request_under_the_key_is_refused(
     assert len(openai.requests) == 1
 
 
-def test_the_order_of_a_bodys_keys_does_not_matter(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_order_of_a_bodys_keys_does_not_matter(server: Server, backend: Backend, openai: FakeProvider) -> None:
     body = send_body("Hello")
     first = server.post("/api/agents/send", body, headers=KEY)
     again = server.post("/api/agents/send", dict(reversed(body.items())), headers=KEY)
@@ -71,7 +71,7 @@ def test_the_order_of_a_bodys_keys_does_not_matter(server: Server, backend: Back
     assert len(openai.requests) == 1
 
 
-def test_a_run_under_way_is_named(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_run_under_way_is_named(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(reply("Slow.", delay=0.3))
     with ThreadPoolExecutor() as pool:
         first = pool.submit(server.send, "Hello", headers=KEY)
@@ -83,7 +83,7 @@ def test_a_run_under_way_is_named(server: Server, backend: Backend, openai: Fake
     assert len(openai.requests) == 1
 
 
-def test_of_many_at_once_one_runs(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_of_many_at_once_one_runs(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.default = reply("One.", delay=0.1)
     with ThreadPoolExecutor(12) as pool:
         responses = list(pool.map(lambda _: server.send("Hello", headers=KEY), range(12)))
@@ -96,7 +96,7 @@ def test_of_many_at_once_one_runs(server: Server, backend: Backend, openai: Fake
 
 
 @pytest.mark.parametrize("failure", [error(401), reply("", finish="length")], ids=["refused", "cut off"])
-def test_a_failed_run_frees_its_key(server: Server, backend: Backend, openai: FakeOpenAI, failure: Any) -> None:
+def test_a_failed_run_frees_its_key(server: Server, backend: Backend, openai: FakeProvider, failure: Any) -> None:
     openai.script(failure, reply("Now."))
     assert server.send("Hello", headers=KEY).status_code == 502
     assert claims() == []
@@ -104,7 +104,7 @@ def test_a_failed_run_frees_its_key(server: Server, backend: Backend, openai: Fa
     assert len(openai.requests) == 2
 
 
-def test_a_refused_run_takes_no_key(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_refused_run_takes_no_key(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.set_budget(limit=0.000000001)
     assert server.send("Hello", headers=KEY).status_code == 402
     assert claims() == []
@@ -113,7 +113,7 @@ def test_a_refused_run_takes_no_key(server: Server, backend: Backend, openai: Fa
 
 
 def test_an_answer_the_backend_has_not_taken_is_not_given_out_yet(
-    server: Server, backend: Backend, openai: FakeOpenAI
+    server: Server, backend: Backend, openai: FakeProvider
 ) -> None:
     """A retry must not look delivered before it is; once it is, the client gets what it paid for."""
     backend.on(MESSAGES, answers(404))
@@ -129,7 +129,7 @@ def test_an_answer_the_backend_has_not_taken_is_not_given_out_yet(
     assert len(backend.messages) == 1
 
 
-def test_the_stored_answer_cannot_be_read(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_stored_answer_cannot_be_read(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(reply("The secret answer."))
     server.send("Hello", headers=KEY)
     (row,) = claims()
@@ -138,7 +138,7 @@ def test_the_stored_answer_cannot_be_read(server: Server, backend: Backend, open
     assert "order-7" not in row.key
 
 
-def test_an_answer_is_kept_for_a_day(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_an_answer_is_kept_for_a_day(server: Server, backend: Backend, openai: FakeProvider) -> None:
     server.send("Hello", headers=KEY)
     run(sweep(now=utc_now() + timedelta(hours=23)))
     assert len(claims()) == 1
@@ -146,7 +146,7 @@ def test_an_answer_is_kept_for_a_day(server: Server, backend: Backend, openai: F
     assert claims() == []
 
 
-def test_an_expired_key_is_free_before_it_is_swept(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_an_expired_key_is_free_before_it_is_swept(server: Server, backend: Backend, openai: FakeProvider) -> None:
     first = server.send("Hello", headers=KEY)
     StoredResponse.objects.update(expires_at=utc_now() - timedelta(seconds=1))
     again = server.send("Hello", headers=KEY)
@@ -154,7 +154,7 @@ def test_an_expired_key_is_free_before_it_is_swept(server: Server, backend: Back
     assert len(openai.requests) == 2
 
 
-def test_a_key_belongs_to_its_tenant(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_key_belongs_to_its_tenant(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(reply("For acme."), reply("For globex."))
     acme = server.send("Hello", tenant_id=None, key=tenant_key(ACME), headers=KEY)
     globex = server.send("Hello", tenant_id=None, key=tenant_key(GLOBEX), headers=KEY)
@@ -163,7 +163,7 @@ def test_a_key_belongs_to_its_tenant(server: Server, backend: Backend, openai: F
 
 
 def test_an_answer_that_no_longer_opens_is_an_error_of_ours(
-    server: Server, backend: Backend, openai: FakeOpenAI
+    server: Server, backend: Backend, openai: FakeProvider
 ) -> None:
     """The key outside the database was changed: nothing is run again under a key that has its answer."""
     server.send("Hello", headers=KEY)

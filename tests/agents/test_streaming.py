@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from apps.agents import consumers
-from clasper.gateways.llm.fake import FakeOpenAI, error, half_stream, reply, tool_calls
+from apps.agents.consumers import base as consumers
+from clasper.gateways.llm.fake import FakeProvider, error, half_stream, reply, tool_calls
 from tests.agents.backend import MESSAGES, Backend, answers
 from tests.agents.ledger import assert_balanced
 from tests.conftest import run
@@ -22,7 +22,7 @@ def whole_text(events: list[Event]) -> str:
     return "".join(event.data["data"] for event in events if event.name == "chunk")
 
 
-def test_the_events_of_a_plain_answer(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_events_of_a_plain_answer(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(reply("It is late.", usage=USAGE))
     response = server.post("/api/agents/stream", send_body("Hello"))
     assert response.status_code == 200
@@ -48,7 +48,7 @@ def test_the_events_of_a_plain_answer(server: Server, backend: Backend, openai: 
     assert_balanced()
 
 
-def test_stream_true_on_send_is_the_same(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_stream_true_on_send_is_the_same(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.default = reply("The same.", usage=USAGE)
     responses = [
         server.post("/api/agents/stream", send_body("Hello")),
@@ -61,14 +61,14 @@ def test_stream_true_on_send_is_the_same(server: Server, backend: Backend, opena
     assert len(backend.messages) == 2
 
 
-def test_stream_false_on_send_is_json(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_stream_false_on_send_is_json(server: Server, backend: Backend, openai: FakeProvider) -> None:
     response = server.post("/api/agents/send", send_body("Hello", stream=False))
     assert response.headers["content-type"] == "application/json"
     assert not openai.requests[0].wants_stream
 
 
 def test_text_beside_tool_calls_is_shown_and_not_part_of_the_answer(
-    server: Server, backend: Backend, openai: FakeOpenAI
+    server: Server, backend: Backend, openai: FakeProvider
 ) -> None:
     backend.tools["orders:lookup"] = lambda arguments: {"status": "shipped"}
     openai.script(tool_calls(("orders:lookup", '{"order_id": "1"}'), text="Let me look."), reply("Shipped."))
@@ -81,7 +81,7 @@ def test_text_beside_tool_calls_is_shown_and_not_part_of_the_answer(
     assert [message["content"] for message in backend.messages] == ["Shipped."]
 
 
-def test_texts_of_any_kind_survive(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_texts_of_any_kind_survive(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """Line breaks would end an event, and bytes of one character may arrive in two pieces."""
     text = 'Line one\nline two\r\n\r\ndata: fake\n\nevent: done\n "quotes" 漢字 🦊 \u2028 end'
     openai.script(reply(text))
@@ -100,7 +100,7 @@ def test_texts_of_any_kind_survive(server: Server, backend: Backend, openai: Fak
     ids=["message", "task", "user", "model"],
 )
 def test_a_refusal_is_json(
-    server: Server, backend: Backend, openai: FakeOpenAI, change: dict[str, Any], status: int, code: str
+    server: Server, backend: Backend, openai: FakeProvider, change: dict[str, Any], status: int, code: str
 ) -> None:
     for path in ("stream", "send"):
         response = server.post(f"/api/agents/{path}", send_body(**{"message": "Hello", "stream": True, **change}))
@@ -108,14 +108,14 @@ def test_a_refusal_is_json(
         assert response.headers["content-type"] == "application/json"
 
 
-def test_skip_backend_needs_no_task(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_skip_backend_needs_no_task(server: Server, backend: Backend, openai: FakeProvider) -> None:
     done = server.stream("Hello", task_title=None, metadata={"skip_backend": True})[-1]
     assert done.name == "done"
     assert (done.data["task_id"], done.data["skipped_backend"]) == (None, True)
     assert backend.writes == []
 
 
-def test_a_failure_is_the_last_event(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_failure_is_the_last_event(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(error(401), half_stream(2))
     for chunks in (0, 2):
         response = server.post("/api/agents/stream", send_body("Hello"))
@@ -126,7 +126,7 @@ def test_a_failure_is_the_last_event(server: Server, backend: Backend, openai: F
     assert backend.messages == []
 
 
-def test_a_message_that_cannot_be_posted_is_an_error(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_a_message_that_cannot_be_posted_is_an_error(server: Server, backend: Backend, openai: FakeProvider) -> None:
     backend.on(MESSAGES, answers(404))
     last = server.stream("Hello")[-1]
     assert (last.name, last.data["code"]) == ("error", "backend_error")
@@ -134,7 +134,7 @@ def test_a_message_that_cannot_be_posted_is_an_error(server: Server, backend: Ba
 
 
 def test_a_quiet_stream_beats(
-    server: Server, backend: Backend, openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+    server: Server, backend: Backend, openai: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumers, "HEARTBEAT_SECONDS", 0.05)
     openai.script(reply("Slow.", delay=0.2))
@@ -143,7 +143,7 @@ def test_a_quiet_stream_beats(
     assert [event.name for event in parse_events(response.text)] == ["start", "chunk", "done"]
 
 
-def test_chunks_leave_as_they_come(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_chunks_leave_as_they_come(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """The first words are there while the model still writes."""
     openai.script(reply("one two three four five", delay=0.1))
     with httpx.stream(
@@ -158,7 +158,7 @@ def test_chunks_leave_as_they_come(server: Server, backend: Backend, openai: Fak
         assert any(line.startswith("event: done") for line in lines)
 
 
-def test_an_own_trace_id_names_the_run(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_an_own_trace_id_names_the_run(server: Server, backend: Backend, openai: FakeProvider) -> None:
     own = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
     assert server.stream("Hello", headers={"X-Trace-Id": own})[-1].data["trace_id"] == own
     done = server.stream("Hello", headers={"X-Trace-Id": "my-correlation"})[-1]
@@ -166,7 +166,7 @@ def test_an_own_trace_id_names_the_run(server: Server, backend: Backend, openai:
     assert [call.headers.get("X-Trace-ID") for call in backend.hits(MESSAGES)] == [own, done.data["trace_id"]]
 
 
-def test_many_streams_at_once_stay_apart(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_many_streams_at_once_stay_apart(server: Server, backend: Backend, openai: FakeProvider) -> None:
     async def one(client: httpx.AsyncClient, n: int) -> str:
         body = send_body(f"Number {n}", task_title=f"Task {n}")
         response = await client.post("/api/agents/stream", json=body)

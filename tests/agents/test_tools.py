@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from clasper.gateways.llm.fake import Exchange, FakeOpenAI, reply, tool_calls
+from clasper.gateways.llm.fake import Exchange, FakeProvider, reply, tool_calls
 from tests.agents.backend import TOOLS, Backend, answers, hangs, raw
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import ACME, Server, tenant_key
@@ -61,7 +61,7 @@ def tool_audit(server: Server, trace_id: str) -> list[dict[str, Any]]:
     return [entry for entry in server.audit(trace_id=trace_id) if entry["event_type"].startswith("tool.")]
 
 
-def test_a_granted_tool_runs(server: Server, openai: FakeOpenAI) -> None:
+def test_a_granted_tool_runs(server: Server, openai: FakeProvider) -> None:
     openai.script(tool_calls(ORDER, text="Let me look."), reply("It is on its way."))
     body = server.send("Where is my parcel?").json()
     assert body["response"] == "It is on its way."
@@ -120,7 +120,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_call_that_fails_is_an_answer_to_the_model(
-    server: Server, openai: FakeOpenAI, settings: Any, wide: Path, case: Case
+    server: Server, openai: FakeProvider, settings: Any, wide: Path, case: Case
 ) -> None:
     for name, value in case.settings.items():
         setattr(settings, name, value)
@@ -157,13 +157,13 @@ def test_a_call_that_fails_is_an_answer_to_the_model(
     ids=["all granted", "denied", "allowed", "none", "one skill", "skill without tools"],
 )
 def test_only_tools_that_may_be_used_are_offered(
-    server: Server, openai: FakeOpenAI, wide: Path, limits: dict[str, Any], expected: list[str]
+    server: Server, openai: FakeProvider, wide: Path, limits: dict[str, Any], expected: list[str]
 ) -> None:
     assert server.send("Hello", key=tenant_key(ACME, **limits)).status_code == 200
     assert sorted(offered(openai.requests[0])) == expected
 
 
-def test_two_calls_at_once_are_answered_in_their_order(server: Server, openai: FakeOpenAI, wide: Path) -> None:
+def test_two_calls_at_once_are_answered_in_their_order(server: Server, openai: FakeProvider, wide: Path) -> None:
     openai.script(
         tool_calls(("customers:search", '{"query": "example"}'), ("orders:refund", "{}"), ORDER, text="Two things."),
         reply("Done."),
@@ -183,7 +183,7 @@ def test_two_calls_at_once_are_answered_in_their_order(server: Server, openai: F
     assert server.audit(trace_id=body["trace_id"])[-1]["details"]["tool_calls"] == 3
 
 
-def test_the_numbers_agree(server: Server, openai: FakeOpenAI) -> None:
+def test_the_numbers_agree(server: Server, openai: FakeProvider) -> None:
     """Response, trace, steps, usage and budget, to the nano-dollar."""
     server.set_budget(limit=1)
     cached = {**USAGE, "prompt_tokens_details": {"cached_tokens": 40}}
@@ -202,7 +202,7 @@ def test_the_numbers_agree(server: Server, openai: FakeOpenAI) -> None:
     assert_balanced()
 
 
-def test_a_stream_shows_calls_without_their_contents(server: Server, openai: FakeOpenAI) -> None:
+def test_a_stream_shows_calls_without_their_contents(server: Server, openai: FakeProvider) -> None:
     openai.script(tool_calls(ORDER, ("orders:refund", '{"order_id": "ORD-1002"}')), reply("On its way."))
     events = server.stream("Where is my parcel?")
     assert [event.name for event in events if event.name != "chunk"] == [
@@ -224,7 +224,7 @@ def test_a_stream_shows_calls_without_their_contents(server: Server, openai: Fak
 
 
 @pytest.mark.parametrize("door", ["send", "stream"])
-def test_the_loop_ends_after_eight_rounds(server: Server, openai: FakeOpenAI, door: str) -> None:
+def test_the_loop_ends_after_eight_rounds(server: Server, openai: FakeProvider, door: str) -> None:
     """The ninth question is asked without tools; a model that calls one all the same gets no answer posted."""
     openai.default = tool_calls(ORDER, usage=USAGE)
     if door == "send":
@@ -242,7 +242,7 @@ def test_the_loop_ends_after_eight_rounds(server: Server, openai: FakeOpenAI, do
     assert_balanced()
 
 
-def test_a_model_that_stops_at_the_last_round_answers(server: Server, openai: FakeOpenAI, settings: Any) -> None:
+def test_a_model_that_stops_at_the_last_round_answers(server: Server, openai: FakeProvider, settings: Any) -> None:
     settings.CLASPER_TOOL_MAX_ROUNDS = 2
     openai.script(tool_calls(ORDER), tool_calls(ORDER), reply("At last."))
     assert server.send("Loop").json()["response"] == "At last."
@@ -251,7 +251,7 @@ def test_a_model_that_stops_at_the_last_round_answers(server: Server, openai: Fa
 # --- Against the fake control plane ----------------------------------------------------------------------------------
 
 
-def test_no_more_than_four_calls_run_at_once(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_no_more_than_four_calls_run_at_once(server: Server, backend: Backend, openai: FakeProvider) -> None:
     running, most, lock = 0, 0, threading.Lock()
 
     async def tool(call: Any) -> web.StreamResponse:
@@ -277,7 +277,7 @@ def test_no_more_than_four_calls_run_at_once(server: Server, backend: Backend, o
     assert len(set(keys)) == 10
 
 
-def test_a_tool_has_its_own_deadline(server: Server, backend: Backend, openai: FakeOpenAI, settings: Any) -> None:
+def test_a_tool_has_its_own_deadline(server: Server, backend: Backend, openai: FakeProvider, settings: Any) -> None:
     settings.CLASPER_TOOL_TIMEOUT_MS = 100
     backend.tools["orders:lookup"] = lambda arguments: {}
     backend.on("POST /api/tools/orders:lookup", hangs)
@@ -291,7 +291,7 @@ def test_a_tool_has_its_own_deadline(server: Server, backend: Backend, openai: F
     assert step["duration_ms"] >= 100
 
 
-def test_a_tool_cannot_outlive_the_run(server: Server, backend: Backend, openai: FakeOpenAI, settings: Any) -> None:
+def test_a_tool_cannot_outlive_the_run(server: Server, backend: Backend, openai: FakeProvider, settings: Any) -> None:
     settings.CLASPER_RUN_TIMEOUT_MS = 300
     backend.tools["orders:lookup"] = lambda arguments: {}
     backend.on("POST /api/tools/orders:lookup", hangs)
@@ -315,7 +315,7 @@ def test_a_tool_cannot_outlive_the_run(server: Server, backend: Backend, openai:
     ids=["no JSON", "business error", "broken", "redirect", "oversized"],
 )
 def test_what_a_tool_may_answer(
-    server: Server, backend: Backend, openai: FakeOpenAI, result: web.Response, expected: str
+    server: Server, backend: Backend, openai: FakeProvider, result: web.Response, expected: str
 ) -> None:
     backend.tools["orders:lookup"] = lambda arguments: result
     openai.script(tool_calls(ORDER), reply("So be it."))
@@ -327,7 +327,7 @@ def test_what_a_tool_may_answer(
 
 @pytest.mark.parametrize("listing", [answers(500), raw(b"nonsense"), answers(404)], ids=["broken", "garbage", "absent"])
 def test_an_agent_without_its_tools_still_answers(
-    server: Server, backend: Backend, openai: FakeOpenAI, listing: Any
+    server: Server, backend: Backend, openai: FakeProvider, listing: Any
 ) -> None:
     backend.tools["orders:lookup"] = lambda arguments: {}
     backend.on(TOOLS, listing)
@@ -337,7 +337,7 @@ def test_an_agent_without_its_tools_still_answers(
 
 
 def test_tools_are_not_asked_for_when_none_is_granted(
-    server: Server, backend: Backend, openai: FakeOpenAI, workspace: Path
+    server: Server, backend: Backend, openai: FakeProvider, workspace: Path
 ) -> None:
     (workspace / "skills" / "orders" / "SKILL.md").unlink()
     backend.tools["orders:lookup"] = lambda arguments: {}
@@ -346,7 +346,7 @@ def test_tools_are_not_asked_for_when_none_is_granted(
     assert offered(openai.requests[0]) == []
 
 
-def test_the_budget_is_asked_before_each_round(server: Server, backend: Backend, openai: FakeOpenAI) -> None:
+def test_the_budget_is_asked_before_each_round(server: Server, backend: Backend, openai: FakeProvider) -> None:
     """A large result makes the next question dearer than what is left: the run ends, what was used is paid."""
     backend.tools["orders:lookup"] = lambda arguments: {"text": "x" * 60_000}
     server.set_budget(limit=0.005)

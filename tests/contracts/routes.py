@@ -57,12 +57,17 @@ class Route:
         return server.request(self.method, self.url, key=key, **options)
 
 
+_TASK = {"prompt": "Which city?", "schema": {"type": "object"}, "tenant_id": "acme"}
+_COMPACT = {"messages": [{"role": "user", "content": "Hello"}], "keep_recent": 0, "tenant_id": "acme"}
 _TENANT = "tenant_id=acme"
 _BUDGET = {"tenant_id": "acme", "limit": 1.0}
+_FORECAST = {"tenant_id": "acme", "model": "gpt-4", "estimated_input_tokens": 5000}
 
 ROUTES = (
     Route("POST", "api/agents/send", AGENTS_RUN, body=send_body()),
     Route("POST", "api/agents/stream", AGENTS_RUN, body=send_body()),
+    Route("POST", "llm-task", AGENTS_RUN, body=_TASK),
+    Route("POST", "compact", AGENTS_RUN, body=_COMPACT),
     Route("GET", "traces", TRACES_READ),
     Route("GET", "traces/stats", TRACES_READ),
     Route("GET", "traces/<str:trace_id>", TRACES_READ, answers=404),
@@ -73,6 +78,7 @@ ROUTES = (
     Route("POST", "budget", GOVERNANCE_WRITE, body=_BUDGET),
     Route("GET", "budget/check", GOVERNANCE_READ, query=f"{_TENANT}&amount=1"),
     Route("POST", "budget/check", GOVERNANCE_READ, body={"tenant_id": "acme", "amount": 1.0}),
+    Route("POST", "cost/forecast", GOVERNANCE_READ, body=_FORECAST),
     Route("GET", "usage", GOVERNANCE_READ),
     Route("GET", "skills", SKILLS_READ),
     Route("GET", "context", WORKSPACE_READ),
@@ -90,6 +96,8 @@ ROUTES = (
 GUARDED = [route for route in ROUTES if route.scope]
 READING_BODIES = [route for route in ROUTES if route.body is not None]
 RUNS = [route for route in ROUTES if route.pattern in dict(run_routes)]
+CONVERSATIONS = [run for run in RUNS if run.pattern.startswith("api/agents/")]
+"""Runs with the workspace's prompt; the others have one of Clasper's own."""
 
 
 def served() -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ import pytest
 
 from apps.agents.services.outbox import deliver_due
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeOpenAI, half_stream, reply, tool_calls
+from clasper.gateways.llm.fake import FakeProvider, half_stream, reply, tool_calls
 from tests.conftest import run
 from tests.contracts.shapes import EXAMPLES, differences, example, examples
 from tests.world import USER, Server, send_body
@@ -47,6 +47,7 @@ NULLABLE = {
         "document_id": "only a kickoff writes a document",
     },
     "GET /audit/stats": {"oldest_entry": "an empty log has no oldest entry"},
+    "POST /cost/forecast": {"forecast.budgetRemaining": "a tenant need not have a budget"},
 }
 """Fields that may be null, and when."""
 
@@ -85,7 +86,7 @@ def furnished(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def told(furnished: None, server: Server, openai: FakeOpenAI, settings: Any) -> Told:
+def told(furnished: None, server: Server, openai: FakeProvider, settings: Any) -> Told:
     settings.CLASPER_DEFAULT_TASK = "My Agent Thread"
     settings.LLM_MODEL_DEFAULT = settings.LLM_MODEL_FALLBACK = "gpt-4o-mini"
     assert server.post("/budget", example("budget_post", "request")).status_code == 200
@@ -118,6 +119,10 @@ GOLDENS: dict[str, tuple[str, Callable[[Told], Any]]] = {
         "budget_check",
         lambda told: told.post("/budget/check", example("budget_check", "request")),
     ),
+    "POST /cost/forecast": (
+        "cost_forecast",
+        lambda told: told.post("/cost/forecast", example("cost_forecast", "request")),
+    ),
     "GET /api/version": ("version", lambda told: told.get("/api/version")),
     "GET /api/compatibility": ("compatibility", lambda told: told.get("/api/compatibility")),
 }
@@ -135,7 +140,7 @@ def test_an_answer_has_the_shape_of_its_sample(endpoint: str, told: Told) -> Non
 
 
 def test_every_sample_of_the_release_is_tested() -> None:
-    names = {name for name, _ in GOLDENS.values()} | {"send", "stream", "control_plane"}
+    names = {name for name, _ in GOLDENS.values()} | {"send", "stream", "llm_task", "compact", "control_plane"}
     assert {path.stem for path in EXAMPLES.glob("*.json")} == names
 
 
@@ -166,7 +171,7 @@ def test_the_version_announces_the_features_of_the_reference(server: Server) -> 
 # --- Runs --------------------------------------------------------------------------------------------------------
 
 
-def test_send_counts_and_costs_exactly_as_the_sample(server: Server, openai: FakeOpenAI, settings: Any) -> None:
+def test_send_counts_and_costs_exactly_as_the_sample(server: Server, openai: FakeProvider, settings: Any) -> None:
     settings.CLASPER_CONTEXT_WARNING_THRESHOLD = 0.0
     openai.script(reply("Agent reply text", usage=USAGE))
     answer = server.send()
@@ -207,7 +212,7 @@ def test_an_error_has_the_shape_of_the_sample(server: Server) -> None:
     assert differences(example("send", "error"), answer.json()) == []
 
 
-def test_stream_events_have_the_shapes_of_the_samples(server: Server, openai: FakeOpenAI) -> None:
+def test_stream_events_have_the_shapes_of_the_samples(server: Server, openai: FakeProvider) -> None:
     openai.script(reply("Hello , world!", usage=USAGE), half_stream(1))
     good, bad = server.stream(), server.stream()
     assert [event.name for event in good if event.name != "chunk"] == ["start", "done"]
@@ -218,6 +223,26 @@ def test_stream_events_have_the_shapes_of_the_samples(server: Server, openai: Fa
         for data in shown:
             assert data["type"] == sample["type"]
             assert differences(sample, data) == []
+
+
+def test_a_task_counts_and_costs_exactly_as_the_sample(server: Server, openai: FakeProvider) -> None:
+    wanted = example("llm_task")
+    openai.script(reply(json.dumps(wanted["output"]), usage=wanted["usage"]))
+    answer = server.post("/llm-task", example("llm_task", "request"))
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert differences(wanted, body) == []
+    assert {name: body[name] for name in wanted if name != "cost"} | {"cost": wanted["cost"]} == wanted
+    assert {name: body["cost"][name] for name in wanted["cost"]} == wanted["cost"]
+
+
+def test_a_compaction_is_exactly_the_sample(server: Server, openai: FakeProvider) -> None:
+    wanted = example("compact")
+    summary = wanted["compacted_messages"][0]["content"].partition("\n")[2]
+    openai.script(reply(summary, usage=wanted["usage"]))
+    answer = server.post("/compact", example("compact", "request"))
+    assert answer.status_code == 200, answer.text
+    assert {name: answer.json()[name] for name in wanted} == wanted
 
 
 # --- Webhook -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from django.db import connection
 from apps.agents import engine
 from apps.governance.domain.permissions import SCOPES
 from clasper.core.http import MAX_JSON_DEPTH
-from clasper.gateways.llm.fake import FakeOpenAI, error, half_stream, raw
+from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw
 from tests.contracts.routes import GUARDED, READING_BODIES, ROUTES, RUNS, Route
 from tests.world import ACME, Server, parse_events, tenant_key
 
@@ -282,14 +282,14 @@ PROVIDER_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", PROVIDER_FAULTS)
-def test_a_provider_that_fails(fault: str, server: Server, openai: FakeOpenAI) -> None:
+def test_a_provider_that_fails(fault: str, server: Server, openai: FakeProvider) -> None:
     openai.default = PROVIDER_FAULTS[fault]
     body = check(server.send(), 502, "provider_error")
     assert server.trace(body["trace_id"])["status"] == "error"
 
 
 @pytest.mark.parametrize("route", ["/api/agents/send", "/api/agents/stream"])
-def test_a_stream_that_breaks(route: str, server: Server, openai: FakeOpenAI) -> None:
+def test_a_stream_that_breaks(route: str, server: Server, openai: FakeProvider) -> None:
     openai.script(half_stream(2))
     sent = {"user_id": "u-1", "session_key": "user:u-1:a", "message": "Hi", "task_title": "T", "stream": True}
     events = parse_events(server.post(route, sent).text)

@@ -6,8 +6,9 @@ Each cell of the matrix is a real request that would end otherwise if the route 
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,56 @@ import grimp
 import pytest
 
 from apps.agents.urls import run_routes
-from clasper.gateways.llm.fake import FakeOpenAI, reply
+from clasper.gateways.llm.fake import FakeProvider, reply
 from tests.world import ACME, GLOBEX, Server, parse_events, send_body, tenant_key
 
 ROOT = Path(__file__).resolve().parents[2]
 
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "send": ("api/agents/send", {}),
-    "send, streamed": ("api/agents/send", {"stream": True}),
-    "stream": ("api/agents/stream", {}),
-}
-"""Every way to reach a model: the route and what makes it this way."""
-
 PRIVATE = "mara.lindqvist@example.com"
+ANSWER = '"Hello from the fake provider."'
+
+Turns = list[dict[str, Any]]
+
+
+def talk(message: str, earlier: Turns) -> dict[str, Any]:
+    return send_body(message, messages=earlier)
+
+
+def talk_streamed(message: str, earlier: Turns) -> dict[str, Any]:
+    return send_body(message, messages=earlier, stream=True)
+
+
+def task(message: str, earlier: Turns) -> dict[str, Any]:
+    return {"prompt": message, "input": earlier, "tenant_id": ACME}
+
+
+def compact(message: str, earlier: Turns) -> dict[str, Any]:
+    turns = [*earlier, {"role": "user", "content": message}]
+    return {"messages": turns, "keep_recent": 0, "tenant_id": ACME}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to reach a model: the route, and the body that brings it a message and earlier turns.
+
+    `exempt` says which parts have nothing to govern here, and why; that the reason holds is tested instead.
+    """
+
+    route: str
+    body: Callable[[str, Turns], dict[str, Any]]
+    exempt: dict[str, str] = field(default_factory=dict)
+
+
+OWN_PROMPT = {"prompt override": "it has a system prompt of Clasper's own, which nobody can replace"}
+
+WAYS: dict[str, Way] = {
+    "send": Way("api/agents/send", talk),
+    "send, streamed": Way("api/agents/send", talk_streamed),
+    "stream": Way("api/agents/stream", talk),
+    "llm-task": Way("llm-task", task, exempt=OWN_PROMPT),
+    "compact": Way("compact", compact, exempt=OWN_PROMPT),
+}
+"""Every way to reach a model."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +81,18 @@ class Outcome:
 
 @dataclass
 class Caller:
-    """Goes one of the ways to the model `openai`."""
+    """Goes one of the ways to the model `openai`, whose answers are JSON because a task takes nothing else."""
 
     server: Server
-    openai: FakeOpenAI
-    way: str
+    openai: FakeProvider
+    way: Way
 
-    def __call__(self, message: str = "Hello", *, key: str | None = None, **fields: Any) -> Outcome:
-        route, extra = WAYS[self.way]
-        response = self.server.post(f"/{route}", send_body(message, **extra, **fields), key=key)
+    def __call__(
+        self, message: str = "Hello", *, key: str | None = None, earlier: Turns | None = None, **fields: Any
+    ) -> Outcome:
+        body = {**self.way.body(message, earlier or []), **fields}
+        sent = {name: value for name, value in body.items() if value is not None}
+        response = self.server.post(f"/{self.way.route}", sent, key=key)
         if response.headers["content-type"].startswith("text/event-stream"):
             last = parse_events(response.text)[-1]
             body = last.data
@@ -87,13 +128,22 @@ def tenant(call: Caller) -> None:
 
 
 def permission(call: Caller) -> None:
-    """The scope, the model and the prompt must be permitted."""
+    """The scope and the model must be permitted."""
     assert call(key=tenant_key(ACME, "traces:read,governance:read")).code == "permission_denied"
     assert call(key=tenant_key(ACME, allowed_models=["gpt-4o"])).code == "permission_denied"
-    without_override = tenant_key(ACME, "agents:run")
-    assert call(key=without_override, metadata={"system_prompt": "Obey."}).code == "permission_denied"
     assert call.reached == 0
-    assert call(key=without_override).status == 200
+    assert call(key=tenant_key(ACME, "agents:run")).status == 200
+
+
+def prompt_override(call: Caller) -> None:
+    """Replacing the system prompt must be permitted; where it cannot be replaced, the wish reaches nobody."""
+    outcome = call(key=tenant_key(ACME, "agents:run"), metadata={"system_prompt": "Obey."})
+    if "prompt override" in call.way.exempt:
+        assert outcome.status == 200
+        assert "Obey." not in json.dumps(call.openai.requests[0].body)
+    else:
+        assert outcome.code == "permission_denied"
+        assert call.reached == 0
 
 
 def budget(call: Caller) -> None:
@@ -110,8 +160,8 @@ def budget(call: Caller) -> None:
 
 def redaction(call: Caller) -> None:
     """The model reads the original; what is stored does not hold it."""
-    call.openai.script(reply(f"I wrote to {PRIVATE}."))
-    outcome = call(f"Write to {PRIVATE}.", messages=[{"role": "user", "content": f"I am {PRIVATE}."}])
+    call.openai.script(reply(json.dumps(f"I wrote to {PRIVATE}.")))
+    outcome = call(f"Write to {PRIVATE}.", earlier=[{"role": "user", "content": f"I am {PRIVATE}."}])
     assert PRIVATE in str(call.openai.requests[0].body)
     stored = call.server.get(f"/traces/{outcome.trace_id}").text + call.server.get("/audit").text
     assert PRIVATE not in stored
@@ -121,8 +171,8 @@ def redaction(call: Caller) -> None:
 def trace(call: Caller) -> None:
     """The run is kept, with the call to the model."""
     found = call.server.trace(call("Keep this").trace_id)
-    assert (found["status"], found["input"]["message"]) == ("success", "Keep this")
-    assert found["output"]["response"] == "Hello from the fake provider."
+    assert (found["status"], found["output"]["response"]) == ("success", ANSWER)
+    assert "Keep this" in found["input"]["message"]
     assert [step["model"] for step in found["steps"] if step["type"] == "llm_call"] == ["gpt-4o-mini"]
     assert found["risk_level"]
 
@@ -139,18 +189,21 @@ def audit(call: Caller) -> None:
 
 
 GOVERNANCE: dict[str, Callable[[Caller], None]] = {
-    each.__name__: each for each in (identity, tenant, permission, budget, redaction, trace, audit)
+    each.__name__.replace("_", " "): each
+    for each in (identity, tenant, permission, prompt_override, budget, redaction, trace, audit)
 }
 
 
 @pytest.mark.parametrize("governed_by", GOVERNANCE)
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_a_model_is_governed(way: str, governed_by: str, server: Server, openai: FakeOpenAI) -> None:
-    GOVERNANCE[governed_by](Caller(server, openai, way))
+def test_every_way_to_a_model_is_governed(way: str, governed_by: str, server: Server, openai: FakeProvider) -> None:
+    openai.default = reply(ANSWER)
+    GOVERNANCE[governed_by](Caller(server, openai, WAYS[way]))
 
 
 def test_the_matrix_has_every_run_route() -> None:
-    assert {route for route, _ in WAYS.values()} == {route for route, _ in run_routes}
+    assert {way.route for way in WAYS.values()} == {route for route, _ in run_routes}
+    assert {part for way in WAYS.values() for part in way.exempt} <= GOVERNANCE.keys()
 
 
 # --- Who may import what -------------------------------------------------------------------------------------------

@@ -10,14 +10,18 @@ import msgspec
 import pytest
 from django.core.management import call_command
 
-from apps.agents.domain.requests import Options, SendBody, Turn, Webhook
+from apps.agents.domain.compaction import CompactBody
+from apps.agents.domain.llm_task import TaskBody
+from apps.agents.domain.requests import CalledFunction, Options, SendBody, Turn, TurnToolCall, Webhook
 from apps.agents.urls import run_routes
 from clasper import openapi
-from clasper.gateways.llm.fake import FakeOpenAI, half_stream
+from clasper.gateways.llm.fake import FakeProvider, half_stream
 from tests.contracts.routes import PUBLIC, ROUTES, Route
 from tests.world import Server, send_body
 
 jsonschema: Any = import_module("jsonschema")  # it has no types
+
+STRUCTS = (SendBody, Turn, TurnToolCall, CalledFunction, Webhook, Options, TaskBody, CompactBody)
 
 HIDDEN = {"api/schema", "api/docs"}
 """The document does not describe itself."""
@@ -60,7 +64,7 @@ def test_an_operation_says_who_may_call_and_how_it_fails(route: Route, document:
 
 
 def test_every_field_of_a_run_is_explained() -> None:
-    structs = {kind.__name__: kind for kind in (SendBody, Turn, Webhook, Options)}
+    structs = {kind.__name__: kind for kind in STRUCTS}
     assert openapi.FIELDS.keys() == structs.keys()
     for name, kind in structs.items():
         assert openapi.FIELDS[name].keys() == {field.encode_name for field in msgspec.structs.fields(kind)}
@@ -72,7 +76,7 @@ def test_a_run_route_without_a_description_is_noticed(monkeypatch: pytest.Monkey
         openapi.add_runs({"paths": {}}, None, None, True)
 
 
-def test_runs_are_as_described(document: dict[str, Any], server: Server, openai: FakeOpenAI, settings: Any) -> None:
+def test_runs_are_as_described(document: dict[str, Any], server: Server, openai: FakeProvider, settings: Any) -> None:
     settings.CLASPER_CONTEXT_WARNING_THRESHOLD = 0.0
     validate(document, "SendBody", send_body(stream=False, metadata={"timezone": "UTC"}))
     send, replayed = (server.send(headers={"Idempotency-Key": "k"}) for _ in range(2))

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from apps.governance.domain.permissions import PROMPT_OVERRIDE, SCOPES
-from tests.contracts.routes import GUARDED, ROUTES, RUNS, Route, served
+from tests.contracts.routes import CONVERSATIONS, GUARDED, ROUTES, Route, served
 from tests.world import ACME, Server, tenant_key
 
 PUBLIC = [route for route in ROUTES if not route.scope]
@@ -56,7 +56,7 @@ def test_public_routes_ask_for_nothing(route: Route, key: str, server: Server) -
     assert route.call(server, key=key).status_code == route.answers
 
 
-@pytest.mark.parametrize("run", RUNS, ids=_name)
+@pytest.mark.parametrize("run", CONVERSATIONS, ids=_name)
 def test_replacing_the_prompt_needs_its_own_scope(run: Route, server: Server) -> None:
     body = {**(run.body or {}), "metadata": {"system_prompt": "Do as you are told."}}
     refused = run.call(server, key=tenant_key(ACME, run.scope), json=body)

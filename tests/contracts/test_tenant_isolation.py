@@ -123,7 +123,7 @@ def test_acmes_budget_is_out_of_reach(path: str, world: World) -> None:
 @pytest.mark.parametrize("run", RUNS, ids=lambda route: route.name)
 def test_a_run_for_acme_is_refused_and_leaves_nothing_with_acme(run: Route, world: World) -> None:
     before = world.rows()
-    refused(run.call(world.server, key=world.stranger, json=send_body(tenant_id=ACME)))
+    refused(run.call(world.server, key=world.stranger, json={**(run.body or {}), "tenant_id": ACME}))
     assert world.rows() == before
     assert world.get("/traces")["total"] == 0
     (entry,) = world.get("/audit", event_type="permission.denied")["entries"]
@@ -131,13 +131,15 @@ def test_a_run_for_acme_is_refused_and_leaves_nothing_with_acme(run: Route, worl
     assert entry["details"] == {"permission": "tenant", "route": run.name}
 
 
-def test_user_ids_name_no_tenant_for_a_key(world: World) -> None:
+@pytest.mark.parametrize("run", RUNS, ids=lambda route: route.name)
+def test_user_ids_name_no_tenant_for_a_key(run: Route, world: World) -> None:
     """For the platform key `user_id` is the tenant when nothing else is; a key always acts for its own tenant."""
     before, budget = world.rows(), world.server.budget(ACME)
-    body = send_body(user_id=ACME, session_key=f"user:{ACME}:support", tenant_id=None)
-    answer = world.server.post("/api/agents/send", body, key=world.stranger)
+    named = {"user_id": ACME, "session_key": f"user:{ACME}:support"}
+    body = {name: value for name, value in {**(run.body or {}), **named}.items() if name != "tenant_id"}
+    answer = run.call(world.server, key=world.stranger, json=body)
     assert answer.status_code == 200, answer.text
-    assert world.server.trace(answer.json()["trace_id"])["tenant_id"] == GLOBEX
+    assert world.server.trace(answer.headers["X-Trace-Id"])["tenant_id"] == GLOBEX
     assert world.rows() == before
     assert world.server.budget(ACME) == budget
 
@@ -157,12 +159,12 @@ def test_a_title_of_acmes_makes_a_task_of_ones_own(world: World) -> None:
     assert answer.json()["task_id"] != world.task_id
 
 
-def test_acmes_trace_id_cannot_be_taken_or_written_to(world: World) -> None:
+@pytest.mark.parametrize("run", RUNS, ids=lambda route: route.name)
+def test_acmes_trace_id_cannot_be_taken_or_written_to(run: Route, world: World) -> None:
     before = world.rows()
     trace = world.server.trace(world.trace_id)
-    answer = world.server.post(
-        "/api/agents/send", send_body(tenant_id=None), key=world.stranger, headers={"X-Trace-Id": world.trace_id}
-    )
+    body = {name: value for name, value in (run.body or {}).items() if name != "tenant_id"}
+    answer = run.call(world.server, key=world.stranger, json=body, headers={"X-Trace-Id": world.trace_id})
     assert (answer.status_code, answer.json()["code"]) == (409, "trace_id_in_use")
     assert world.server.trace(world.trace_id) == trace
     assert world.rows() == before

@@ -16,10 +16,12 @@ from yarl import URL
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta, ToolCall, ToolSpec
-from clasper.gateways.llm.fake import FakeOpenAI, error, raw, reply
-from clasper.gateways.llm.openai_answer import StreamAssembly, decode_completion
-from clasper.gateways.llm.openai_chat import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, OpenAIChat
-from clasper.gateways.llm.openai_request import COMPATIBLE, OPENAI, encode_request
+from clasper.gateways.llm.exchange import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpProvider
+from clasper.gateways.llm.fake import FakeChat, FakeProvider, error, raw, reply
+from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat.answer import StreamAssembly, decode_completion
+from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, OPENAI
+from clasper.gateways.llm.openai_chat.request import encode_request
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "llm"
 SECRET = "sk-not-a-real-key"
@@ -31,14 +33,14 @@ def cases(name: str) -> list[Any]:
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeOpenAI]:
-    async with FakeOpenAI() as host:
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider(FakeChat()) as host:
         yield host
         await close_session()
 
 
-def client(fake: FakeOpenAI) -> OpenAIChat:
-    return OpenAIChat("openai", URL(f"{fake.url}/chat/completions"), SECRET, COMPATIBLE)
+def client(fake: FakeProvider) -> HttpProvider:
+    return HttpProvider(ChatWire("openai", URL(f"{fake.url}/chat/completions"), COMPATIBLE), SECRET, "")
 
 
 def facts(completion: Completion) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def facts(completion: Completion) -> dict[str, Any]:
     }
 
 
-async def streamed(provider: OpenAIChat, call: ModelCall = CALL) -> tuple[list[str], Completion]:
+async def streamed(provider: HttpProvider, call: ModelCall = CALL) -> tuple[list[str], Completion]:
     events = [event async for event in provider.stream(call)]
     last = events.pop()
     assert isinstance(last, Completion)
@@ -60,7 +62,7 @@ async def streamed(provider: OpenAIChat, call: ModelCall = CALL) -> tuple[list[s
 
 
 @pytest.mark.parametrize("case", cases("chat_answers.json"))
-async def test_a_whole_answer_becomes_one_completion(fake: FakeOpenAI, case: dict[str, Any]) -> None:
+async def test_a_whole_answer_becomes_one_completion(fake: FakeProvider, case: dict[str, Any]) -> None:
     fake.script(raw(json.dumps(case["answer"]).encode()))
     completion = await client(fake).complete(CALL)
     assert facts(completion) == case["expect"]
@@ -68,7 +70,7 @@ async def test_a_whole_answer_becomes_one_completion(fake: FakeOpenAI, case: dic
 
 
 @pytest.mark.parametrize("case", cases("chat_answers.json"))
-async def test_a_stream_answered_whole_is_read_all_the_same(fake: FakeOpenAI, case: dict[str, Any]) -> None:
+async def test_a_stream_answered_whole_is_read_all_the_same(fake: FakeProvider, case: dict[str, Any]) -> None:
     fake.script(raw(json.dumps(case["answer"]).encode()))
     deltas, completion = await streamed(client(fake))
     assert facts(completion) == case["expect"]
@@ -76,7 +78,7 @@ async def test_a_stream_answered_whole_is_read_all_the_same(fake: FakeOpenAI, ca
 
 
 @pytest.mark.parametrize("case", cases("chat_streams.json"))
-async def test_a_stream_becomes_deltas_and_one_completion(fake: FakeOpenAI, case: dict[str, Any]) -> None:
+async def test_a_stream_becomes_deltas_and_one_completion(fake: FakeProvider, case: dict[str, Any]) -> None:
     fake.script(raw(case["stream"].encode(), content_type="text/event-stream"))
     deltas, completion = await streamed(client(fake))
     assert deltas == case["deltas"]
@@ -86,7 +88,7 @@ async def test_a_stream_becomes_deltas_and_one_completion(fake: FakeOpenAI, case
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["complete", "stream"])
 @pytest.mark.parametrize("case", cases("chat_errors.json"))
-async def test_an_error_status_has_one_meaning(fake: FakeOpenAI, case: dict[str, Any], streaming: bool) -> None:
+async def test_an_error_status_has_one_meaning(fake: FakeProvider, case: dict[str, Any], streaming: bool) -> None:
     body = case["body"] if isinstance(case["body"], str) else json.dumps(case["body"])
     fake.script(raw(body.encode(), status=case["status"], headers=case["headers"]))
     with pytest.raises(ProviderError) as caught:
@@ -113,7 +115,7 @@ IN_BODY = [
 @pytest.mark.parametrize("where", ["body", "choice"])
 @pytest.mark.parametrize(("inside", "kind", "retryable"), IN_BODY)
 async def test_an_error_inside_a_200_is_an_error(
-    fake: FakeOpenAI, inside: Any, kind: str, retryable: bool, where: str, content_type: str
+    fake: FakeProvider, inside: Any, kind: str, retryable: bool, where: str, content_type: str
 ) -> None:
     body = {"error": inside} if where == "body" else {"choices": [{"error": inside, "finish_reason": "error"}]}
     text = json.dumps(body)
@@ -139,7 +141,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE.keys())
-async def test_an_unreadable_answer_is_a_bad_response(fake: FakeOpenAI, body: bytes) -> None:
+async def test_an_unreadable_answer_is_a_bad_response(fake: FakeProvider, body: bytes) -> None:
     fake.script(raw(body))
     with pytest.raises(ProviderError) as caught:
         await client(fake).complete(CALL)
@@ -155,7 +157,7 @@ UNREADABLE_STREAMS = {
 
 
 @pytest.mark.parametrize("body", UNREADABLE_STREAMS.values(), ids=UNREADABLE_STREAMS.keys())
-async def test_an_unreadable_stream_is_a_bad_response(fake: FakeOpenAI, body: bytes) -> None:
+async def test_an_unreadable_stream_is_a_bad_response(fake: FakeProvider, body: bytes) -> None:
     fake.script(raw(body, content_type="text/event-stream"))
     with pytest.raises(ProviderError) as caught:
         await streamed(client(fake))
@@ -163,14 +165,14 @@ async def test_an_unreadable_stream_is_a_bad_response(fake: FakeOpenAI, body: by
 
 
 @pytest.mark.parametrize("body", [b"", b": nothing\n\n", b"data: [DONE]\n\n"])
-async def test_a_stream_without_an_answer_broke_off(fake: FakeOpenAI, body: bytes) -> None:
+async def test_a_stream_without_an_answer_broke_off(fake: FakeProvider, body: bytes) -> None:
     fake.script(raw(body, content_type="text/event-stream"))
     with pytest.raises(ProviderError) as caught:
         await streamed(client(fake))
     assert (caught.value.kind, caught.value.retryable) == ("connection", True)
 
 
-async def test_messages_for_callers_hold_nothing_of_the_providers_words(fake: FakeOpenAI) -> None:
+async def test_messages_for_callers_hold_nothing_of_the_providers_words(fake: FakeProvider) -> None:
     words = f"key {SECRET} at /srv/app " + "x" * 5000
     fake.script(error(500, {"error": {"message": words}}))
     with pytest.raises(ProviderError) as caught:
@@ -182,7 +184,7 @@ async def test_messages_for_callers_hold_nothing_of_the_providers_words(fake: Fa
     assert len(caught.value.detail) <= 2000
 
 
-async def test_the_request_says_what_the_call_says(fake: FakeOpenAI) -> None:
+async def test_the_request_says_what_the_call_says(fake: FakeProvider) -> None:
     call = ModelCall(
         model="gpt-4o-mini",
         messages=(
@@ -270,7 +272,7 @@ def test_what_a_provider_wants_back_goes_back_to_it_alone() -> None:
     assert "extra_content" not in json.dumps(message)
 
 
-async def test_ids_made_up_stay_unique_through_a_conversation(fake: FakeOpenAI) -> None:
+async def test_ids_made_up_stay_unique_through_a_conversation(fake: FakeProvider) -> None:
     earlier = Message("assistant", "", (ToolCall("call_0", "a", "{}"), ToolCall("call_1", "a", "{}")))
     call = ModelCall(model="m", messages=(earlier,), max_output_tokens=1, timeout=5)
     answer = {"choices": [{"message": {"tool_calls": [{"function": {"name": "a", "arguments": "{}"}}]}}]}
@@ -279,13 +281,13 @@ async def test_ids_made_up_stay_unique_through_a_conversation(fake: FakeOpenAI) 
     assert completion.tool_calls[0].id == "call_2"
 
 
-async def test_a_large_conversation_is_sent_whole(fake: FakeOpenAI) -> None:
+async def test_a_large_conversation_is_sent_whole(fake: FakeProvider) -> None:
     text = "x" * (3 * 1024 * 1024)
     await client(fake).complete(ModelCall(model="m", messages=(Message("user", text),), max_output_tokens=1, timeout=5))
     assert fake.requests[0].body["messages"][0]["content"] == text
 
 
-async def test_what_json_cannot_carry_is_refused_before_it_is_sent(fake: FakeOpenAI) -> None:
+async def test_what_json_cannot_carry_is_refused_before_it_is_sent(fake: FakeProvider) -> None:
     broken = ModelCall(model="m", messages=(Message("user", "\ud800"),), max_output_tokens=1, timeout=5)
     with pytest.raises(ProviderError) as caught:
         await client(fake).complete(broken)

@@ -13,9 +13,11 @@ from yarl import URL
 
 from clasper.gateways.http import close_session, session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta
+from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.fake import (
     Behaviour,
-    FakeOpenAI,
+    FakeChat,
+    FakeProvider,
     error,
     garbage,
     half_stream,
@@ -24,29 +26,29 @@ from clasper.gateways.llm.fake import (
     silence,
     tool_calls,
 )
-from clasper.gateways.llm.openai_chat import OpenAIChat
-from clasper.gateways.llm.openai_request import COMPATIBLE
+from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
 
 CANCEL_SECONDS = 0.25
 """Within which a provider must see that its answer is no longer wanted."""
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeOpenAI]:
-    async with FakeOpenAI() as host:
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider(FakeChat()) as host:
         yield host
         await close_session()
 
 
-def client(url: str) -> OpenAIChat:
-    return OpenAIChat("openai", URL(f"{url}/chat/completions"), "key", COMPATIBLE)
+def client(url: str) -> HttpProvider:
+    return HttpProvider(ChatWire("openai", URL(f"{url}/chat/completions"), COMPATIBLE), "key", "")
 
 
 def question(timeout: float = 5.0) -> ModelCall:
     return ModelCall(model="m", messages=(Message("user", "Hi"),), max_output_tokens=100, timeout=timeout)
 
 
-async def ask(provider: OpenAIChat, call: ModelCall, *, streaming: bool) -> tuple[list[str], Completion | None]:
+async def ask(provider: HttpProvider, call: ModelCall, *, streaming: bool) -> tuple[list[str], Completion | None]:
     """The deltas so far are in the exception's notes when a stream breaks."""
     if not streaming:
         return [], await provider.complete(call)
@@ -71,7 +73,7 @@ FAULTS: list[tuple[str, Behaviour, str, int | None, bool, bool]] = [
     ("500", error(500), "unavailable", 500, True, True),
     ("garbage", garbage(), "bad_response", None, True, True),
     ("half", half_stream(2), "connection", None, True, True),
-    ("silence", silence(30), "timeout", None, False, False),
+    ("silence", silence(30), "timeout", None, True, True),
 ]
 
 
@@ -80,7 +82,7 @@ FAULTS: list[tuple[str, Behaviour, str, int | None, bool, bool]] = [
     ("fault", "kind", "status", "retryable", "fallback"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
 )
 async def test_every_fault_has_one_name(
-    fake: FakeOpenAI,
+    fake: FakeProvider,
     fault: Behaviour,
     kind: str,
     status: int | None,
@@ -128,7 +130,7 @@ async def test_a_host_that_does_not_speak_http(streaming: bool) -> None:
 
 
 @pytest.mark.parametrize("abort", [True, False], ids=["broken", "ended"])
-async def test_what_came_of_half_a_stream_was_delivered(fake: FakeOpenAI, abort: bool) -> None:
+async def test_what_came_of_half_a_stream_was_delivered(fake: FakeProvider, abort: bool) -> None:
     fake.script(half_stream(3, abort=abort))
     with pytest.raises(ProviderError) as caught:
         await ask(client(fake.url), question(), streaming=True)
@@ -136,7 +138,7 @@ async def test_what_came_of_half_a_stream_was_delivered(fake: FakeOpenAI, abort:
     assert caught.value.__notes__ == ["word0 word1 word2 "]
 
 
-async def test_a_stream_that_falls_silent_ends_with_the_deadline(fake: FakeOpenAI) -> None:
+async def test_a_stream_that_falls_silent_ends_with_the_deadline(fake: FakeProvider) -> None:
     fake.script(silence(30, after_chunks=2))
     began = time.monotonic()
     with pytest.raises(ProviderError) as caught:
@@ -147,7 +149,7 @@ async def test_a_stream_that_falls_silent_ends_with_the_deadline(fake: FakeOpenA
     await fake.disconnected(fake.requests[0])
 
 
-async def test_a_stream_that_trickles_ends_with_the_deadline_too(fake: FakeOpenAI) -> None:
+async def test_a_stream_that_trickles_ends_with_the_deadline_too(fake: FakeProvider) -> None:
     fake.script(reply("word " * 200, delay=0.02))
     with pytest.raises(ProviderError) as caught:
         await ask(client(fake.url), question(0.3), streaming=True)
@@ -156,14 +158,14 @@ async def test_a_stream_that_trickles_ends_with_the_deadline_too(fake: FakeOpenA
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])
 @pytest.mark.parametrize("streaming", [False, True], ids=["complete", "stream"])
-async def test_without_time_nothing_is_sent(fake: FakeOpenAI, timeout: float, streaming: bool) -> None:
+async def test_without_time_nothing_is_sent(fake: FakeProvider, timeout: float, streaming: bool) -> None:
     with pytest.raises(ProviderError) as caught:
         await ask(client(fake.url), question(timeout), streaming=streaming)
     assert caught.value.kind == "timeout"
     assert not fake.requests
 
 
-async def test_a_cancelled_stream_is_hung_up_at_once(fake: FakeOpenAI) -> None:
+async def test_a_cancelled_stream_is_hung_up_at_once(fake: FakeProvider) -> None:
     fake.script(reply("word " * 1000, delay=0.01))
     first = asyncio.Event()
 
@@ -185,7 +187,7 @@ async def test_a_cancelled_stream_is_hung_up_at_once(fake: FakeOpenAI) -> None:
 
 
 @pytest.mark.parametrize("behaviour", [silence(30), reply("late", delay=30)], ids=["no headers", "slow answer"])
-async def test_a_cancelled_call_is_hung_up_at_once(fake: FakeOpenAI, behaviour: Behaviour) -> None:
+async def test_a_cancelled_call_is_hung_up_at_once(fake: FakeProvider, behaviour: Behaviour) -> None:
     fake.script(behaviour)
     asking = asyncio.create_task(client(fake.url).complete(question()))
     exchange = await fake.arrived()
@@ -196,7 +198,7 @@ async def test_a_cancelled_call_is_hung_up_at_once(fake: FakeOpenAI, behaviour: 
         await asking
 
 
-async def test_a_stream_left_early_is_hung_up_at_once(fake: FakeOpenAI) -> None:
+async def test_a_stream_left_early_is_hung_up_at_once(fake: FakeProvider) -> None:
     fake.script(reply("word " * 1000, delay=0.01))
     async with aclosing(client(fake.url).stream(question())) as events:
         async for _ in events:
@@ -205,7 +207,7 @@ async def test_a_stream_left_early_is_hung_up_at_once(fake: FakeOpenAI) -> None:
     assert await fake.disconnected(fake.requests[0]) - left <= CANCEL_SECONDS
 
 
-async def test_a_slow_reader_holds_the_provider_back(fake: FakeOpenAI) -> None:
+async def test_a_slow_reader_holds_the_provider_back(fake: FakeProvider) -> None:
     words = 20_000
     fake.script(reply("w" * 500 + (" " + "w" * 500) * words))
     async with aclosing(client(fake.url).stream(question())) as events:
@@ -216,7 +218,7 @@ async def test_a_slow_reader_holds_the_provider_back(fake: FakeOpenAI) -> None:
     await fake.disconnected(fake.requests[0])
 
 
-async def test_connections_are_used_again(fake: FakeOpenAI) -> None:
+async def test_connections_are_used_again(fake: FakeProvider) -> None:
     fake.script(reply("one"), reply("two"), tool_calls(("a", "{}"), ("b", '{"x":1}')), error(500), reply("five"))
     provider = client(fake.url)
     await provider.complete(question())
@@ -231,7 +233,7 @@ async def test_connections_are_used_again(fake: FakeOpenAI) -> None:
     assert len({exchange.client_port for exchange in fake.requests}) == 1
 
 
-async def test_many_calls_at_once(fake: FakeOpenAI) -> None:
+async def test_many_calls_at_once(fake: FakeProvider) -> None:
     provider = client(fake.url)
     answers = await asyncio.gather(*(ask(provider, question(), streaming=n % 2 == 0) for n in range(64)))
     assert all(answer is not None and answer.finish == "stop" for _, answer in answers)
@@ -265,7 +267,7 @@ def test_every_loop_has_its_own_session() -> None:
 
 
 def test_the_fake_serves_from_a_thread() -> None:
-    fake = FakeOpenAI.start()
+    fake = FakeProvider.start(FakeChat())
     try:
         fake.script(reply("from a thread"))
 

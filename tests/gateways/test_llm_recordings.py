@@ -14,9 +14,10 @@ from yarl import URL
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta, ToolCall, ToolSpec
-from clasper.gateways.llm.fake import FakeOpenAI, raw
-from clasper.gateways.llm.openai_chat import OpenAIChat
-from clasper.gateways.llm.openai_request import COMPATIBLE
+from clasper.gateways.llm.exchange import HttpProvider
+from clasper.gateways.llm.fake import FakeChat, FakeProvider, raw
+from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
 
 RECORDINGS = Path(os.environ.get("CLASPER_RECORDINGS") or Path(__file__).parents[2].parent / "shared" / "recordings")
 pytestmark = pytest.mark.skipif(
@@ -126,7 +127,7 @@ ANSWERS: dict[tuple[str, int], Expected] = {
 
 FAILURES: dict[tuple[str, int], tuple[str, int]] = {
     ("groq/tool_regular_error", 0): ("unknown_model", 404),
-    ("groq/tool_use_failed_error", 0): ("invalid_request", 400),
+    ("groq/tool_use_failed_error", 0): ("bad_response", 400),
     ("openrouter/openrouter_errors_raised", 0): ("rate_limited", 429),
     ("openrouter/openrouter_errors_raised", 1): ("rate_limited", 429),
     ("openrouter/openrouter_errors_raised", 2): ("rate_limited", 429),
@@ -149,8 +150,8 @@ def recorded(key: tuple[str, int]) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeOpenAI]:
-    async with FakeOpenAI() as host:
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider(FakeChat()) as host:
         yield host
         await close_session()
 
@@ -199,11 +200,11 @@ def meaning(body: dict[str, Any]) -> dict[str, Any]:
     return {"model": body["model"], "messages": messages, "tools": tools, "stream": stream}
 
 
-async def replay(fake: FakeOpenAI, exchange: dict[str, Any]) -> tuple[list[str], Completion]:
+async def replay(fake: FakeProvider, exchange: dict[str, Any]) -> tuple[list[str], Completion]:
     answer = exchange["response"]
     body = (answer["text"] if "text" in answer else json.dumps(answer["json"])).encode()
     fake.script(raw(body, status=answer["status"], content_type=answer["content_type"]))
-    provider = OpenAIChat("openai", URL(f"{fake.url}/chat/completions"), "key", COMPATIBLE)
+    provider = HttpProvider(ChatWire("openai", URL(f"{fake.url}/chat/completions"), COMPATIBLE), "key", "")
     call = call_of(exchange["request"]["body"])
     if not exchange["request"]["body"].get("stream"):
         return [], await provider.complete(call)
@@ -214,7 +215,7 @@ async def replay(fake: FakeOpenAI, exchange: dict[str, Any]) -> tuple[list[str],
 
 
 @pytest.mark.parametrize("key", ANSWERS, ids=name_of)
-async def test_a_recorded_answer(fake: FakeOpenAI, key: tuple[str, int]) -> None:
+async def test_a_recorded_answer(fake: FakeProvider, key: tuple[str, int]) -> None:
     exchange = recorded(key)
     deltas, completion = await replay(fake, exchange)
     text, tool_calls, finish, usage = ANSWERS[key]
@@ -229,14 +230,14 @@ async def test_a_recorded_answer(fake: FakeOpenAI, key: tuple[str, int]) -> None
 
 
 @pytest.mark.parametrize("key", FAILURES, ids=name_of)
-async def test_a_recorded_failure(fake: FakeOpenAI, key: tuple[str, int]) -> None:
+async def test_a_recorded_failure(fake: FakeProvider, key: tuple[str, int]) -> None:
     with pytest.raises(ProviderError) as caught:
         await replay(fake, recorded(key))
     assert (caught.value.kind, caught.value.status) == FAILURES[key]
 
 
 @pytest.mark.parametrize("key", [*ANSWERS, *FAILURES], ids=name_of)
-async def test_our_request_means_what_the_recorded_one_means(fake: FakeOpenAI, key: tuple[str, int]) -> None:
+async def test_our_request_means_what_the_recorded_one_means(fake: FakeProvider, key: tuple[str, int]) -> None:
     exchange = recorded(key)
     theirs = exchange["request"]["body"]
     try:

@@ -1,55 +1,24 @@
-"""Which provider a model's name means, and what the settings must hold for it."""
+"""What the settings must hold for a provider, and how it is then reached."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pytest_django.fixtures import Settings
+from yarl import URL
 
-from clasper.core.errors import InvalidRequest, Unavailable
+from apps.governance.domain.prices import PriceBook
+from clasper.core.errors import Unavailable
+from clasper.core.model_ref import PROVIDERS
+from clasper.gateways.llm.base import Message, ModelCall
+from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.offline import Offline
-from clasper.gateways.llm.openai_chat import OpenAIChat
-from clasper.gateways.llm.openai_request import COMPATIBLE, OPENAI
-from clasper.gateways.llm.registry import DEFAULT_MODELS, ModelRef, configured, parse_model_ref, provider_for
+from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, OPENAI, Dialect
+from clasper.gateways.llm.registry import HOSTS, configured, provider_for, standard_model
 
-NAMES = [
-    ("gpt-4o-mini", "openai", "gpt-4o-mini"),
-    ("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),
-    ("OpenAI/gpt-4o-mini", "openai", "gpt-4o-mini"),
-    ("offline/offline-1", "offline", "offline-1"),
-    ("openrouter/openai/gpt-4o", "openrouter", "openai/gpt-4o"),
-    ("openrouter/meta-llama/llama-3:free", "openrouter", "meta-llama/llama-3:free"),
-    ("anthropic/claude-sonnet-4-5", "anthropic", "claude-sonnet-4-5"),
-    ("meta-llama/llama-3", "openai", "meta-llama/llama-3"),
-    ("  gpt-4o  ", "openai", "gpt-4o"),
-    ("openai", "openai", "openai"),
-    ("/x", "openai", "/x"),
-]
-
-
-@pytest.mark.parametrize(("text", "provider", "model"), NAMES)
-def test_the_model_that_a_name_means(text: str, provider: str, model: str) -> None:
-    assert parse_model_ref(text, "openai") == ModelRef(provider, model)
-
-
-def test_a_name_without_provider_is_a_model_of_the_default_one() -> None:
-    assert parse_model_ref("offline-1", "offline") == ModelRef("offline", "offline-1")
-    assert str(parse_model_ref("openrouter/openai/x", "openai")) == "openrouter/openai/x"
-
-
-@pytest.mark.parametrize("text", ["", "  ", "openai/", "offline/ ".strip()])
-def test_no_model_is_an_error(text: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        parse_model_ref(text, "openai")
-    assert "model" in caught.value.details["fieldErrors"]
-
-
-@given(model=st.from_regex(r"[a-z0-9][a-z0-9/:._-]{0,40}", fullmatch=True))
-def test_a_prefixed_name_is_that_providers_model_whatever_it_holds(model: str) -> None:
-    assert parse_model_ref(f"openrouter/{model}", "openai") == ModelRef("openrouter", model)
-    ref = parse_model_ref(str(ModelRef("openai", model)), "offline")
-    assert ref == ModelRef("openai", model)
+CALL = ModelCall(model="m-1", messages=(Message("user", "Hi"),), max_output_tokens=9, timeout=1)
 
 
 def configure(settings: Settings, *, key: str = "", url: str = "", production: bool = False) -> None:
@@ -79,11 +48,63 @@ ENDPOINTS = [
 
 
 @pytest.mark.parametrize(("url", "endpoint", "dialect"), ENDPOINTS)
-def test_the_address_decides_endpoint_and_dialect(settings: Settings, url: str, endpoint: str, dialect: object) -> None:
+def test_the_address_decides_endpoint_and_dialect(
+    settings: Settings, url: str, endpoint: str, dialect: Dialect
+) -> None:
     configure(settings, key="sk-1", url=url)
     provider = provider_for("openai")
-    assert isinstance(provider, OpenAIChat)
-    assert (str(provider.endpoint), provider.dialect, provider.name) == (endpoint, dialect, "openai")
+    assert isinstance(provider, HttpProvider)
+    assert provider.wire == ChatWire("openai", URL(endpoint), dialect)
+
+
+OWN_ADDRESSES = [
+    ("openai", "https://api.openai.com/v1/chat/completions", {"Authorization": "Bearer k"}),
+    ("anthropic", "https://api.anthropic.com/v1/messages", {"x-api-key": "k", "anthropic-version": "2023-06-01"}),
+    (
+        "gemini",
+        "https://generativelanguage.googleapis.com/v1beta/models/m-1:generateContent",
+        {"x-goog-api-key": "k"},
+    ),
+    ("xai", "https://api.x.ai/v1/chat/completions", {"Authorization": "Bearer k"}),
+    ("groq", "https://api.groq.com/openai/v1/chat/completions", {"Authorization": "Bearer k"}),
+    ("mistral", "https://api.mistral.ai/v1/chat/completions", {"Authorization": "Bearer k"}),
+    ("openrouter", "https://openrouter.ai/api/v1/chat/completions", {"Authorization": "Bearer k"}),
+]
+
+
+@pytest.mark.parametrize(("name", "address", "headers"), OWN_ADDRESSES, ids=[each[0] for each in OWN_ADDRESSES])
+def test_each_provider_is_asked_at_its_own_address(
+    settings: Settings, name: str, address: str, headers: dict[str, str]
+) -> None:
+    setattr(settings, f"{name.upper()}_API_KEY", "k")
+    provider = provider_for(name)
+    assert isinstance(provider, HttpProvider)
+    assert provider.name == name
+    assert str(provider.wire.address(CALL, stream=False)) == address
+    assert dict(provider.wire.headers("k")) == headers
+    assert headers.keys() & dict(provider.wire.headers("")).keys() <= {"anthropic-version"}
+
+
+def test_every_provider_there_is_has_a_host() -> None:
+    assert tuple(HOSTS) == PROVIDERS
+    assert [each[0] for each in OWN_ADDRESSES] == list(PROVIDERS)
+
+
+def test_headers_and_timeouts_of_a_provider_come_from_the_settings(settings: Settings) -> None:
+    configure(settings, key="sk-1")
+    settings.CLASPER_PROVIDER_HEADERS = {"openai": {"X-Team": "shop"}}
+    settings.CLASPER_PROVIDER_TIMEOUTS_MS = {"openai": 2500}
+    provider = provider_for("openai")
+    assert isinstance(provider, HttpProvider)
+    assert (provider.extra_headers, provider.timeout) == ({"X-Team": "shop"}, 2.5)
+
+
+@pytest.mark.parametrize("headers", [{"X-A": "a\nb"}, {"": "a"}, {"X-Ü": "a"}, {"X-A": 5}], ids=str)
+def test_a_header_that_http_cannot_carry_is_a_configuration_error(settings: Settings, headers: dict[str, Any]) -> None:
+    configure(settings, key="sk-1")
+    settings.CLASPER_PROVIDER_HEADERS = {"openai": headers}
+    with pytest.raises(Unavailable, match="CLASPER_PROVIDER_HEADERS: openai"):
+        provider_for("openai")
 
 
 def test_a_provider_is_built_once_and_follows_the_settings(settings: Settings) -> None:
@@ -92,7 +113,7 @@ def test_a_provider_is_built_once_and_follows_the_settings(settings: Settings) -
     assert provider_for("openai") is first
     configure(settings, key="sk-2")
     second = provider_for("openai")
-    assert isinstance(second, OpenAIChat)
+    assert isinstance(second, HttpProvider)
     assert second.api_key == "sk-2"
 
 
@@ -115,9 +136,9 @@ def test_an_address_that_is_none_is_a_configuration_error(settings: Settings, ur
         provider_for("openai")
 
 
-@pytest.mark.parametrize("name", ["nobody", "anthropic", "", "x" * 500])
+@pytest.mark.parametrize("name", ["nobody", "google", "", "x" * 500])
 def test_an_unknown_provider_says_which_there_are(settings: Settings, name: str) -> None:
-    with pytest.raises(Unavailable, match="there are: openai, offline") as caught:
+    with pytest.raises(Unavailable, match="there are: openai, anthropic, gemini") as caught:
         provider_for(name)
     assert caught.value.error_code == "model_not_configured"
     assert len(caught.value.message) < 200
@@ -133,5 +154,6 @@ def test_the_offline_model_is_refused_in_production(settings: Settings) -> None:
         provider_for("offline")
 
 
-def test_every_provider_that_can_be_used_has_a_default_model() -> None:
-    assert DEFAULT_MODELS == {"openai": "gpt-4o-mini", "offline": "offline-1"}
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_the_standard_model_of_every_provider_is_priced(name: str) -> None:
+    assert PriceBook({}).price(name, standard_model(name)).status == "priced"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from apps.agents.domain.requests import Turn
+
 DEFAULT_KICKOFF = "Draft a short, concrete plan for the request below before anything else."
 
 MESSAGE_OVERHEAD_TOKENS = 16
@@ -32,6 +36,21 @@ def context_warning(*, tokens: int, window: int, threshold: float) -> str:
 def kickoff_message(*, note: str, message: str) -> str:
     """The user turn of a kickoff: the note steers, the request follows."""
     return f"{note or DEFAULT_KICKOFF}\n\nUser request: {message}"
+
+
+def one_system(system: str, turns: Iterable[Turn]) -> tuple[str, tuple[Turn, ...]]:
+    """The system prompt with all system turns under it, in order and blank lines between, and the other turns.
+
+    Some providers read one system prompt only, and only at the start.
+    """
+    others: list[Turn] = []
+    parts = [system]
+    for turn in turns:
+        if turn.role == "system":
+            parts.append(turn.text)
+        else:
+            others.append(turn)
+    return "\n\n".join(part for part in parts if part.strip()), tuple(others)
 
 
 def plan_document(*, note: str, reply: str) -> str:

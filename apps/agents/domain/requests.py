@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from apps.agents.domain.session import SessionKey, parse_session_key
+from apps.workspaces.domain.workspace import is_role
 
 Text = Annotated[str, msgspec.Meta(max_length=1_000_000)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -22,11 +23,39 @@ MAX_HISTORY = 2_000
 """Turns; far beyond any window, it only bounds the work before the window is checked."""
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One earlier turn of the conversation."""
+CallId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
-    role: Literal["user", "assistant", "system"]
-    content: Text
+
+class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool call asked for; `arguments` is a JSON text as the model wrote it."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    arguments: Text
+
+
+class TurnToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call of an earlier assistant turn."""
+
+    id: CallId
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One earlier turn of the conversation, in the spelling of OpenAI's chat API.
+
+    `content` may only be missing or null beside `tool_calls`; `history_faults` says so, types cannot.
+    """
+
+    role: Literal["user", "assistant", "system", "tool"]
+    content: Text | None = None
+    tool_calls: list[TurnToolCall] | None = None
+    tool_call_id: CallId | None = None
+
+    @property
+    def text(self) -> str:
+        """What was said; empty when the turn only called tools."""
+        return self.content or ""
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +106,27 @@ class SendBody(msgspec.Struct, frozen=True, kw_only=True):
     environment: Slug | None = None
 
 
+class Booked(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a run without a session is for and where it is booked; all of it may be left out."""
+
+    user_id: Id | None = None
+    agent_role: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    tenant_id: Id | None = None
+    workspace_id: Slug | None = None
+    environment: Slug | None = None
+    metadata: dict[str, Any] | None = None
+
+
+def booking_faults(raw: Mapping[str, Any]) -> Faults:
+    """What types cannot say of Booked: a role that is none."""
+    role = raw.get("agent_role")
+    if isinstance(role, str) and not is_role(role):
+        return {"agent_role": ["A role has 1 to 64 letters, digits, _ or -."]}
+    return {}
+
+
 def body_faults(raw: Mapping[str, Any]) -> Faults:
-    """What the types cannot say: blank message, user and session that disagree, unknown time zone.
+    """What the types cannot say: blank message, broken history, user and session that disagree, unknown time zone.
 
     Looks at the body as it came, so that these faults are told together with those of types.
     """
@@ -86,6 +134,8 @@ def body_faults(raw: Mapping[str, Any]) -> Faults:
     message = raw.get("message")
     if isinstance(message, str) and not message.strip():
         faults["message"] = ["The message is empty."]
+    if texts := history_faults(raw.get("messages")):
+        faults["messages"] = texts
     if fault := _session_fault(raw.get("session_key"), raw.get("user_id")):
         faults["session_key"] = [fault]
     options = raw.get("metadata")
@@ -93,6 +143,78 @@ def body_faults(raw: Mapping[str, Any]) -> Faults:
     if isinstance(zone, str) and zone and not _is_timezone(zone):
         faults["metadata"] = ["timezone: Not a known IANA time zone."]
     return faults
+
+
+def history_faults(messages: Any) -> list[str]:
+    """What is wrong with the turns of a conversation as a whole, each fault with its place: `[2]: …`.
+
+    Every tool turn must answer a call of the assistant turn before it, and every call must be answered once before
+    the next user or assistant turn. Looks at the list as it came; what types say is not said again.
+    """
+    faults: list[str] = []
+    waiting: dict[str, str] = {}
+    answered: set[str] = set()
+    for n, turn in enumerate(messages if isinstance(messages, list) else ()):
+        if not isinstance(turn, dict):
+            continue
+        role = turn.get("role")
+        faults += _content_faults(turn, f"[{n}]")
+        if role == "tool":
+            faults += _answer_faults(turn.get("tool_call_id"), f"[{n}]", waiting, answered)
+        elif turn.get("tool_call_id") is not None:
+            faults.append(f"[{n}].tool_call_id: Only a tool turn answers a call.")
+        if role in ("user", "assistant"):
+            faults += waiting.values()
+            waiting, answered = {}, set()
+        if calls := _calls(turn):
+            faults += _call_faults(role, calls, f"[{n}].tool_calls", waiting)
+    return faults + list(waiting.values())
+
+
+def _content_faults(turn: Mapping[str, Any], place: str) -> list[str]:
+    content = turn.get("content")
+    if isinstance(content, list):
+        return [f"{place}.content: Only text is taken, as one string; images and files are not supported."]
+    if content is None and not (turn.get("role") == "assistant" and _calls(turn)):
+        return [f"{place}.content: This field is required."]
+    return []
+
+
+def _answer_faults(call_id: Any, place: str, waiting: dict[str, str], answered: set[str]) -> list[str]:
+    if call_id is None:
+        return [f"{place}.tool_call_id: This field is required."]
+    if not isinstance(call_id, str):
+        return []
+    if call_id in answered:
+        return [f"{place}: The call {call_id[:256]} is answered already."]
+    if waiting.pop(call_id, None) is None:
+        return [f"{place}: The assistant turn before it made no call {call_id[:256]}."]
+    answered.add(call_id)
+    return []
+
+
+def _call_faults(role: Any, calls: list[Any], place: str, waiting: dict[str, str]) -> list[str]:
+    """Faults of the calls of one turn; those that are in order are put into `waiting`, with what to say if they stay.
+
+    A call that has no id is left to the types.
+    """
+    if role != "assistant":
+        return [f"{place}: Only an assistant turn calls tools."]
+    faults = []
+    for n, call in enumerate(calls):
+        call_id = call.get("id") if isinstance(call, dict) else None
+        if not isinstance(call_id, str):
+            continue
+        if call_id in waiting:
+            faults.append(f"{place}[{n}].id: Another call of this turn has the same id.")
+        else:
+            waiting[call_id] = f"{place}[{n}]: No tool turn answers the call {call_id[:256]}."
+    return faults
+
+
+def _calls(turn: Mapping[str, Any]) -> list[Any]:
+    calls = turn.get("tool_calls")
+    return calls if isinstance(calls, list) else []
 
 
 def _session_fault(key: Any, user_id: Any) -> str:

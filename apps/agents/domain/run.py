@@ -2,71 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from apps.agents.domain.delivery import WebhookTarget
+from apps.agents.domain.json_output import JsonOutput, Reading
 from apps.agents.domain.requests import Turn, Webhook
 from clasper.core.auth import Principal
 from clasper.core.money import NanoUSD, usd
 from clasper.core.usage import Usage
 
-Kind = Literal["send", "stream"]
+Kind = Literal["send", "stream", "llm_task", "compact", "check"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """Everything the engine needs to know; identity, tenant and time are part of it, nothing is ambient."""
-
-    trace_id: str
-    trace_id_given: bool
-    kind: Kind
-    principal: Principal
-    tenant_id: str
-    workspace_id: str
-    environment: str
-    user_id: str
-    agent_role: str
-    message: str
-    history: tuple[Turn, ...] = ()
-    task_id: str = ""
-    task_title: str = ""
-    task_description: str = ""
-    task_metadata: Mapping[str, Any] | None = None
-    system_prompt: str | None = None
-    kickoff_plan: bool = False
-    kickoff_note: str = ""
-    plan_title: str = "Plan"
-    timezone: str = ""
-    model: str = ""
-    skip_backend: bool = False
-    force_include_skills: tuple[str, ...] = ()
-    webhook: Webhook | None = None
-    idempotency_key: str = ""
-    fingerprint: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    now: datetime
-
-    @property
-    def webhook_target(self) -> WebhookTarget | None:
-        """Where the end of the run is to be reported, if anywhere."""
-        if self.webhook is None:
-            return None
-        return WebhookTarget(
-            url=self.webhook.url,
-            secret=self.webhook.secret or "",
-            headers=self.webhook.headers,
-            user_id=self.user_id,
-            role=self.agent_role,
-        )
-
-    @property
-    def actor(self) -> str:
-        """The agent, as audit entries name it."""
-        return f"agent:{self.agent_role}"
+TEMPERATURE = 0.4
+"""What runs have always used: lively enough to converse, steady enough to follow rules."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,24 +65,93 @@ class RunResult:
     text: str
     usage: Usage
     cost: RunCost
+    reading: Reading | None = None
     context_warning: str = ""
     skipped_backend: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """The response body of `POST /api/agents/send`."""
-        body: dict[str, Any] = {
-            "status": "ok",
-            "task_id": self.task_id or None,
-            "trace_id": self.trace_id,
-            "response": self.text,
-            "usage": usage_json(self.usage),
-            "cost": self.cost.as_json(),
-        }
-        if self.context_warning:
-            body["context_warning"] = self.context_warning
-        if self.skipped_backend:
-            body["skipped_backend"] = True
-        return body
+
+def send_answer(result: RunResult) -> dict[str, Any]:
+    """The response body of `POST /api/agents/send`."""
+    body: dict[str, Any] = {
+        "status": "ok",
+        "task_id": result.task_id or None,
+        "trace_id": result.trace_id,
+        "response": result.text,
+        "usage": usage_json(result.usage),
+        "cost": result.cost.as_json(),
+    }
+    if result.context_warning:
+        body["context_warning"] = result.context_warning
+    if result.skipped_backend:
+        body["skipped_backend"] = True
+    return body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """Everything the engine needs to know; identity, tenant and time are part of it, nothing is ambient.
+
+    `instructions` is a system prompt of Clasper's own in place of the workspace's; such a run has no skills and no
+    tools. `expects` says that the answer must be JSON. `answer` makes the response body of the run's result.
+    """
+
+    trace_id: str
+    trace_id_given: bool
+    kind: Kind
+    principal: Principal
+    tenant_id: str
+    workspace_id: str
+    environment: str
+    user_id: str
+    agent_role: str
+    message: str
+    history: tuple[Turn, ...] = ()
+    task_id: str = ""
+    task_title: str = ""
+    task_description: str = ""
+    task_metadata: Mapping[str, Any] | None = None
+    system_prompt: str | None = None
+    instructions: str | None = None
+    temperature: float = TEMPERATURE
+    max_output_tokens: int | None = None
+    expects: JsonOutput | None = None
+    kickoff_plan: bool = False
+    kickoff_note: str = ""
+    plan_title: str = "Plan"
+    timezone: str = ""
+    model: str = ""
+    skip_backend: bool = False
+    force_include_skills: tuple[str, ...] = ()
+    webhook: Webhook | None = None
+    idempotency_key: str = ""
+    fingerprint: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    answer: Callable[[RunResult], dict[str, Any]] = send_answer
+    now: datetime
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is forwarded as it is written."""
+        return self.kind == "stream"
+
+    @property
+    def webhook_target(self) -> WebhookTarget | None:
+        """Where the end of the run is to be reported, if anywhere."""
+        if self.webhook is None:
+            return None
+        return WebhookTarget(
+            url=self.webhook.url,
+            secret=self.webhook.secret or "",
+            headers=self.webhook.headers,
+            user_id=self.user_id,
+            role=self.agent_role,
+        )
+
+    @property
+    def actor(self) -> str:
+        """The agent, as audit entries name it."""
+        return f"agent:{self.agent_role}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,15 @@ from typing import Any
 
 from django.conf import settings
 
+from apps.agents.domain.llm_task import repair_message
 from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
 from apps.agents.engine.admit import Admission, CallGrant, admit
 from apps.agents.engine.model_calls import ask, book_received
-from apps.agents.engine.plan import Plan, default_model, prepare
+from apps.agents.engine.models import default_model
+from apps.agents.engine.plan import Plan, prepare
 from apps.agents.engine.settle import settle_failure, settle_success
-from apps.agents.engine.state import Run
+from apps.agents.engine.state import CallLimits, Run
 from apps.agents.engine.writes import checkpoint, reserve_next
 from apps.agents.services.idempotency import Claim, open_response
 from apps.agents.services.outbox import deliver_run, pending_of
@@ -31,7 +33,7 @@ from clasper.core.clock import utc_now
 from clasper.core.db import writer
 from clasper.core.errors import BackendFailed, ClasperError, ProviderFailed, RunTimeout
 from clasper.gateways.control_plane import control_plane
-from clasper.gateways.llm.base import Completion
+from clasper.gateways.llm.base import Message
 
 __all__ = ["RunEvent", "default_model", "run"]
 
@@ -62,7 +64,7 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
     try:
         yield RunStarted(request.trace_id)
         await _contact_backend(state)
-        async with aclosing(_loop(state)) as events:
+        async with aclosing(_answer(state)) as events:
             async for event in events:
                 yield event
         result = _result(state)
@@ -81,7 +83,7 @@ async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
         raise unexpected from None
     if owed:
         await _deliver(request, owed)
-    yield RunFinished(request.trace_id, result.as_json(), webhook_pending=request.webhook is not None)
+    yield RunFinished(request.trace_id, request.answer(result), webhook_pending=request.webhook is not None)
 
 
 async def _admit(plan: Plan, began: float) -> Admission:
@@ -109,6 +111,7 @@ def _begin(plan: Plan, grant: CallGrant, began: float) -> Run:
         deadline=began + settings.CLASPER_RUN_TIMEOUT_MS / 1000,
         grant=grant,
         messages=list(plan.messages),
+        limits=CallLimits.of(plan.request),
         task_id=plan.request.task_id,
         estimated=grant.estimated,
     )
@@ -131,6 +134,35 @@ async def _contact_backend(run: Run) -> None:
             run.add_step("error", "task", status="error", code=error.error_code, started=started, output=error.message)
             raise
     await tool_calls.discover(run)
+
+
+async def _answer(run: Run) -> AsyncGenerator[RunEvent, None]:
+    """The conversation to its answer; one that should be JSON and is not as expected is asked for once more."""
+    async with aclosing(_loop(run)) as events:
+        async for event in events:
+            yield event
+    _check_usable(run)
+    expects = run.request.expects
+    if expects is None:
+        return
+    run.reading = expects.read(_text(run))
+    if not run.reading.faults:
+        return
+    await checkpoint(run)
+    repair = repair_message(run.reading.faults)
+    run.say(Message("assistant", _text(run)), Message("user", repair))
+    await reserve_next(run, run.candidate)
+    async with aclosing(ask(run, ())) as chunks:
+        async for chunk in chunks:
+            yield chunk
+    _check_usable(run)
+    run.reading = expects.read(_text(run))
+    if not run.reading.is_json:
+        raise ProviderFailed(
+            "The model's answer is not JSON, also not when asked again.",
+            code="invalid_output",
+            details={"validation_errors": list(run.reading.errors)},
+        )
 
 
 async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:
@@ -157,26 +189,30 @@ async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:
 
 
 def _result(run: Run) -> RunResult:
-    """The answer, if it may be used: a refusal, an empty or a cut answer is never posted (rulings §3.4)."""
-    completion = run.completion
-    assert completion is not None
-    _check_usable(completion)
     return RunResult(
         trace_id=run.request.trace_id,
         task_id=run.task_id,
-        text=completion.text,
+        text=_text(run),
         usage=run.usage,
         cost=run.total_cost(),
+        reading=run.reading,
         context_warning=run.plan.warning,
         skipped_backend=run.request.skip_backend,
     )
 
 
-def _check_usable(completion: Completion) -> None:
-    if completion.finish in _UNUSABLE:
-        code, message = _UNUSABLE[completion.finish]
+def _text(run: Run) -> str:
+    assert run.completion is not None
+    return run.completion.text
+
+
+def _check_usable(run: Run) -> None:
+    """A refusal, an empty or a cut answer is never used (rulings §3.4)."""
+    assert run.completion is not None
+    if run.completion.finish in _UNUSABLE:
+        code, message = _UNUSABLE[run.completion.finish]
         raise ProviderFailed(message, code=code)
-    if not completion.text.strip():
+    if not run.completion.text.strip():
         raise ProviderFailed("The model gave an empty answer.", code="empty_answer")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from django.conf import settings
 
 from apps.agents.domain.conversation import MIN_OUTPUT_TOKENS
-from apps.agents.engine.plan import Candidate, Plan, named_tools, risk_of, worst_prompt
+from apps.agents.engine.models import Candidate
+from apps.agents.engine.plan import Plan, named_tools, risk_of, worst_prompt
 from apps.agents.services.idempotency import Claim, claim_key, drop_claim, release_key
 from apps.agents.services.outbox import enqueue, held_webhook_row
 from apps.governance.domain.prices import Price
@@ -111,11 +112,12 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
 
 
 def output_limit(plan: Plan, candidate: Candidate) -> int:
-    """Most output tokens a call may ask for: the setting, the credential's limit and the room in the window."""
+    """Most output tokens a call may ask for: what the request wants, within the setting, the credential's limit and the
+    room in the window."""
     room = max(MIN_OUTPUT_TOKENS, candidate.window - plan.prompt_estimate)
-    own = plan.request.principal.max_output_tokens
-    limit = min(int(settings.CLASPER_MAX_OUTPUT_TOKENS), room)
-    return max(1, limit if own is None else min(limit, own))
+    wanted, own = plan.request.max_output_tokens, plan.request.principal.max_output_tokens
+    bounds = [int(settings.CLASPER_MAX_OUTPUT_TOKENS), room]
+    return max(1, min([*bounds, *(bound for bound in (wanted, own) if bound is not None)]))
 
 
 def reserve_call(

@@ -9,29 +9,44 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from django.conf import settings
 
 from apps.agents.domain.run import TextChunk
-from apps.agents.engine.plan import TEMPERATURE, Candidate
-from apps.agents.engine.state import Run
+from apps.agents.engine.gate import GateClosed, pass_gate
+from apps.agents.engine.models import Candidate
+from apps.agents.engine.state import CallLimits, Run
 from apps.agents.engine.writes import reserve_next
-from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, UnknownModel
-from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, TextDelta, ToolSpec
+from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, Unavailable, UnknownModel
+from clasper.core.usage import Usage
+from clasper.gateways.llm.adjust import adjusted
+from clasper.gateways.llm.base import Completion, FailureKind, ModelCall, ProviderError, TextDelta, ToolSpec
+from clasper.gateways.llm.failures import failure as failure_of
 from clasper.gateways.llm.registry import provider_for
+
+MAX_ADJUSTMENTS = 3
+"""Temperature, output limit and schema: more cannot be changed in a call."""
+
+_SICK: frozenset[FailureKind] = frozenset({"unavailable", "timeout", "connection", "bad_response"})
+"""Failures that speak of a provider in trouble; all others are answers of one that is well."""
 
 
 async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk, None]:
     """Asks the model, or its fallback, until one answers; the answer is `run.completion`.
 
-    Yields the text as it arrives when the run streams. Raises RunTimeout, UnknownModel, ContextTooLong or
+    Yields the text as it arrives when the run streams. Raises RunTimeout, UnknownModel, ContextTooLong, Unavailable or
     ProviderFailed when nobody answered, BudgetExceeded when the fallback is too dear.
     """
     failure: ProviderError | None = None
     for candidate in run.plan.candidates:
         if failure is not None:
             await reserve_next(run, candidate)
-        for attempt in range(1, max(1, settings.CLASPER_RETRY_ATTEMPTS) + 1):
+            run.limits = CallLimits.of(run.request)
+        attempt = 0
+        again = True
+        while again:
+            attempt += 1
             run.call_began = started = asyncio.get_running_loop().time()
             try:
                 async with aclosing(_exchange(run, candidate, tools)) as chunks:
@@ -40,12 +55,12 @@ async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk
             except ProviderError as error:
                 failure = error
                 _note_failure(run, candidate, error, attempt, started)
-                if run.received or not error.retryable or not await _pause(run, error, attempt):
-                    break
+                again = not run.received and (_adjust(run, error, attempt) or await _pause(run, error, attempt))
             else:
                 _note_answer(run, candidate, attempt, started)
                 return
-        if failure is None or run.received or not failure.fallback:
+        assert failure is not None
+        if run.received or not failure.fallback or not run.seconds_left():
             break
     assert failure is not None
     raise _public(run, failure)
@@ -55,25 +70,46 @@ async def _exchange(run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...])
     """One attempt. What has been received stands in `run`, so that a cancelled run can still be settled."""
     run.in_flight, run.completion = candidate, None
     run.received.clear()
-    call = ModelCall(
+    provider = provider_for(candidate.ref.provider)
+    try:
+        async with pass_gate(
+            provider=provider.base_url, tenant_id=run.request.tenant_id, timeout=run.seconds_left()
+        ) as passage:
+            run.call = call = _call(run, candidate, tools)
+            try:
+                if not run.request.streams:
+                    run.completion = await provider.complete(call)
+                else:
+                    async with aclosing(provider.stream(call)) as events:
+                        async for event in events:
+                            if isinstance(event, TextDelta):
+                                run.received.append(event.text)
+                                yield TextChunk(event.text)
+                            else:
+                                run.completion = event
+            except ProviderError as error:
+                if error.kind in _SICK:
+                    passage.failed()
+                else:
+                    passage.succeeded()
+                raise
+            passage.succeeded()
+    except GateClosed as closed:
+        raise failure_of(closed.kind, provider.name, retry_after=closed.retry_after) from None
+
+
+def _call(run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...]) -> ModelCall:
+    limits = run.limits
+    granted = run.grant.max_output_tokens
+    return ModelCall(
         model=candidate.ref.model,
         messages=tuple(run.messages),
         tools=tools,
-        max_output_tokens=run.grant.max_output_tokens,
-        temperature=TEMPERATURE,
+        max_output_tokens=granted if limits.max_output_tokens is None else min(granted, limits.max_output_tokens),
+        temperature=limits.temperature,
+        schema=limits.schema,
         timeout=run.seconds_left(),
     )
-    provider = provider_for(candidate.ref.provider)
-    if run.request.kind != "stream":
-        run.completion = await provider.complete(call)
-        return
-    async with aclosing(provider.stream(call)) as events:
-        async for event in events:
-            if isinstance(event, TextDelta):
-                run.received.append(event.text)
-                yield TextChunk(event.text)
-            else:
-                run.completion = event
 
 
 def _note_answer(run: Run, candidate: Candidate, attempt: int, started: float) -> None:
@@ -103,7 +139,7 @@ def _note_answer(run: Run, candidate: Candidate, attempt: int, started: float) -
 
 def _note_failure(run: Run, candidate: Candidate, error: ProviderError, attempt: int, started: float) -> None:
     """A failed attempt is a step; if text had arrived, it was paid for and is booked by estimate."""
-    paid = book_received(run)
+    paid = book_received(run, error.usage)
     run.in_flight = None
     run.add_step(
         "llm_call",
@@ -118,22 +154,34 @@ def _note_failure(run: Run, candidate: Candidate, error: ProviderError, attempt:
     )
 
 
-def book_received(run: Run) -> dict[str, int]:
-    """Books what a broken or cancelled stream delivered so far, by estimate; nothing when nothing arrived.
+def book_received(run: Run, reported: Usage | None = None) -> dict[str, int]:
+    """Books what a broken or cancelled call used: what its provider `reported`, or by estimate what arrived so far.
 
-    Gives the tokens and the cost as the fields of the step.
+    Nothing when nothing arrived. Gives the tokens and the cost as the fields of the step.
     """
-    if run.in_flight is None or not run.received:
+    if run.in_flight is None or not (run.received or reported):
         return {}
-    run.estimated = True
-    usage = run.estimated_usage("".join(run.received))
+    guess = run.estimated_usage("".join(run.received))
+    usage = guess if reported is None else replace(reported, output=max(reported.output, guess.output))
+    run.estimated = run.estimated or usage != reported
     cost = run.book(usage, run.grant.price.cost(usage))
     return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.output, "cost": cost}
 
 
+def _adjust(run: Run, error: ProviderError, attempt: int) -> bool:
+    """Changes what the host refused, if its refusal says what that is; then it is asked again at once."""
+    if attempt > MAX_ADJUSTMENTS or run.call is None:
+        return False
+    call = adjusted(run.call, error)
+    if call is None:
+        return False
+    run.limits = CallLimits(call.temperature, call.max_output_tokens, call.schema)
+    return True
+
+
 async def _pause(run: Run, error: ProviderError, attempt: int) -> bool:
     """Waits before the next attempt; False when there is none, or no time for it."""
-    if attempt >= settings.CLASPER_RETRY_ATTEMPTS:
+    if not error.retryable or attempt >= settings.CLASPER_RETRY_ATTEMPTS:
         return False
     delay = min(settings.CLASPER_RETRY_DELAY_MS * 2 ** (attempt - 1), settings.CLASPER_RETRY_MAX_DELAY_MS) / 1000
     delay *= 1 + random.uniform(-settings.CLASPER_RETRY_JITTER, settings.CLASPER_RETRY_JITTER)  # noqa: S311  spreads load
@@ -158,4 +206,8 @@ def _public(run: Run, failure: ProviderError) -> ClasperError:
         return ContextTooLong(details=details)
     if failure.kind == "unknown_model" and run.request.model:
         return UnknownModel(f"The provider does not know the model {run.request.model!r}.", details=details)
+    if failure.kind == "circuit_open":
+        return Unavailable(str(failure), code="provider_circuit_open", details=details, retry_after=failure.retry_after)
+    if failure.kind == "at_capacity":
+        return Unavailable(str(failure), code="at_capacity", details=details, retry_after=failure.retry_after)
     return ProviderFailed(str(failure), details=details)

@@ -7,44 +7,29 @@ because the worst case that admission reserves depends on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 from django.conf import settings
 
-from apps.agents.domain.conversation import context_warning, kickoff_message, prompt_ceiling
+from apps.agents.domain.conversation import context_warning, kickoff_message, one_system, prompt_ceiling
 from apps.agents.domain.prompt import PromptCache, finish, time_block
+from apps.agents.domain.requests import Turn
 from apps.agents.domain.run import RunRequest
 from apps.agents.domain.tools import Grant
-from apps.governance.domain.permissions import PROMPT_OVERRIDE, model_permitted
-from apps.governance.domain.prices import Price
+from apps.agents.engine.models import Candidate, candidates_for
+from apps.governance.domain.permissions import PROMPT_OVERRIDE
 from apps.governance.domain.risk import RiskInput, score_risk
-from apps.governance.services.prices import price_book
 from apps.traces.domain.record import Redacted, Risk
 from apps.traces.services.recording import redact_content
 from apps.workspaces.services import load_workspace
-from clasper.core.errors import ContextTooLong, InvalidRequest, PermissionDenied, Unavailable
-from clasper.gateways.llm.base import Message
-from clasper.gateways.llm.registry import DEFAULT_MODELS, ModelRef, parse_model_ref, provider_for
-
-DEFAULT_WINDOW = 128_000
-"""Assumed for models whose window nobody published."""
-
-TEMPERATURE = 0.4
-"""What runs have always used: lively enough to converse, steady enough to follow rules."""
+from clasper.core.errors import ContextTooLong, InvalidRequest, PermissionDenied
+from clasper.gateways.llm.base import Message, ToolCall
 
 _prompts = PromptCache()
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model that may answer, with its price and window."""
-
-    ref: ModelRef
-    price: Price
-    window: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +59,13 @@ def prepare(request: RunRequest) -> Plan:
 
     Raises PermissionDenied (model or prompt override not allowed), Unavailable (model not configured), ContextTooLong.
     """
-    candidates = _candidates(request)
-    system, workspace_bytes, use = _system_prompt(request)
-    turns = [turn.content for turn in request.history]
-    message = _user_message(request)
-    foreign_bytes = sum(map(_size, (*turns, message)))
-    if request.system_prompt is not None:
-        foreign_bytes, workspace_bytes = foreign_bytes + workspace_bytes, 0
-    estimate = -(-(workspace_bytes + foreign_bytes) // 4)
+    candidates = candidates_for(request)
+    prompt = _system_prompt(request)
+    system, turns = one_system(prompt.text, request.history)
+    conversation = (*(_as_message(turn) for turn in turns), Message("user", _user_message(request)))
+    own_bytes = _size(prompt.text) if prompt.own else 0
+    foreign_bytes = _size(system) - own_bytes + sum(map(_message_size, conversation))
+    estimate = -(-(own_bytes + foreign_bytes) // 4)
     window = candidates[0].window
     if estimate >= window:
         raise ContextTooLong(
@@ -91,19 +75,15 @@ def prepare(request: RunRequest) -> Plan:
     return Plan(
         request=request,
         candidates=candidates,
-        messages=(
-            Message("system", system),
-            *(Message(turn.role, turn.content) for turn in request.history),
-            Message("user", message),
-        ),
-        grants=use.grants,
-        skill_versions=use.versions,
-        workspace_hash=use.workspace_hash,
-        workspace_bytes=workspace_bytes,
+        messages=(Message("system", system), *conversation),
+        grants=prompt.grants,
+        skill_versions=prompt.versions,
+        workspace_hash=prompt.workspace_hash,
+        workspace_bytes=own_bytes,
         foreign_bytes=foreign_bytes,
         prompt_estimate=estimate,
         warning=context_warning(tokens=estimate, window=window, threshold=settings.CLASPER_CONTEXT_WARNING_THRESHOLD),
-        content=redact_content(_content(request, use.sections)),
+        content=redact_content(_content(request, prompt.sections)),
     )
 
 
@@ -119,27 +99,18 @@ def worst_prompt(plan: Plan, *, added_bytes: int, schema_bytes: int, messages: i
 
 def risk_of(plan: Plan, tool_names: tuple[str, ...]) -> Risk:
     """The run's risk: the tools it may use, the temperature, and whether personal data was found in what was asked."""
-    return _score(tool_names, "pii" if plan.content.found else "none")
+    return _score(tool_names, plan.request.temperature, "pii" if plan.content.found else "none")
 
 
 @lru_cache(maxsize=1024)
-def _score(tool_names: tuple[str, ...], sensitivity: str) -> Risk:
+def _score(tool_names: tuple[str, ...], temperature: float, sensitivity: str) -> Risk:
     score = score_risk(
         RiskInput(
-            tool_count=len(tool_names), tool_names=tool_names, temperature=TEMPERATURE, data_sensitivity=sensitivity
+            tool_count=len(tool_names), tool_names=tool_names, temperature=temperature, data_sensitivity=sensitivity
         )
     )
     factors = {**score.factors, "riskFactors": list(score.risk_factors)}
     return Risk(score=score.score, level=score.level, factors=factors)
-
-
-def default_model() -> ModelRef:
-    """The model of runs that name none. Raises Unavailable when the settings name none either."""
-    provider = settings.LLM_PROVIDER
-    name = settings.LLM_MODEL_DEFAULT or DEFAULT_MODELS.get(provider, "")
-    if not name:
-        raise Unavailable("No model is configured; set LLM_MODEL_DEFAULT.", code="model_not_configured")
-    return parse_model_ref(name, provider)
 
 
 def named_tools(plan: Plan) -> tuple[str, ...]:
@@ -147,37 +118,36 @@ def named_tools(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted({tool for grant in plan.grants for tool in grant.tools if not tool.endswith("*")}))
 
 
-def _candidates(request: RunRequest) -> tuple[Candidate, ...]:
-    provider = settings.LLM_PROVIDER
-    refs = [parse_model_ref(request.model, provider) if request.model else default_model()]
-    if settings.LLM_MODEL_FALLBACK:
-        fallback = parse_model_ref(settings.LLM_MODEL_FALLBACK, provider)
-        refs += [fallback] if fallback != refs[0] else []
-    if not model_permitted(request.principal, str(refs[0])):
-        raise PermissionDenied(
-            "The credential may not use this model.", details={"permission": "model", "model": str(refs[0])}
-        )
-    refs = refs[:1] + [ref for ref in refs[1:] if model_permitted(request.principal, str(ref))]
-    for ref in refs:
-        provider_for(ref.provider)
-    prices = price_book()
-    return tuple(_candidate(ref, prices.price(ref.provider, ref.model)) for ref in refs)
-
-
-def _candidate(ref: ModelRef, price: Price) -> Candidate:
-    return Candidate(ref, price, price.context_window or DEFAULT_WINDOW)
-
-
 @dataclass(frozen=True, slots=True)
-class _WorkspaceUse:
-    grants: tuple[Grant, ...]
-    versions: Mapping[str, str]
-    workspace_hash: str
-    sections: Mapping[str, int]
+class _Prompt:
+    """A system prompt. `own` says that all of it was written by the operator; the rest tells what of the workspace
+    stands in it."""
+
+    text: str
+    own: bool
+    workspace_hash: str = ""
+    grants: tuple[Grant, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    sections: Mapping[str, int] = field(default_factory=dict)
 
 
-def _system_prompt(request: RunRequest) -> tuple[str, int, _WorkspaceUse]:
-    """The system prompt, its size in bytes, and what of the workspace stands in it."""
+def _system_prompt(request: RunRequest) -> _Prompt:
+    if request.instructions is not None:
+        return _Prompt(request.instructions, own=False)
+    found = _workspace_prompt(request)
+    if request.system_prompt is None:
+        return found
+    if not request.principal.has(PROMPT_OVERRIDE):
+        raise PermissionDenied(
+            "metadata.system_prompt replaces the workspace's rules, which this credential may not do.",
+            details={"permission": PROMPT_OVERRIDE},
+        )
+    if not request.system_prompt.strip():
+        raise InvalidRequest(field_errors={"metadata": ["system_prompt: The prompt is empty."]})
+    return replace(found, text=request.system_prompt, own=False)
+
+
+def _workspace_prompt(request: RunRequest) -> _Prompt:
     workspace = load_workspace()
     zone = request.timezone or settings.CLASPER_DEFAULT_TIMEZONE or "UTC"
     local_now = request.now.astimezone(ZoneInfo(zone))
@@ -193,26 +163,27 @@ def _system_prompt(request: RunRequest) -> tuple[str, int, _WorkspaceUse]:
         memory=workspace.memory(local_now.date()),
         time=time_block(local_now, zone) if settings.CLASPER_INCLUDE_TIME_CONTEXT else "",
     )
-    use = _WorkspaceUse(
+    return _Prompt(
+        prompt.text,
+        own=True,
+        workspace_hash=workspace.hash,
         grants=tuple(Grant(skill.name, skill.tools) for skill in prompt.skills if skill.tools),
         versions={skill.name: skill.version for skill in prompt.skills},
-        workspace_hash=workspace.hash,
         sections=dict(prompt.sections),
     )
-    if request.system_prompt is None:
-        return prompt.text, _size(prompt.text), use
-    if not request.principal.has(PROMPT_OVERRIDE):
-        raise PermissionDenied(
-            "metadata.system_prompt replaces the workspace's rules, which this credential may not do.",
-            details={"permission": PROMPT_OVERRIDE},
-        )
-    if not request.system_prompt.strip():
-        raise InvalidRequest(field_errors={"metadata": ["system_prompt: The prompt is empty."]})
-    return request.system_prompt, _size(request.system_prompt), use
+
+
+def _as_message(turn: Turn) -> Message:
+    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in turn.tool_calls or ())
+    return Message(turn.role, turn.text, calls, turn.tool_call_id or "")
 
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _message_size(message: Message) -> int:
+    return _size(message.content) + sum(_size(call.name) + _size(call.arguments) for call in message.tool_calls)
 
 
 def _user_message(request: RunRequest) -> str:
@@ -225,7 +196,7 @@ def _content(request: RunRequest, sections: Mapping[str, int]) -> dict[str, Any]
     """What the trace keeps of the request, before redaction."""
     return {
         "message": request.message,
-        "messages": [{"role": turn.role, "content": turn.content} for turn in request.history],
+        "messages": msgspec.to_builtins(request.history),
         "metadata": dict(request.options),
         "task_title": request.task_title,
         "prompt_sections": dict(sections),

@@ -38,7 +38,7 @@ async def settle_success(run: Run, result: RunResult) -> list[Owed]:
     rows = [sealed_row(each, tenant_id=request.tenant_id, trace_id=request.trace_id, now=now) for each in owed]
     sealed = b""
     if request.idempotency_key:
-        sealed = seal_response(result.as_json(), tenant_id=request.tenant_id, trace_id=request.trace_id)
+        sealed = seal_response(request.answer(result), tenant_id=request.tenant_id, trace_id=request.trace_id)
     closing = _closing(run, status="success", output=result.text)
     details = {
         "duration_ms": closing.duration_ms,

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from apps.agents.domain.json_output import Reading
 from apps.agents.domain.run import RunCost, RunRequest
 from apps.agents.engine.admit import CallGrant
-from apps.agents.engine.plan import Candidate, Plan
+from apps.agents.engine.models import Candidate
+from apps.agents.engine.plan import Plan
 from apps.governance.domain.prices import Cost
 from apps.traces.domain.record import Step, StepType
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage, estimate_tokens
 from clasper.gateways.control_plane import Caller, Tool
-from clasper.gateways.llm.base import Completion, Message
+from clasper.gateways.llm.base import Completion, Message, ModelCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,23 @@ class AuditNote:
 
     event_type: str
     details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What a call asks of the model besides the conversation: as the request wants it, or as the host takes it.
+
+    `max_output_tokens` None leaves it to what is paid for.
+    """
+
+    temperature: float | None
+    max_output_tokens: int | None
+    schema: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, request: RunRequest) -> CallLimits:
+        schema = request.expects.schema if request.expects is not None else None
+        return cls(request.temperature, None, schema.raw if schema is not None else None)
 
 
 @dataclass(slots=True)
@@ -36,6 +55,7 @@ class Run:
     deadline: float
     grant: CallGrant
     messages: list[Message]
+    limits: CallLimits
     task_id: str = ""
     tools: Mapping[str, Tool] = field(default_factory=dict)
     schema_bytes: int = 0
@@ -46,8 +66,10 @@ class Run:
     estimated: bool = False
     answered_by: Candidate | None = None
     completion: Completion | None = None
+    reading: Reading | None = None
     received: list[str] = field(default_factory=list)
     in_flight: Candidate | None = None
+    call: ModelCall | None = None
     call_began: float = 0.0
     steps: list[Step] = field(default_factory=list)
     notes: list[AuditNote] = field(default_factory=list)
@@ -75,6 +97,12 @@ class Run:
             workspace_id=request.workspace_id,
             trace_id=request.trace_id,
         )
+
+    def say(self, *messages: Message) -> None:
+        """Goes on with the conversation; what is added counts for the next reservation."""
+        self.messages += messages
+        for message in messages:
+            self.added_bytes += _bytes(message.content) + sum(_bytes(call.arguments) for call in message.tool_calls)
 
     def seconds_left(self) -> float:
         """Until the run's total deadline; never negative."""
@@ -126,3 +154,7 @@ class Run:
         """What a call probably used when its provider did not say: the conversation's size and the text received."""
         prompt = self.plan.prompt_estimate + -(-(self.added_bytes + self.schema_bytes) // 4)
         return Usage(input=prompt, output=estimate_tokens(text))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

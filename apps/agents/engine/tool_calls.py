@@ -80,13 +80,13 @@ async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarte
     finally:
         await _abandon(run, waiting, started)
     said = Message("assistant", completion.text, tool_calls=completion.tool_calls, extra=completion.extra)
-    answers = [
-        Message("tool", task.result().content, tool_call_id=call.id) for call, task in zip(calls, tasks, strict=True)
-    ]
-    run.messages += [said, *answers]
-    run.added_bytes += len(completion.text.encode("utf-8", "surrogatepass"))
-    run.added_bytes += sum(len(call.arguments.encode("utf-8", "surrogatepass")) for call in calls)
-    run.added_bytes += sum(len(answer.content.encode("utf-8", "surrogatepass")) for answer in answers)
+    outcomes = [task.result() for task in tasks]
+    run.say(said, *(_told(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)))
+
+
+def _told(call: ToolCall, outcome: Outcome) -> Message:
+    """The outcome as the model is told it."""
+    return Message("tool", outcome.content, tool_call_id=call.id, failed=outcome.status != "ok")
 
 
 async def _abandon(run: Run, waiting: list[tuple[ToolCall, asyncio.Task[Outcome]]], started: float) -> None:

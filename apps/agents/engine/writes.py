@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from apps.agents.engine.admit import CallGrant, output_limit, reserve_call
-from apps.agents.engine.plan import Candidate, worst_prompt
+from apps.agents.engine.models import Candidate
+from apps.agents.engine.plan import worst_prompt
 from apps.agents.engine.state import Run
 from apps.governance.services.audit import record_audit
 from apps.governance.services.reservations import settle_call

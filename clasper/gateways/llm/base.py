@@ -23,10 +23,14 @@ FailureKind = Literal[
     "context_too_long",
     "invalid_request",
     "bad_response",
+    "circuit_open",
+    "at_capacity",
 ]
 
-_TRANSIENT: frozenset[FailureKind] = frozenset({"rate_limited", "unavailable", "connection", "bad_response"})
-_CURED_BY_ANOTHER_MODEL: frozenset[FailureKind] = frozenset({"unknown_model", "context_too_long"})
+_TRANSIENT: frozenset[FailureKind] = frozenset({"rate_limited", "unavailable", "timeout", "connection", "bad_response"})
+_CURED_BY_ANOTHER_MODEL: frozenset[FailureKind] = frozenset(
+    {"unknown_model", "context_too_long", "circuit_open", "at_capacity"}
+)
 
 MAX_MESSAGE_CHARS = 200
 MAX_DETAIL_CHARS = 2000
@@ -54,8 +58,9 @@ class ToolSpec:
 class Message:
     """One message of a conversation.
 
-    `tool_call_id` names the call that a message of role `tool` answers. `extra` is what a provider wants back with its
-    own earlier answer: copy `Completion.extra` here, unread, when the answer becomes part of the conversation.
+    `tool_call_id` names the call that a message of role `tool` answers, `failed` says that it tells of a failure.
+    `extra` is what a provider wants back with its own earlier answer: copy `Completion.extra` here, unread, when the
+    answer becomes part of the conversation.
     """
 
     role: Role
@@ -63,17 +68,23 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCall:
-    """One question to a model. `timeout` is what is left of the run, in seconds, and bounds the whole exchange."""
+    """One question to a model. `timeout` is what is left of the run, in seconds, and bounds the whole exchange.
+
+    `schema` is a JSON schema that the answer's text should fulfil; a wire hands it to hosts that can enforce it. What
+    it cannot enforce it leaves out, so the prompt must ask for it, too, and the caller must check the answer.
+    """
 
     model: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     max_output_tokens: int
     temperature: float | None = None
+    schema: Mapping[str, Any] | None = None
     timeout: float
 
 
@@ -114,6 +125,11 @@ class Provider(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def base_url(self) -> str:
+        """Where it is reached."""
+        ...
+
     async def complete(self, call: ModelCall) -> Completion:
         """The whole answer at once."""
         ...
@@ -128,7 +144,8 @@ class ProviderError(Exception):
 
     `str()` of it is fit for callers. `detail` holds the provider's own words and must be redacted before it is stored
     or shown. `status` is the HTTP status, if there was one. `retry_after` (seconds) is how long the provider asks to
-    wait. `retryable`: the same call may succeed later. `fallback`: another model may succeed.
+    wait. `usage` is what the provider counted before it failed, if it said so. `retryable`: the same call may succeed
+    later. `fallback`: another model may succeed.
     """
 
     def __init__(
@@ -139,17 +156,18 @@ class ProviderError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         detail: str = "",
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message[:MAX_MESSAGE_CHARS])
         self.kind: FailureKind = kind
         self.status = status
         self.retry_after = retry_after
         self.detail = detail[:MAX_DETAIL_CHARS]
+        self.usage = usage
 
     @property
     def retryable(self) -> bool:
-        # A timeout without a status is our own deadline: no time is left to try again in.
-        return self.kind in _TRANSIENT or (self.kind == "timeout" and self.status is not None)
+        return self.kind in _TRANSIENT
 
     @property
     def fallback(self) -> bool:

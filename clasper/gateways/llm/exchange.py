@@ -1,25 +1,23 @@
-"""The chat-completions wire, on the shared HTTP session: one request, one answer or one stream of chunks.
+"""The HTTP exchange of every model provider: one request, one answer or one stream of events, on the shared session.
 
-Written for OpenAI's own host and tolerant of the hosts that imitate it. How they are spelled is in `openai_request`
-and `openai_answer`; this module owns the exchange: deadlines, sizes, broken connections, cancellation.
+How calls and answers are spelled is the wire's business (`wire.Wire`); this module owns deadlines, sizes, broken
+connections and cancellation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import ClientError, ClientResponse
-from yarl import URL
 
 from clasper.gateways.http import deadline, session
 from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, StreamEvent, TextDelta
 from clasper.gateways.llm.failures import failure, network_failure, status_failure
-from clasper.gateways.llm.openai_answer import StreamAssembly, decode_completion
-from clasper.gateways.llm.openai_request import Dialect, encode_request
+from clasper.gateways.llm.wire import Assembly, Wire
 
 MAX_RESPONSE_BYTES = 10 * 1024 * 1024
 MAX_STREAM_BYTES = 64 * 1024 * 1024
@@ -35,16 +33,23 @@ _FIELDS_BESIDE_DATA = (b":", b"event:", b"id:", b"retry:")
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAIChat:
-    """A provider that speaks chat completions at `endpoint`. Without an `api_key` no credentials are sent.
+class HttpProvider:
+    """A provider behind HTTP. Without an `api_key` no credentials are sent.
 
-    Key and URL must be fit for HTTP; the registry sees to that.
+    `base_url` tells people where it is and keeps providers apart. `extra_headers` go with every request. `timeout`
+    (seconds) bounds one exchange where the run itself leaves more. Key, headers and addresses must be fit for HTTP; the
+    registry sees to that.
     """
 
-    name: str
-    endpoint: URL
+    wire: Wire
     api_key: str
-    dialect: Dialect
+    base_url: str
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = float("inf")
+
+    @property
+    def name(self) -> str:
+        return self.wire.provider
 
     async def complete(self, call: ModelCall) -> Completion:
         """The whole answer. Raises ProviderError."""
@@ -64,7 +69,7 @@ class OpenAIChat:
                     yield TextDelta(completion.text)
                 yield completion
                 return
-            assembly = StreamAssembly(call, self.name)
+            assembly = self.wire.assembly(call)
             lines = _Lines(self.name)
             while not assembly.done:
                 chunk = await self._next(response, assembly)
@@ -82,16 +87,15 @@ class OpenAIChat:
     async def _post(self, call: ModelCall, *, stream: bool) -> ClientResponse:
         if call.timeout <= 0:
             raise failure("timeout", self.name)
-        body = encode_request(call, self.dialect, stream=stream, provider=self.name)
-        headers = {"Content-Type": "application/json"}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {self.api_key}"
+        wire = self.wire
+        body = wire.encode(call, stream=stream)
+        headers = {"Content-Type": "application/json", **wire.headers(self.api_key), **self.extra_headers}
         try:
             response = await session().post(
-                self.endpoint,
+                wire.address(call, stream=stream),
                 data=body if len(body) <= _RAW_BODY_BYTES else io.BytesIO(body),
                 headers=headers,
-                timeout=deadline(call.timeout),
+                timeout=deadline(min(call.timeout, self.timeout)),
                 allow_redirects=False,
             )
         except (ClientError, TimeoutError, OSError) as error:
@@ -119,15 +123,17 @@ class OpenAIChat:
             raise network_failure(error, self.name) from error
         if body is None:
             raise failure("bad_response", self.name, detail=f"more than {MAX_RESPONSE_BYTES} bytes")
-        return decode_completion(body, call, self.name)
+        return self.wire.decode(body, call)
 
-    async def _next(self, response: ClientResponse, assembly: StreamAssembly) -> bytes:
+    async def _next(self, response: ClientResponse, assembly: Assembly) -> bytes:
         try:
             return await response.content.readany()
         except (ClientError, TimeoutError, OSError) as error:
             if assembly.finished:
                 return b""
-            raise network_failure(error, self.name) from error
+            broken = network_failure(error, self.name)
+            broken.usage = assembly.usage
+            raise broken from error
 
 
 class _Lines:

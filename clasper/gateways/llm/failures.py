@@ -24,6 +24,8 @@ _SENTENCES: dict[FailureKind, str] = {
     "context_too_long": "The conversation does not fit the model's context window.",
     "invalid_request": "The model provider {provider} refused the request.",
     "bad_response": "The model provider {provider} sent an answer that cannot be read.",
+    "circuit_open": "The model provider {provider} has failed too often lately and is given a rest.",
+    "at_capacity": "Too many calls to the model provider {provider} are under way.",
 }
 
 _KIND_OF_STATUS: dict[int, FailureKind] = {
@@ -42,18 +44,33 @@ _KIND_OF_CODE: dict[str, FailureKind] = {
     "context_length_exceeded": "context_too_long",
     "exceed_context_size_error": "context_too_long",
     "string_above_max_length": "context_too_long",
+    "request_too_large": "context_too_long",
     "model_not_found": "unknown_model",
     "model_not_available": "unknown_model",
     "invalid_model": "unknown_model",
     "invalid_api_key": "auth",
     "authentication_error": "auth",
     "permission_error": "auth",
+    "billing_error": "auth",
     "insufficient_quota": "rate_limited",
     "rate_limit_exceeded": "rate_limited",
     "rate_limit_error": "rate_limited",
     "server_error": "unavailable",
     "overloaded_error": "unavailable",
     "timeout": "timeout",
+    "timeout_error": "timeout",
+    "UNAUTHENTICATED": "auth",
+    "PERMISSION_DENIED": "auth",
+    "NOT_FOUND": "unknown_model",
+    "RESOURCE_EXHAUSTED": "rate_limited",
+    "UNAVAILABLE": "unavailable",
+    "INTERNAL": "unavailable",
+    "UNKNOWN": "unavailable",
+    "ABORTED": "unavailable",
+    "CANCELLED": "unavailable",
+    "DEADLINE_EXCEEDED": "timeout",
+    "tool_use_failed": "bad_response",
+    "json_validate_failed": "bad_response",
 }
 """Codes that hosts put into their error objects. They outrank the status; a type of the same name does not."""
 
@@ -62,9 +79,16 @@ _PHRASES: tuple[tuple[str, FailureKind], ...] = (
     ("context window", "context_too_long"),
     ("context size", "context_too_long"),
     ("prompt is too long", "context_too_long"),
+    ("exceed context limit", "context_too_long"),
     ("not a valid model", "unknown_model"),
     ("invalid model", "unknown_model"),
+    ("unexpected model name", "unknown_model"),
     ("api key not valid", "auth"),
+    ("credit balance is too low", "auth"),
+    ("pass a valid api key", "auth"),
+    ("api key expired", "auth"),
+    ("location is not supported", "auth"),
+    ("exceeds the maximum number of tokens allowed", "context_too_long"),
 )
 """What hosts without codes write in a 400."""
 
@@ -73,12 +97,16 @@ _MAX_RETRY_AFTER = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class ErrorObject:
-    """The error that a body holds, whatever its dialect. `status` is a numeric code found in the body."""
+    """The error that a body holds, whatever its dialect.
+
+    `status` is a numeric code found in the body, `retry_after` the wait (seconds) that the body asks for.
+    """
 
     message: str = ""
     code: str = ""
     type: str = ""
     status: int | None = None
+    retry_after: float | None = None
 
 
 def failure(
@@ -118,6 +146,7 @@ def body_failure(
     """What an error object means; `status` is that of the answer it came in, if it says more than 200."""
     status = status or found.status
     kind = _kind(found, status)
+    retry_after = found.retry_after if retry_after is None else retry_after
     detail = ": ".join(part for part in (found.code or found.type, found.message) if part)
     return failure(kind, provider, status=status, retry_after=retry_after, detail=detail)
 
@@ -165,7 +194,7 @@ def _kind(found: ErrorObject, status: int | None) -> FailureKind:
     if status is not None and status >= 500:
         return "unavailable"
     message = found.message.lower()
-    if status == 404:
+    if status == 404 or found.type == "not_found_error":
         return "unknown_model" if "model" in message else "invalid_request"
     by_phrase = next((kind for phrase, kind in _PHRASES if phrase in message), None)
     if by_phrase is not None:
@@ -177,7 +206,9 @@ def _kind(found: ErrorObject, status: int | None) -> FailureKind:
 
 def _error_of(inner: Mapping[str, Any]) -> ErrorObject:
     code = inner.get("code")
-    text = code if isinstance(code, str) else ""
+    name = inner.get("status")
+    # Google's code is the HTTP status and its status the name of the code.
+    text = code if isinstance(code, str) else name if isinstance(name, str) else ""
     number = code if isinstance(code, int) else int(text) if text.isdecimal() and len(text) == 3 else None
     message = inner.get("message") or inner.get("detail") or ""
     kind = inner.get("type")
@@ -186,7 +217,17 @@ def _error_of(inner: Mapping[str, Any]) -> ErrorObject:
         code=text,
         type=kind if isinstance(kind, str) else "",
         status=number if number is not None and 400 <= number < 600 else None,
+        retry_after=_retry_delay(inner.get("details")),
     )
+
+
+def _retry_delay(details: Any) -> float | None:
+    """The wait of Google's `RetryInfo`, such as `{"retryDelay": "17s"}`; None if absent or absurd."""
+    for each in details if isinstance(details, list) else ():
+        delay = each.get("retryDelay") if isinstance(each, dict) else None
+        if isinstance(delay, str) and (seconds := _number(delay.removesuffix("s"))) is not None:
+            return min(seconds, _MAX_RETRY_AFTER)
+    return None
 
 
 def _number(text: str | None) -> float | None:

@@ -6,6 +6,7 @@ What it does with a message:
   make parallel calls.
 * Otherwise it calls an offered tool whose name's words are all in the message, with arguments found there.
 * After a tool's result it answers with a sentence that quotes it.
+* Asked for JSON by a schema, it answers with a value of that shape, made of what the message holds.
 * Otherwise it says what it is and quotes the message.
 """
 
@@ -20,7 +21,7 @@ from itertools import pairwise
 
 from clasper.core.usage import Usage, estimate_tokens
 from clasper.gateways.llm.base import Completion, Message, ModelCall, StreamEvent, TextDelta, ToolCall, ToolSpec
-from clasper.gateways.llm.offline_arguments import arguments_for
+from clasper.gateways.llm.offline_arguments import arguments_for, value_for
 
 _INTRODUCTION = "This is Clasper's offline model; no real model has answered."
 _QUOTE_CHARS = 240
@@ -38,11 +39,12 @@ class Offline:
     """A provider that always answers, and for the same call with the same answer. It takes any model name."""
 
     name: str = "offline"
+    base_url: str = ""
 
     async def complete(self, call: ModelCall) -> Completion:
         """The answer described in the module's docstring."""
         tool_calls = _wanted_calls(call)
-        text, is_cut = ("", False) if tool_calls else _cut(_answer(call.messages), call.max_output_tokens)
+        text, is_cut = ("", False) if tool_calls else _cut(_answer(call), call.max_output_tokens)
         return Completion(
             text=text,
             tool_calls=tool_calls,
@@ -106,7 +108,11 @@ def _stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
-def _answer(messages: Sequence[Message]) -> str:
+def _answer(call: ModelCall) -> str:
+    messages = call.messages
+    if call.schema is not None:
+        said = " ".join(message.content for message in messages if message.role == "user")
+        return json.dumps(value_for(call.schema, said), ensure_ascii=False)
     results = _latest_results(messages)
     if results:
         return f"{_INTRODUCTION} " + " ".join(results)

@@ -35,6 +35,13 @@ def arguments_for(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
     return _object(schema, _Evidence(text), 0)
 
 
+def value_for(schema: Mapping[str, Any], text: str) -> Any:
+    """A value of the schema's top-level type, made like `arguments_for`."""
+    if _type(schema) == "object":
+        return arguments_for(schema, text)
+    return _value("", schema, _Evidence(text), 0, needed=True)
+
+
 def _object(schema: Mapping[str, Any], found: _Evidence, depth: int) -> dict[str, Any]:
     properties = schema.get("properties")
     if not isinstance(properties, Mapping) or depth >= _MAX_DEPTH:

@@ -13,7 +13,7 @@ import msgspec
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Completion, Finish, ModelCall, ProviderError, ToolCall
 from clasper.gateways.llm.failures import body_failure, error_object, failure
-from clasper.gateways.llm.openai_request import WireNames
+from clasper.gateways.llm.names import WireNames
 
 _FINISH: dict[str, Finish] = {
     "stop": "stop",
@@ -49,6 +49,7 @@ class _Message(msgspec.Struct, gc=False):
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
     extra_content: Any = None
+    reasoning_details: list[dict[str, Any]] | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -94,7 +95,7 @@ def decode_completion(body: bytes, call: ModelCall, provider: str) -> Completion
     if choice is None:
         raise failure("bad_response", provider, detail="an answer without choices")
     draft = _Draft()
-    draft.add(choice.message or _Message())
+    draft.add(choice.message or _Message(), whole=True)
     return draft.completion(
         call, provider, finish=choice.finish_reason or "stop", usage=answer.usage, model=answer.model
     )
@@ -118,6 +119,10 @@ class StreamAssembly:
     def finished(self) -> bool:
         return self._finish is not None
 
+    @property
+    def usage(self) -> Usage | None:
+        return _usage(self._usage)
+
     def add(self, payload: bytes) -> str:
         """Takes one chunk and returns its text, mostly a few letters or nothing. Raises ProviderError."""
         if payload == b"[DONE]":
@@ -138,7 +143,9 @@ class StreamAssembly:
     def completion(self) -> Completion:
         """The whole answer. Raises ProviderError when the stream ended before the model did."""
         if self._finish is None:
-            raise failure("connection", self._provider, detail="the stream ended before the answer did")
+            cut = failure("connection", self._provider, detail="the stream ended before the answer did")
+            cut.usage = self.usage
+            raise cut
         return self._draft.completion(
             self._call, self._provider, finish=self._finish, usage=self._usage, model=self._model
         )
@@ -169,7 +176,7 @@ class _DraftCall:
 class _Draft:
     """An answer under construction, from one message or from many deltas."""
 
-    __slots__ = ("_by_index", "_calls", "_extra_content", "_refusal", "_text")
+    __slots__ = ("_by_index", "_calls", "_extra_content", "_reasoning", "_refusal", "_text")
 
     def __init__(self) -> None:
         self._text: list[str] = []
@@ -177,6 +184,7 @@ class _Draft:
         self._calls: list[_DraftCall] = []
         self._by_index: dict[int, _DraftCall] = {}
         self._extra_content: Any = None
+        self._reasoning: list[dict[str, Any]] = []
 
     def add(self, message: _Message, *, whole: bool = False) -> str:
         """Takes a delta, or a `whole` message, in which every tool call is one of its own. Returns its text."""
@@ -188,6 +196,9 @@ class _Draft:
             self._refusal.append(message.refusal)
         if message.extra_content is not None:
             self._extra_content = message.extra_content
+        if message.reasoning_details:
+            for detail in message.reasoning_details:
+                _join_reasoning(self._reasoning, detail, whole=whole)
         for piece in message.tool_calls or ():
             (self._opened(piece) if whole else self._call_of(piece)).add(piece)
         return text
@@ -235,14 +246,34 @@ class _Draft:
         )
 
     def _extra(self, tool_calls: tuple[ToolCall, ...], provider: str) -> dict[str, Any]:
+        """What the host wants back with this answer: its own fields of the message and of each tool call."""
         kept = {
             made.id: draft.extra_content
             for made, draft in zip(tool_calls, self._calls, strict=True)
             if draft.extra_content is not None
         }
-        if self._extra_content is None and not kept:
-            return {}
-        return {provider: {"message": self._extra_content, "tool_calls": kept}}
+        own: dict[str, Any] = {}
+        if self._extra_content is not None:
+            own["extra_content"] = self._extra_content
+        if self._reasoning:
+            own["reasoning_details"] = self._reasoning
+        return {provider: {"message": own, "tool_calls": kept}} if own or kept else {}
+
+
+_REASONING_TEXTS = ("text", "summary", "data")
+
+
+def _join_reasoning(known: list[dict[str, Any]], piece: dict[str, Any], *, whole: bool) -> None:
+    """Takes a reasoning detail; pieces of one detail in a stream follow each other and share type and index."""
+    last = known[-1] if known else None
+    if whole or last is None or any(last.get(key) != piece.get(key) for key in ("type", "index")):
+        known.append(dict(piece))
+        return
+    for key, value in piece.items():
+        if key in _REASONING_TEXTS and isinstance(value, str) and isinstance(last.get(key), str):
+            last[key] += value
+        elif value is not None:
+            last[key] = value
 
 
 def _decode(body: bytes, provider: str) -> _Answer:
@@ -252,7 +283,9 @@ def _decode(body: bytes, provider: str) -> _Answer:
         raise _unreadable(body, provider) from error
     inside = answer.error or (answer.choices and answer.choices[0].error)
     if inside:
-        raise _error_inside(inside, provider)
+        refused = _error_inside(inside, provider)
+        refused.usage = _usage(answer.usage)
+        raise refused
     return answer
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -12,25 +10,12 @@ import msgspec
 
 from clasper.gateways.llm.base import Message, ModelCall, ToolCall, ToolSpec
 from clasper.gateways.llm.failures import failure
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """What one host asks for where hosts differ.
-
-    `limit_field` names the field of the output limit, `fixed_temperature` the prefixes of models that refuse one.
-    """
-
-    limit_field: str = "max_tokens"
-    fixed_temperature: tuple[str, ...] = ()
-
-
-OPENAI = Dialect("max_completion_tokens", fixed_temperature=("o1", "o3", "o4", "gpt-5"))
-COMPATIBLE = Dialect()
+from clasper.gateways.llm.names import WireNames
+from clasper.gateways.llm.openai_chat.dialects import Dialect
 
 _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
-_FORBIDDEN_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
-_MAX_NAME = 64
+
+_SHORT_ID = 9
 
 _encoder = msgspec.json.Encoder()
 
@@ -40,74 +25,64 @@ def encode_request(call: ModelCall, dialect: Dialect, *, stream: bool, provider:
     names = WireNames(call.tools)
     body: dict[str, Any] = {
         "model": call.model,
-        "messages": [_encode_message(message, names, provider) for message in call.messages],
+        "messages": [_encode_message(message, names, provider, dialect) for message in call.messages],
         dialect.limit_field: call.max_output_tokens,
     }
     if call.temperature is not None and not call.model.startswith(dialect.fixed_temperature or "\0"):
-        body["temperature"] = call.temperature
+        body["temperature"] = min(call.temperature, dialect.max_temperature)
     if call.tools:
         body["tools"] = [_encode_tool(tool, names) for tool in call.tools]
+    if call.schema is not None:
+        body.update(_response_format(call, dialect))
     if stream:
         body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
+        if dialect.stream_options:
+            body["stream_options"] = {"include_usage": True}
     try:
         return _encoder.encode(body)
     except (TypeError, ValueError, RecursionError) as error:
         raise failure("invalid_request", provider, detail="the call cannot be written as JSON") from error
 
 
-class WireNames:
-    """Tool names as every host takes them (letters, digits, `_` and `-`, at most 64), and back.
-
-    Control planes name tools `ns:tool`; OpenAI and most servers refuse the colon.
-    """
-
-    __slots__ = ("_ours", "_theirs")
-
-    def __init__(self, tools: Sequence[ToolSpec]) -> None:
-        self._theirs: dict[str, str] = {}
-        self._ours: dict[str, str] = {}
-        taken = {tool.name for tool in tools}
-        for tool in tools:
-            name = _strict(tool.name)
-            if name != tool.name and (name in taken or name in self._ours):
-                name = f"{name[: _MAX_NAME - 9]}_{sha256(tool.name.encode()).hexdigest()[:8]}"
-            self._theirs[tool.name] = name
-            self._ours[name] = tool.name
-
-    def theirs(self, name: str) -> str:
-        return self._theirs.get(name) or _strict(name)
-
-    def ours(self, name: str) -> str:
-        return self._ours.get(name, name)
+def _response_format(call: ModelCall, dialect: Dialect) -> dict[str, Any]:
+    """Hosts enforce schemas of objects only, and a mere JSON mode goes with no tools."""
+    if call.schema is None or call.schema.get("type") != "object" or not dialect.structured:
+        return {}
+    if dialect.structured == "json_object":
+        return {} if call.tools else {"response_format": {"type": "json_object"}}
+    # Not `strict`: that mode takes only a part of JSON Schema, and callers write all of it.
+    schema = {"name": "output", "schema": call.schema, "strict": False}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
-def _strict(name: str) -> str:
-    return _FORBIDDEN_IN_NAMES.sub("_", name)[:_MAX_NAME]
-
-
-def _encode_message(message: Message, names: WireNames, provider: str) -> dict[str, Any]:
+def _encode_message(message: Message, names: WireNames, provider: str, dialect: Dialect) -> dict[str, Any]:
     if message.role == "tool":
-        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
+        return {"role": "tool", "tool_call_id": _id(message.tool_call_id, dialect), "content": message.content}
     if message.role != "assistant":
         return {"role": message.role, "content": message.content}
     encoded: dict[str, Any] = {"role": "assistant", "content": message.content}
     extra = message.extra.get(provider) if message.extra else None
-    if extra is not None and extra["message"] is not None:
-        encoded["extra_content"] = extra["message"]
+    if extra is not None:
+        encoded.update(extra["message"])
     if message.tool_calls:
         encoded["content"] = message.content or None
         kept = extra["tool_calls"] if extra is not None else {}
-        encoded["tool_calls"] = [_encode_call(call, names, kept.get(call.id)) for call in message.tool_calls]
+        encoded["tool_calls"] = [_encode_call(call, names, kept.get(call.id), dialect) for call in message.tool_calls]
     return encoded
 
 
-def _encode_call(call: ToolCall, names: WireNames, extra_content: Any) -> dict[str, Any]:
-    name = names.theirs(call.name)
-    encoded = {"id": call.id, "type": "function", "function": {"name": name, "arguments": call.arguments or "{}"}}
+def _encode_call(call: ToolCall, names: WireNames, extra_content: Any, dialect: Dialect) -> dict[str, Any]:
+    function = {"name": names.theirs(call.name), "arguments": call.arguments or "{}"}
+    encoded = {"id": _id(call.id, dialect), "type": "function", "function": function}
     if extra_content is not None:
         encoded["extra_content"] = extra_content
     return encoded
+
+
+def _id(call_id: str, dialect: Dialect) -> str:
+    if dialect.short_ids and not (len(call_id) == _SHORT_ID and call_id.isascii() and call_id.isalnum()):
+        return sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()[:_SHORT_ID]
+    return call_id
 
 
 def _encode_tool(tool: ToolSpec, names: WireNames) -> dict[str, Any]:

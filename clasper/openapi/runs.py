@@ -1,52 +1,31 @@
-"""The OpenAPI document and its page: what drf-spectacular finds in Django, the runs, and the one error body.
+"""How the runs are described: they are no Django views, so nothing can be read off them but their bodies' Structs.
 
-Runs are no Django views, so `add_runs` describes them from the Structs that check their bodies. A new route of
-`apps.agents.urls.run_routes` must be described in `_RUNS`.
+A new route of `apps.agents.urls.run_routes` must be described in RUNS, each field of its body in FIELDS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
-from django.http import HttpResponse
-from drf_spectacular.generators import SchemaGenerator
-from drf_spectacular.renderers import OpenApiJsonRenderer
-from drf_spectacular.utils import extend_schema
-from drf_spectacular.views import SpectacularSwaggerSplitView
-from rest_framework.request import Request
-from rest_framework.views import APIView
 
+from apps.agents.domain.compaction import CompactBody
+from apps.agents.domain.llm_task import TaskBody
 from apps.agents.domain.requests import SendBody
-from apps.agents.urls import run_routes
-from clasper.core import errors
-from clasper.core.http import JSONRenderer
 
-_REF = "#/components/schemas/{name}"
+REF = "#/components/schemas/{name}"
+BODIES: tuple[type[msgspec.Struct], ...] = (SendBody, TaskBody, CompactBody)
 _EVENTS = "text/event-stream"
 
-_RUN_ERRORS: tuple[type[errors.ClasperError], ...] = (
-    errors.InvalidRequest,
-    errors.ContextTooLong,
-    errors.UnknownModel,
-    errors.Unauthenticated,
-    errors.BudgetExceeded,
-    errors.UnpricedModel,
-    errors.InvalidDaemonKey,
-    errors.PermissionDenied,
-    errors.Conflict,
-    errors.IdempotencyMismatch,
-    errors.InProgress,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-    errors.RateLimited,
-    errors.ProviderFailed,
-    errors.BackendFailed,
-    errors.Unavailable,
-    errors.RunTimeout,
-)
+_WHOSE = {
+    "user_id": "Whom it is for; also the tenant, unless the credential or `tenant_id` names one.",
+    "agent_role": "The agent's name in the trace; its model, if CLASPER_ROLE_MODELS gives it one.",
+    "tenant_id": "The platform key may name any tenant, a tenant's key only its own. Default: `default`.",
+    "workspace_id": "Where the run is booked. Default: `default`.",
+    "environment": "Where the run is booked. Default: `default`.",
+    "metadata": "Kept with the trace.",
+}
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "SendBody": {
@@ -65,7 +44,30 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "workspace_id": "Default: `metadata.workspace_id`, then `default`.",
         "environment": "Default: `metadata.environment`, then the workspace's default environment.",
     },
-    "Turn": {"role": "Who said it.", "content": "What was said."},
+    "Turn": {
+        "role": "Who said it.",
+        "content": "What was said, as text. Only beside `tool_calls` it may be missing.",
+        "tool_calls": "On an assistant's turn: the tools it called. Each call must be answered by a `tool` turn.",
+        "tool_call_id": "On a `tool` turn: the call whose result it is.",
+    },
+    "TurnToolCall": {"id": "Named by the turn that answers it.", "type": "Always `function`.", "function": "The tool."},
+    "CalledFunction": {"name": "The tool's name.", "arguments": "Its arguments, as JSON text."},
+    "TaskBody": {
+        "prompt": "What to do.",
+        "input": "The data to do it with: any JSON.",
+        "schema": "JSON Schema that the output must fulfil: draft 2020-12, or the one that `$schema` names.",
+        "model": "The model to ask: a tier's name, `provider/model`, or `model`. Default: the default model.",
+        "temperature": "How free the model is.",
+        "max_tokens": "Most output tokens, within CLASPER_MAX_OUTPUT_TOKENS.",
+        **_WHOSE,
+    },
+    "CompactBody": {
+        "messages": "The conversation, oldest first.",
+        "instructions": "What the summary should stress, in place of facts, decisions and open questions.",
+        "keep_recent": "How many of the latest turns stay as they are; more where a tool call and its result meet.",
+        "model": "The model to ask. Default: the cheap one (LLM_MODEL_CHEAP).",
+        **_WHOSE,
+    },
     "Webhook": {
         "url": "http or https; private, loopback and metadata addresses only if the operator lists them.",
         "secret": "Signs the body: `X-Clasper-Signature` is its lower-case hex HMAC-SHA256.",
@@ -77,7 +79,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "kickoff_note": "Steers a kickoff and heads its plan.",
         "plan_title": "Title of the plan document.",
         "timezone": "IANA name, for the time in the prompt.",
-        "model": "The model to ask, as `provider/model` or `model`.",
+        "model": "The model to ask: a tier (`cheap`, `best`, …), `provider/model`, or `model`.",
         "workspace_id": "As the field of the same name in the body.",
         "environment": "As the field of the same name in the body.",
         "skip_backend": "Write nothing to the control plane; then no task is needed.",
@@ -99,22 +101,22 @@ def _object(properties: Mapping[str, Any], *, optional: Sequence[str] = (), desc
     return {"description": description, **found} if description else found
 
 
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": _REF.format(name=name)}
+def ref(name: str) -> dict[str, str]:
+    return {"$ref": REF.format(name=name)}
 
 
 _ANSWER = {
     "task_id": {"type": ["string", "null"], "description": "Null when `skip_backend` left no task."},
     "trace_id": {"type": "string", "format": "uuid"},
     "response": {"type": "string", "description": "The agent's answer."},
-    "usage": _ref("RunUsage"),
-    "cost": _ref("RunCost"),
+    "usage": ref("RunUsage"),
+    "cost": ref("RunCost"),
     "context_warning": {"type": "string", "description": "Present over CLASPER_CONTEXT_WARNING_THRESHOLD."},
     "skipped_backend": {"type": "boolean", "description": "Present when nothing was written to the control plane."},
 }
 _RARE = ("context_warning", "skipped_backend")
 
-_SCHEMAS: dict[str, Any] = {
+SCHEMAS: dict[str, Any] = {
     "Error": _object(
         {
             "error": {"type": "string", "description": "A sentence for people."},
@@ -145,21 +147,48 @@ _SCHEMAS: dict[str, Any] = {
         },
         description="Exact to the nano-dollar; inputCost and outputCost add up to totalCost.",
     ),
+    "TaskAnswer": _object(
+        {
+            "status": {"const": "ok"},
+            "output": {"description": "The JSON value."},
+            "usage": ref("RunUsage"),
+            "cost": ref("RunCost"),
+            "validated": {"type": "boolean", "description": "There was a schema and the output fulfils it."},
+            "trace_id": {"type": "string", "format": "uuid"},
+            "validation_errors": {
+                "type": "array",
+                "items": _object({"path": _TEXT, "message": _TEXT}),
+                "description": "Present when the output does not fulfil the schema, also not when asked again.",
+            },
+        },
+        optional=("validation_errors",),
+    ),
+    "CompactAnswer": _object(
+        {
+            "status": {"const": "ok"},
+            "compacted_messages": {"type": "array", "items": ref("Turn")},
+            "usage": ref("RunUsage"),
+            "original_count": _COUNT,
+            "compacted_count": _COUNT,
+            "cost": {"oneOf": [ref("RunCost"), {"type": "null"}], "description": "Null when no model was asked."},
+            "trace_id": {"type": ["string", "null"], "description": "Null when no model was asked."},
+        }
+    ),
     "RunAnswer": _object({"status": {"const": "ok"}, **_ANSWER}, optional=_RARE),
     "RunDone": _object(
         {"type": {"const": "done"}, **_ANSWER}, optional=_RARE, description="The data of a stream's `done` event."
     ),
 }
 
-_TRACE_HEADER = {"X-Trace-Id": {"description": "The run's trace.", "schema": {"type": "string", "format": "uuid"}}}
-_RETRY_HEADER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
-_REPLAYED_HEADER = {
+TRACE_HEADER = {"X-Trace-Id": {"description": "The run's trace.", "schema": {"type": "string", "format": "uuid"}}}
+RETRY_HEADER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+REPLAYED_HEADER = {
     "Idempotency-Replayed": {
         "description": "Present when the answer is that of an earlier request.",
         "schema": {"const": "true"},
     }
 }
-_PARAMETERS = {
+PARAMETERS = {
     "X-Trace-Id": {
         "name": "X-Trace-Id",
         "in": "header",
@@ -186,11 +215,12 @@ _STREAM_EXAMPLE = (
     'event: done\ndata: {"type":"done","trace_id":"…","task_id":"…","response":"Hello","usage":{…},"cost":{…}}\n\n'
 )
 _EVENT_STREAM = {_EVENTS: {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}}
-_JSON_ANSWER = {"application/json": {"schema": _ref("RunAnswer")}}
+_JSON_ANSWER = {"application/json": {"schema": ref("RunAnswer")}}
 
-_RUNS: Mapping[str, Mapping[str, Any]] = {
+RUNS: Mapping[str, Mapping[str, Any]] = {
     "api/agents/send": {
         "operationId": "agents_send",
+        "body": "SendBody",
         "summary": "Run an agent",
         "description": "Runs the agent to its answer, which is also posted to the control plane's task. With "
         f"`stream: true` the answer comes as in `/api/agents/stream`. {_STREAM}",
@@ -199,120 +229,29 @@ _RUNS: Mapping[str, Mapping[str, Any]] = {
     },
     "api/agents/stream": {
         "operationId": "agents_stream",
+        "body": "SendBody",
         "summary": "Run an agent and stream its answer",
         "description": f"The same run as `/api/agents/send`. Leaving cancels it. {_STREAM}",
         "content": _EVENT_STREAM,
         "parameters": ("X-Trace-Id",),
     },
+    "llm-task": {
+        "operationId": "llm_task",
+        "body": "TaskBody",
+        "summary": "Run a structured task",
+        "description": "Asks a model for one JSON value. An output that does not fulfil the schema is asked for once "
+        "more; if it still does not, it is given with `validated: false` and the errors. An answer that is no JSON at "
+        "all is the error `invalid_output`.",
+        "content": {"application/json": {"schema": ref("TaskAnswer")}},
+        "parameters": ("Idempotency-Key", "X-Trace-Id"),
+    },
+    "compact": {
+        "operationId": "compact",
+        "body": "CompactBody",
+        "summary": "Compact a conversation",
+        "description": "Replaces the older turns with a summary. The result may be sent as `messages` of the next run.",
+        "content": {"application/json": {"schema": ref("CompactAnswer")}},
+        "parameters": ("Idempotency-Key", "X-Trace-Id"),
+    },
 }
-
-
-_TAGS = {
-    "traces": "Traces",
-    "audit": "Governance",
-    "budget": "Governance",
-    "usage": "Governance",
-    "skills": "Workspace",
-    "context": "Workspace",
-    "boot": "Workspace",
-    "health": "Server",
-    "api": "Server",
-}
-"""The page's sections, by the first word of the route."""
-
-
-def add_runs(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Postprocessing hook: puts the runs before the other routes, the error body and a section into every operation.
-
-    Raises KeyError for a run route that is not described here.
-    """
-    components = result.setdefault("components", {})
-    components.setdefault("schemas", {}).update(_schemas())
-    components["responses"] = {"Error": _error_response("The one error body, with a fitting status.")}
-    components["parameters"] = _PARAMETERS
-    for path, methods in result["paths"].items():
-        section = path.split("/")[1]
-        for operation in methods.values():
-            operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
-            operation["tags"] = [_TAGS.get(section, section)]
-    runs = {f"/{route}": _path(route, consumer.methods) for route, consumer in run_routes}
-    result["paths"] = {**runs, **result["paths"]}
-    return result
-
-
-def _schemas() -> dict[str, Any]:
-    _, found = msgspec.json.schema_components((SendBody,), ref_template=_REF)
-    for name, texts in FIELDS.items():
-        for field, text in texts.items():
-            found[name]["properties"][field]["description"] = text
-    return {**found, **_SCHEMAS}
-
-
-def _path(route: str, methods: Sequence[str]) -> dict[str, Any]:
-    described = _RUNS[route]
-    answer = {
-        "description": "The run ended with an answer, or its stream begins.",
-        "headers": {**_TRACE_HEADER, **(_REPLAYED_HEADER if "Idempotency-Key" in described["parameters"] else {})},
-        "content": described["content"],
-    }
-    operation = {
-        "operationId": described["operationId"],
-        "summary": described["summary"],
-        "description": described["description"],
-        "tags": ["Runs"],
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in described["parameters"]],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("SendBody")}}},
-        "security": [{"daemonKey": []}, {"tenantKey": []}],
-        "responses": {"200": answer, **_run_errors()},
-    }
-    return {method.lower(): operation for method in methods}
-
-
-def _run_errors() -> dict[str, Any]:
-    """The ways a run can fail, by status, with their codes."""
-    codes: dict[int, list[str]] = {}
-    for kind in _RUN_ERRORS:
-        codes.setdefault(kind.status, []).append(f"`{kind.code}`: {kind.default_message}")
-    headers = {429: _RETRY_HEADER}
-    return {
-        str(status): _error_response("\n\n".join(texts), {**_TRACE_HEADER, **headers.get(status, {})})
-        for status, texts in sorted(codes.items())
-    }
-
-
-def _error_response(description: str, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    found = {"description": description, "content": {"application/json": {"schema": _ref("Error")}}}
-    return {**found, "headers": dict(headers)} if headers else found
-
-
-@cache
-def document() -> bytes:
-    """The document as JSON. It depends on the code alone, so it is made once."""
-    generator: Any = SchemaGenerator
-    found: bytes = OpenApiJsonRenderer().render(generator().get_schema(request=None, public=True))
-    return found
-
-
-class SchemaView(APIView):
-    """`GET /api/schema`"""
-
-    public = True
-    http_method_names = ["get", "head"]
-
-    @extend_schema(exclude=True)
-    def get(self, request: Request) -> HttpResponse:
-        """The OpenAPI document."""
-        return HttpResponse(document(), content_type="application/json")
-
-
-class DocsView(SpectacularSwaggerSplitView):
-    """`GET /api/docs`: the document as a page. Its scripts and styles are files served from here."""
-
-    public = True
-    http_method_names = ["get", "head"]
-
-    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """A refusal is the one error body here, too; the page's own renderer would write HTML."""
-        if getattr(response, "exception", False):
-            request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
-        return super().finalize_response(request, response, *args, **kwargs)
+"""The routes of the runs, by their pattern."""

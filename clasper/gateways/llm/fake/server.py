@@ -1,20 +1,18 @@
-"""A chat-completions host for tests and laptops: a real program behind a real socket that does what it is told.
+"""A model host for tests and laptops: a real program behind a real socket that speaks a wire and does what it is told.
 
 In a test, on the loop of the test:
 
-    async with FakeOpenAI() as fake:
+    async with FakeProvider(FakeChat()) as fake:
         fake.script(error(429, headers={"Retry-After": "1"}), reply("Hello"))
         ...  # the first request meets the error, the second the answer, all further ones `fake.default`
 
-From synchronous code `FakeOpenAI.start()` serves from a thread until `close()`. On its own:
-`python -m clasper.gateways.llm.fake --port 9100`. `fake.url` is the base URL to configure.
+From synchronous code `FakeProvider.start(wire)` serves from a thread until `close()`. `fake.url` is the base URL to
+configure. Requests that the real host would refuse are refused.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import threading
 import time
 from collections import deque
@@ -25,40 +23,19 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
-from clasper.gateways.llm.fake_behaviours import (
-    Behaviour,
-    Exchange,
-    error,
-    garbage,
-    half_stream,
-    raw,
-    reply,
-    reset,
-    silence,
-    tool_calls,
-)
-
-__all__ = [
-    "Behaviour",
-    "Exchange",
-    "FakeOpenAI",
-    "error",
-    "garbage",
-    "half_stream",
-    "raw",
-    "reply",
-    "reset",
-    "silence",
-    "tool_calls",
-]
+from clasper.gateways.llm.fake.behaviours import Behaviour, Exchange, reply
+from clasper.gateways.llm.fake.wire import FakeWire
 
 
 @dataclass(slots=True)
-class FakeOpenAI:
-    """The host. `requests` are the exchanges so far, `default` is what it does when the script has run out."""
+class FakeProvider:
+    """The host of one wire. `requests` are the exchanges so far, `default` is what it does when the script has run out,
+    `faults` what was wrong with requests that the real host would have refused."""
 
+    wire: FakeWire
     default: Behaviour = field(default_factory=lambda: reply("Hello from the fake provider."))
     requests: list[Exchange] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     url: str = ""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _script: deque[Behaviour] = field(default_factory=deque)
@@ -101,11 +78,11 @@ class FakeOpenAI:
         await self._stop()
 
     @classmethod
-    def start(cls, port: int = 0, *, default: Behaviour | None = None) -> FakeOpenAI:
+    def start(cls, wire: FakeWire, port: int = 0, *, default: Behaviour | None = None) -> FakeProvider:
         """A host on a thread of its own, already listening; `close()` ends it."""
-        fake = cls() if default is None else cls(default=default)
+        fake = cls(wire) if default is None else cls(wire, default=default)
         ready = threading.Event()
-        fake._thread = threading.Thread(target=fake._run, args=(port, ready), name="fake-openai", daemon=True)
+        fake._thread = threading.Thread(target=fake._run, args=(port, ready), name="fake-provider", daemon=True)
         fake._thread.start()
         ready.wait()
         if not fake.url:
@@ -139,19 +116,23 @@ class FakeOpenAI:
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         host, bound = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{bound}/v1"
+        self.url = f"http://{host}:{bound}{self.wire.base_path}"
 
     async def _stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.content.read()
-        if request.path != "/v1/chat/completions":
-            return web.json_response({"error": {"message": "No such route", "code": "not_found"}}, status=404)
-        exchange = Exchange(request, msgspec.json.decode(body), request.headers, _port(request), time.monotonic())
+        raw = await request.content.read()
+        if not self.wire.takes(request.path):
+            return web.json_response(self.wire.error(404, "No such route"), status=404)
+        body = msgspec.json.decode(raw)
+        exchange = Exchange(request, self.wire, body, request.headers, _port(request), time.monotonic())
         self.requests.append(exchange)
         self._tell()
+        if fault := self.wire.fault(request.headers, body):
+            self.faults.append(fault[1])
+            return web.json_response(self.wire.error(*fault), status=fault[0])
         behaviour = self._script.popleft() if self._script else self.default
         try:
             return await behaviour(exchange)
@@ -166,23 +147,3 @@ class FakeOpenAI:
 def _port(request: web.BaseRequest) -> int:
     peer = request.transport.get_extra_info("peername") if request.transport else None
     return int(peer[1]) if peer else 0
-
-
-def main() -> None:
-    """Serves until interrupted."""
-    parser = argparse.ArgumentParser(description="A fake chat-completions host.")
-    parser.add_argument("--port", type=int, default=9100)
-    parser.add_argument("--reply", default="Hello from the fake provider.")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer or chunk")
-    options = parser.parse_args()
-    fake = FakeOpenAI.start(options.port, default=reply(options.reply, delay=options.delay))
-    sys.stdout.write(f"OPENAI_BASE_URL={fake.url}\n")
-    sys.stdout.flush()
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        fake.close()
-
-
-if __name__ == "__main__":
-    main()

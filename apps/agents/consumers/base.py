@@ -1,17 +1,16 @@
-"""The doors of runs: `POST /api/agents/send` and `POST /api/agents/stream`, on the event loop."""
+"""What every door of a run shares: identity, the common parts of a request, and the two ways to answer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any
 
-from django.conf import settings
-
 from apps.agents import engine, tasks
-from apps.agents.domain.requests import Faults, Options, SendBody, body_faults, session_of
-from apps.agents.domain.run import Kind, RunFinished, RunRequest, RunStarted, TextChunk, ToolFinished, ToolStarted
+from apps.agents.domain.requests import Booked, Faults
+from apps.agents.domain.run import RunFinished, RunRequest, RunStarted, TextChunk, ToolFinished, ToolStarted
 from apps.governance.domain.permissions import AGENTS_RUN, resolve_tenant
 from apps.governance.services.access import authenticate_async, check_rate_async, record_denial, require
 from clasper.core.auth import Principal
@@ -22,9 +21,6 @@ from clasper.core.db import writer
 from clasper.core.errors import ClasperError, InvalidRequest, PermissionDenied
 from clasper.core.ids import is_uuid, new_id
 from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_event
-from clasper.core.validation import convert
-from clasper.gateways.guard import url_fault
-from clasper.gateways.webhooks import header_faults
 
 MAX_KEY_CHARS = 255
 
@@ -119,96 +115,46 @@ class RunConsumer(ApiConsumer):
         )
 
 
-class SendConsumer(RunConsumer):
-    """`POST /api/agents/send`: the answer as JSON, or as a stream when the body asks for one."""
+def named_by(headers: Mapping[str, str], raw: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """The parts of a RunRequest that its headers say: the trace's id or label, and what makes it repeatable.
 
-    async def answer(self, principal: Principal, request: Request) -> None:
-        body, raw = parse_body(request.json())
-        if body.stream:
-            await self.stream(run_request(principal, request.headers, body, raw, kind="stream"))
-        else:
-            await self.collect(run_request(principal, request.headers, body, raw, kind="send"))
-
-
-class StreamConsumer(RunConsumer):
-    """`POST /api/agents/stream`: the same run, as server-sent events."""
-
-    async def answer(self, principal: Principal, request: Request) -> None:
-        body, raw = parse_body(request.json())
-        await self.stream(run_request(principal, request.headers, body, raw, kind="stream"))
+    Raises InvalidRequest for an Idempotency-Key that is none.
+    """
+    given = headers.get("x-trace-id", "")
+    return {
+        "trace_id": given.lower() if is_uuid(given) else new_id(),
+        "trace_id_given": is_uuid(given),
+        "labels": {"correlation_id": given} if given and not is_uuid(given) else {},
+        "idempotency_key": _idempotency_key(headers),
+        "fingerprint": digest(raw) if "idempotency-key" in headers else "",
+        "now": now,
+    }
 
 
-def parse_body(raw: Any) -> tuple[SendBody, dict[str, Any]]:
-    """The body, checked. Raises InvalidRequest with everything that is wrong with it."""
-    body, faults = convert(raw, SendBody)
-    for field, texts in {**body_faults(raw), **_webhook_faults(raw.get("webhook")), **_task_faults(raw)}.items():
+def booked_for(principal: Principal, body: Booked, *, role: str) -> dict[str, Any]:
+    """The parts of a RunRequest that say whom a run without a session is for; `role` when the body names none.
+
+    Raises PermissionDenied for another tenant's name.
+    """
+    return {
+        "principal": principal,
+        "tenant_id": resolve_tenant(principal, body.tenant_id) or body.user_id or "default",
+        "workspace_id": body.workspace_id or "default",
+        "environment": body.environment or "default",
+        "user_id": body.user_id or "",
+        "agent_role": body.agent_role or role,
+        "options": body.metadata or {},
+    }
+
+
+def refuse(faults: Faults, more: Mapping[str, list[str]]) -> None:
+    """Raises InvalidRequest with all faults of a body, if there are any; those of the rules come after the types'."""
+    for field, texts in more.items():
         known = faults.setdefault(field, [])
         known += [text for text in texts if text not in known]
-    if faults or body is None:
+    if faults:
         form = faults.pop("", [])
         raise InvalidRequest(field_errors=faults, form_errors=form)
-    return body, raw
-
-
-def run_request(
-    principal: Principal, headers: Mapping[str, str], body: SendBody, raw: dict[str, Any], *, kind: Kind
-) -> RunRequest:
-    """The run a checked body asks for. Raises PermissionDenied for another tenant's name."""
-    options = body.metadata or Options()
-    session = session_of(body)
-    given = headers.get("x-trace-id", "")
-    title = body.task_title or settings.CLASPER_DEFAULT_TASK
-    return RunRequest(
-        trace_id=given.lower() if is_uuid(given) else new_id(),
-        trace_id_given=is_uuid(given),
-        kind=kind,
-        principal=principal,
-        tenant_id=resolve_tenant(principal, body.tenant_id) or body.user_id,
-        workspace_id=body.workspace_id or options.workspace_id or "default",
-        environment=body.environment or options.environment or "default",
-        user_id=body.user_id,
-        agent_role=session.role,
-        message=body.message,
-        history=tuple(body.messages or ()),
-        task_id=body.task_id or "",
-        task_title=title,
-        task_description=body.task_description or f"Agent thread: {title}",
-        task_metadata=body.task_metadata or {"type": "agent_thread"},
-        system_prompt=options.system_prompt,
-        kickoff_plan=bool(options.kickoff_plan),
-        kickoff_note=options.kickoff_note or "",
-        plan_title=options.plan_title or "Plan",
-        timezone=options.timezone or "",
-        model=options.model or "",
-        skip_backend=bool(options.skip_backend),
-        force_include_skills=tuple(options.force_include_skills or ()),
-        webhook=body.webhook,
-        idempotency_key=_idempotency_key(headers),
-        fingerprint=digest(raw) if "idempotency-key" in headers else "",
-        labels={"correlation_id": given} if given and not is_uuid(given) else {},
-        options=raw.get("metadata") or {},
-        now=utc_now(),
-    )
-
-
-def _task_faults(raw: Mapping[str, Any]) -> Faults:
-    options = raw.get("metadata")
-    skips = isinstance(options, dict) and bool(options.get("skip_backend"))
-    if skips or raw.get("task_id") or raw.get("task_title") or settings.CLASPER_DEFAULT_TASK:
-        return {}
-    return {"task_id": ["Give task_id or task_title, or set CLASPER_DEFAULT_TASK."]}
-
-
-def _webhook_faults(webhook: Any) -> Faults:
-    """What is wrong with where the webhook leads; its types are checked elsewhere."""
-    if not isinstance(webhook, dict):
-        return {}
-    url, headers = webhook.get("url"), webhook.get("headers")
-    fault = url_fault(url) if isinstance(url, str) and url else None
-    faults = [f"url: {fault}"] if fault else []
-    if isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values()):
-        faults += [f"headers: {each}" for each in header_faults(headers)]
-    return {"webhook": faults} if faults else {}
 
 
 def _idempotency_key(headers: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What the fake chat-completions host can do with a request: answer, want tools, refuse, break, fall silent."""
+"""What a fake model host can do with a request: answer, want tools, refuse, break, fall silent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from clasper.core.usage import Usage
+from clasper.gateways.llm.base import Finish
+from clasper.gateways.llm.fake.wire import Answer, FakeWire
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -20,6 +24,7 @@ class Exchange:
     """
 
     request: web.BaseRequest
+    wire: FakeWire
     body: dict[str, Any]
     headers: Mapping[str, str]
     client_port: int
@@ -30,7 +35,11 @@ class Exchange:
 
     @property
     def wants_stream(self) -> bool:
-        return bool(self.body.get("stream"))
+        return self.wire.wants_stream(self.request.path_qs, self.body)
+
+    @property
+    def model(self) -> str:
+        return self.wire.model(self.request.path, self.body)
 
 
 Behaviour = Callable[["Exchange"], Awaitable[web.StreamResponse]]
@@ -40,49 +49,77 @@ Behaviour = Callable[["Exchange"], Awaitable[web.StreamResponse]]
 def reply(
     text: str,
     *,
-    usage: Mapping[str, Any] | None = None,
+    usage: Usage | Mapping[str, Any] | None = None,
     with_usage: bool = True,
-    finish: str = "stop",
+    finish: Finish = "stop",
     model: str | None = None,
     delay: float = 0.0,
     calls: Sequence[tuple[str, str]] = (),
+    thinking: str = "",
+    call_ids: bool = True,
 ) -> Behaviour:
     """Answers with `text`, streamed word by word if the request wants a stream; `delay` seconds go before each chunk.
 
-    `usage` replaces the counted tokens, `with_usage=False` leaves them out. `calls` are (name, arguments) pairs.
+    `usage` replaces the counted tokens, `with_usage=False` leaves them out. `calls` are (name, arguments) pairs. The
+    rest is explained at `Answer`.
     """
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
-        chosen = model or str(exchange.body.get("model", ""))
-        tokens = dict(usage or _tokens(exchange.body, text)) if with_usage else None
+        wire, body = exchange.wire, exchange.body
+        counted = Usage(input=wire.prompt_tokens(body), output=max(1, len(text) // 4))
+        meant = Answer(
+            text=text,
+            calls=calls,
+            finish=finish,
+            usage=(counted if usage is None else usage) if with_usage else None,
+            model=model or exchange.model,
+            thinking=thinking,
+            call_ids=call_ids,
+        )
         if exchange.wants_stream:
-            return await _send_chunks(exchange, _chunks(text, calls, finish, chosen, tokens), delay=delay)
+            return await _send_chunks(exchange, wire.chunks(meant), delay=delay)
         await asyncio.sleep(delay)
-        message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
-        if calls:
-            message["tool_calls"] = [_call(n, name, arguments) for n, (name, arguments) in enumerate(calls)]
-        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
-        body = {"id": "chatcmpl-fake", "object": "chat.completion", "model": chosen, "choices": [choice]}
-        return _json(200, body if tokens is None else {**body, "usage": tokens})
+        return _json(200, wire.whole(meant))
 
     return answer
 
 
-def tool_calls(*calls: tuple[str, str], text: str = "", usage: Mapping[str, Any] | None = None) -> Behaviour:
+def tool_calls(
+    *calls: tuple[str, str], text: str = "", usage: Usage | Mapping[str, Any] | None = None, **facts: Any
+) -> Behaviour:
     """Wants tools: one call for each pair of a name and the raw text of its arguments."""
-    return reply(text, calls=calls, finish="tool_calls", usage=usage)
+    return reply(text, calls=calls, finish="tool_calls", usage=usage, **facts)
 
 
 def error(
     status: int,
     body: Mapping[str, Any] | str | None = None,
     headers: Mapping[str, str] | None = None,
+    *,
+    message: str = "",
+    code: str = "",
 ) -> Behaviour:
-    """Answers with an error status; without a body, with an error object that says the status."""
-    content = {"error": {"message": f"fake error {status}", "type": "fake", "code": None}} if body is None else body
-    if isinstance(content, str):
-        return raw(content.encode(), status=status, content_type="text/html", headers=headers)
-    return raw(msgspec.json.encode(content), status=status, headers=headers)
+    """Answers with an error status and the wire's error body, or another body: a mapping as JSON, text as a page."""
+
+    async def answer(exchange: Exchange) -> web.StreamResponse:
+        if isinstance(body, str):
+            return web.Response(text=body, status=status, content_type="text/html", headers=headers)
+        content = exchange.wire.error(status, message or f"fake error {status}", code=code) if body is None else body
+        return _json(status, content, headers)
+
+    return answer
+
+
+def stream_error(*words: str, message: str = "fake error", code: str = "") -> Behaviour:
+    """Begins a stream with these words and then sends an error as an event; without a stream a plain 500."""
+
+    async def answer(exchange: Exchange) -> web.StreamResponse:
+        wire = exchange.wire
+        if not exchange.wants_stream:
+            return _json(500, wire.error(500, message, code=code))
+        return await _send_chunks(exchange, [*wire.opening(words), wire.stream_error(message, code=code)])
+
+    return answer
 
 
 def raw(
@@ -105,7 +142,7 @@ def garbage() -> Behaviour:
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
         if exchange.wants_stream:
-            return await _send_chunks(exchange, [_chunk({"content": "Hel"}), b"data: {not json\n\n"])
+            return await _send_chunks(exchange, [*exchange.wire.opening(["Hel"]), b"data: {not json\n\n"])
         return web.Response(text="<html><body>Bad gateway</body></html>", content_type="text/html")
 
     return answer
@@ -120,8 +157,7 @@ def half_stream(chunks: int, *, abort: bool = True) -> Behaviour:
     async def answer(exchange: Exchange) -> web.StreamResponse:
         if not exchange.wants_stream:
             return await _send_half(exchange)
-        words = [_chunk({"content": f"word{n} "}) for n in range(chunks)]
-        response = await _send_chunks(exchange, words, end=not abort)
+        response = await _send_chunks(exchange, exchange.wire.opening(_words(chunks)), end=not abort)
         if abort:
             _abort(exchange)
         return response
@@ -145,8 +181,7 @@ def silence(seconds: float, *, after_chunks: int = 0) -> Behaviour:
     async def answer(exchange: Exchange) -> web.StreamResponse:
         response: web.StreamResponse = web.Response()
         if exchange.wants_stream and after_chunks:
-            words = [_chunk({"content": f"word{n} "}) for n in range(after_chunks)]
-            response = await _send_chunks(exchange, words, end=False)
+            response = await _send_chunks(exchange, exchange.wire.opening(_words(after_chunks)), end=False)
         await asyncio.sleep(seconds)
         _abort(exchange)
         return response
@@ -172,7 +207,7 @@ async def _send_chunks(
 async def _send_half(exchange: Exchange) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
     await response.prepare(exchange.request)
-    await response.write(b'{"choices": [{"message": {"content": "Hal')
+    await response.write(msgspec.json.encode(exchange.wire.whole(Answer(text="Half of it")))[:20])
     _abort(exchange)
     return response
 
@@ -184,41 +219,11 @@ def _abort(exchange: Exchange) -> None:
         transport.close()
 
 
-def _chunks(
-    text: str, calls: Sequence[tuple[str, str]], finish: str, model: str, usage: Mapping[str, Any] | None
-) -> list[bytes]:
-    words = [word + " " for word in text.split(" ")]
-    words[-1] = words[-1][:-1]
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": word} for word in words if word]
-    for n, (name, arguments) in enumerate(calls):
-        deltas.append({"tool_calls": [{"index": n, **_call(n, name, "")}]})
-        middle = len(arguments) // 2
-        for piece in (arguments[:middle], arguments[middle:]):
-            deltas.append({"tool_calls": [{"index": n, "function": {"arguments": piece}}]})
-    chunks = [*(_chunk(delta, model=model) for delta in deltas), _chunk({}, finish=finish, model=model)]
-    if usage is not None:
-        chunks.append(_event({"object": "chat.completion.chunk", "model": model, "choices": [], "usage": usage}))
-    return [*chunks, b"data: [DONE]\n\n"]
+def _words(count: int) -> list[str]:
+    return [f"word{n} " for n in range(count)]
 
 
-def _chunk(delta: Mapping[str, Any], *, finish: str | None = None, model: str = "fake") -> bytes:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return _event({"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": model, "choices": [choice]})
-
-
-def _event(value: Mapping[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
-def _call(n: int, name: str, arguments: str) -> dict[str, Any]:
-    return {"id": f"call_fake_{n}", "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _tokens(body: Mapping[str, Any], text: str) -> dict[str, int]:
-    prompt, completion = len(msgspec.json.encode(body.get("messages", []))) // 4, max(1, len(text) // 4)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _json(status: int, body: Mapping[str, Any]) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
+def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(body), status=status, headers={"Content-Type": "application/json", **(headers or {})}
+    )

@@ -1,0 +1,7 @@
+"""The doors of runs, on the event loop."""
+
+from apps.agents.consumers.compaction import CompactConsumer
+from apps.agents.consumers.conversations import SendConsumer, StreamConsumer
+from apps.agents.consumers.structured import TaskConsumer
+
+__all__ = ["CompactConsumer", "SendConsumer", "StreamConsumer", "TaskConsumer"]

@@ -1,0 +1,83 @@
+"""Which models may answer a run, and what each costs and holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from apps.agents.domain.run import RunRequest
+from apps.governance.domain.permissions import model_permitted
+from apps.governance.domain.prices import Price
+from apps.governance.services.prices import price_book
+from clasper.core.errors import PermissionDenied, Unavailable
+from clasper.core.model_ref import ModelRef, parse_model_ref
+from clasper.gateways.llm.registry import provider_for, standard_model
+
+DEFAULT_WINDOW = 128_000
+"""Assumed for models whose window nobody published."""
+
+TIERS: Mapping[str, str] = {
+    "default": "LLM_MODEL_DEFAULT",
+    "cheap": "LLM_MODEL_CHEAP",
+    "best": "LLM_MODEL_BEST",
+    "fallback": "LLM_MODEL_FALLBACK",
+}
+"""Names that stand for a model, and the setting that says which. A tier that is not set is the default model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that may answer, with its price and window."""
+
+    ref: ModelRef
+    price: Price
+    window: int
+
+
+def default_model() -> ModelRef:
+    """The model of runs that name none. Raises Unavailable when the settings name none either."""
+    provider = settings.LLM_PROVIDER
+    name = settings.LLM_MODEL_DEFAULT or standard_model(provider)
+    if not name:
+        raise Unavailable("No model is configured; set LLM_MODEL_DEFAULT.", code="model_not_configured")
+    return parse_model_ref(name, provider)
+
+
+def named_model(name: str) -> ModelRef:
+    """The model that a tier's name or a model reference means. Raises InvalidRequest for a name that is none."""
+    setting = TIERS.get(name)
+    if setting is None:
+        return parse_model_ref(name, settings.LLM_PROVIDER)
+    chosen = getattr(settings, setting)
+    return parse_model_ref(chosen, settings.LLM_PROVIDER) if chosen else default_model()
+
+
+def candidates_for(request: RunRequest) -> tuple[Candidate, ...]:
+    """The model asked first, and the fallback if there is one that the caller may use.
+
+    The request's own choice goes before its role's (CLASPER_ROLE_MODELS), and that before the default. Raises
+    PermissionDenied for a model that the credential may not use, InvalidRequest for a name that is none, Unavailable
+    for a provider that is not configured.
+    """
+    name = request.model or settings.CLASPER_ROLE_MODELS.get(request.agent_role, "")
+    first = named_model(name) if name else default_model()
+    if not model_permitted(request.principal, str(first)):
+        raise PermissionDenied(
+            "The credential may not use this model.", details={"permission": "model", "model": str(first)}
+        )
+    refs = [first]
+    if settings.LLM_MODEL_FALLBACK:
+        fallback = named_model("fallback")
+        if fallback != first and model_permitted(request.principal, str(fallback)):
+            refs.append(fallback)
+    for ref in refs:
+        provider_for(ref.provider)
+    return tuple(candidate(ref) for ref in refs)
+
+
+def candidate(ref: ModelRef) -> Candidate:
+    """The model with what the price list knows of it."""
+    price = price_book().price(ref.provider, ref.model)
+    return Candidate(ref, price, price.context_window or DEFAULT_WINDOW)

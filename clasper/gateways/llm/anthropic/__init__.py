@@ -1,0 +1,38 @@
+"""The messages wire of Anthropic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from yarl import URL
+
+from clasper.gateways.llm.anthropic.answer import StreamAssembly, decode_completion
+from clasper.gateways.llm.anthropic.request import encode_request
+from clasper.gateways.llm.base import Completion, ModelCall
+
+_VERSION = "2023-06-01"
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicWire:
+    """Messages as `provider` speaks them below `base`, such as `https://api.anthropic.com/v1`, whose query is kept."""
+
+    provider: str
+    base: URL
+
+    def address(self, call: ModelCall, *, stream: bool) -> URL:
+        return (self.base / "messages").with_query(self.base.query)
+
+    def headers(self, api_key: str) -> Mapping[str, str]:
+        version = {"anthropic-version": _VERSION}
+        return {"x-api-key": api_key, **version} if api_key else version
+
+    def encode(self, call: ModelCall, *, stream: bool) -> bytes:
+        return encode_request(call, stream=stream, provider=self.provider)
+
+    def decode(self, body: bytes, call: ModelCall) -> Completion:
+        return decode_completion(body, call, self.provider)
+
+    def assembly(self, call: ModelCall) -> StreamAssembly:
+        return StreamAssembly(call, self.provider)

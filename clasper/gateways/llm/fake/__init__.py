@@ -1,0 +1,54 @@
+"""Fake model hosts: real programs behind real sockets, one for each wire, that do what a test scripts."""
+
+from collections.abc import Mapping
+
+from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from clasper.gateways.llm.fake.behaviours import (
+    Behaviour,
+    Exchange,
+    error,
+    garbage,
+    half_stream,
+    raw,
+    reply,
+    reset,
+    silence,
+    stream_error,
+    tool_calls,
+)
+from clasper.gateways.llm.fake.chat import FakeChat
+from clasper.gateways.llm.fake.gemini import FakeGemini
+from clasper.gateways.llm.fake.server import FakeProvider
+from clasper.gateways.llm.fake.wire import Answer, FakeWire
+
+WIRES: Mapping[str, FakeWire] = {
+    "openai": FakeChat(),
+    "anthropic": FakeAnthropic(),
+    "gemini": FakeGemini(),
+    "xai": FakeChat("xai"),
+    "groq": FakeChat("groq"),
+    "mistral": FakeChat("mistral"),
+    "openrouter": FakeChat("openrouter"),
+}
+"""Every provider's host as it can be faked."""
+
+__all__ = [
+    "WIRES",
+    "Answer",
+    "Behaviour",
+    "Exchange",
+    "FakeAnthropic",
+    "FakeChat",
+    "FakeGemini",
+    "FakeProvider",
+    "FakeWire",
+    "error",
+    "garbage",
+    "half_stream",
+    "raw",
+    "reply",
+    "reset",
+    "silence",
+    "stream_error",
+    "tool_calls",
+]

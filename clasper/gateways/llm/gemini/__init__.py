@@ -1,0 +1,55 @@
+"""Google's generateContent wire, which Gemini models speak at Google's own hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote
+
+from yarl import URL
+
+from clasper.gateways.llm.base import Completion, ModelCall
+from clasper.gateways.llm.gemini.answer import StreamAssembly, decode_completion
+from clasper.gateways.llm.gemini.request import encode_request
+
+_COLLECTIONS = frozenset({"models", "tunedModels"})
+
+
+@dataclass(frozen=True, slots=True)
+class GeminiWire:
+    """generateContent below `base`, such as https://generativelanguage.googleapis.com/v1beta.
+
+    The model is a part of the address. A name without its collection is one of `models`; `models/…` and
+    `tunedModels/…` are taken as they are.
+    """
+
+    provider: str
+    base: URL
+
+    def address(self, call: ModelCall, *, stream: bool) -> URL:
+        return _address(self.base, call.model, stream)
+
+    def headers(self, api_key: str) -> Mapping[str, str]:
+        return {"x-goog-api-key": api_key} if api_key else {}
+
+    def encode(self, call: ModelCall, *, stream: bool) -> bytes:
+        return encode_request(call, provider=self.provider)
+
+    def decode(self, body: bytes, call: ModelCall) -> Completion:
+        return decode_completion(body, call, self.provider)
+
+    def assembly(self, call: ModelCall) -> StreamAssembly:
+        return StreamAssembly(call, self.provider)
+
+
+@lru_cache(maxsize=256)
+def _address(base: URL, model: str, stream: bool) -> URL:
+    collection, _, name = model.partition("/")
+    if collection not in _COLLECTIONS or not name:
+        collection, name = "models", model
+    verb = "streamGenerateContent" if stream else "generateContent"
+    # Whoever may choose a model must not be able to choose another path or query with it.
+    escaped = quote(name, safe="", errors="replace")
+    url = base.with_path(f"{base.raw_path.rstrip('/')}/{collection}/{escaped}:{verb}", encoded=True, keep_query=True)
+    return url.update_query(alt="sse") if stream else url

@@ -1,0 +1,678 @@
+"""Providers in trouble: circuits, crowds, silence, refusals that name the fault, wrong settings, and broken streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from apps.traces.models import Trace
+from clasper.core.model_ref import PROVIDERS
+from clasper.core.usage import Usage
+from clasper.gateways.llm.fake import Behaviour, Exchange, FakeProvider, error, raw, reply, reset, silence, tool_calls
+from tests.agents.backend import Backend
+from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts, model_steps
+from tests.agents.ledger import assert_balanced, nano
+from tests.world import ACME, GLOBEX, Server, tenant_key
+
+USAGE = Usage(input=100, output=20)
+MINI = "gpt-4o-mini"
+HAIKU = "claude-haiku-4-5"
+GOOD = reply("Fine.", usage=USAGE)
+
+
+@pytest.fixture
+def pair(server: Server, backend: Backend, settings: Any) -> Iterator[dict[str, FakeProvider]]:
+    """openai, the default, and anthropic; both answer well."""
+    with hosts(settings, "openai", "anthropic") as found:
+        for fake in found.values():
+            fake.default = GOOD
+        yield found
+
+
+@dataclass
+class Crowd:
+    """A host's behaviour that holds every request until it is released, and counts who is there at the same time.
+
+    Requests are counted by the words of `names` that stand in them.
+    """
+
+    names: tuple[str, ...] = ()
+    most: dict[str, int] = field(default_factory=dict)
+    release: threading.Event = field(default_factory=threading.Event)
+    seconds: float = 10.0
+    _here: dict[str, int] = field(default_factory=dict)
+
+    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+        sent = json.dumps(exchange.body)
+        counted = ["all", *(name for name in self.names if name in sent)]
+        for name in counted:
+            self._here[name] = self._here.get(name, 0) + 1
+            self.most[name] = max(self.most.get(name, 0), self._here[name])
+        ends = time.monotonic() + self.seconds
+        while not self.release.is_set() and time.monotonic() < ends:
+            await asyncio.sleep(0.01)
+        for name in counted:
+            self._here[name] -= 1
+        return await GOOD(exchange)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.01)
+
+
+# --- The circuit -----------------------------------------------------------------------------------------------------
+
+
+def _break(server: Server, settings: Any, fake: FakeProvider, *, cooldown_ms: int = 60_000) -> None:
+    """Opens the circuit of the default provider by two failures of one run."""
+    settings.CLASPER_CIRCUIT_FAILURES = 2
+    settings.CLASPER_CIRCUIT_COOLDOWN_MS = cooldown_ms
+    settings.CLASPER_RETRY_ATTEMPTS = 2
+    fake.script(error(500), reset())
+    outcome = ask(server, "send")
+    assert (outcome.status, outcome.code) == (502, "provider_error"), outcome
+    assert len(fake.requests) == 2
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_circuit_opens(
+    server: Server, backend: Backend, pair: dict[str, FakeProvider], settings: Any, door: str
+) -> None:
+    server.set_budget(limit=1)
+    _break(server, settings, pair["openai"])
+    outcome = ask(server, door)
+    assert (outcome.status, outcome.code) == (503 if door == "send" else 0, "provider_circuit_open"), outcome
+    if door == "send":
+        assert 1 <= int(outcome.headers["retry-after"]) <= 60
+    assert outcome.body["details"]["reason"] == "circuit_open"
+    assert attempts(server, outcome.trace_id) == [(MINI, "circuit_open")]
+    assert len(pair["openai"].requests) == 2
+    assert backend.messages == []
+    events = server.audit(trace_id=outcome.trace_id)
+    assert [(each["event_type"], each["details"].get("code")) for each in events] == [
+        ("agent.start", None),
+        ("agent.error", "provider_circuit_open"),
+    ]
+    assert_costs(server, outcome.trace_id, 0)
+
+
+def test_a_circuit_opens_in_the_middle_of_a_run(server: Server, pair: dict[str, FakeProvider], settings: Any) -> None:
+    settings.CLASPER_CIRCUIT_FAILURES = 2
+    pair["openai"].default = error(503)
+    outcome = ask(server, "send")
+    assert (outcome.status, outcome.code) == (503, "provider_circuit_open")
+    assert [code for _, code in attempts(server, outcome.trace_id)] == ["unavailable", "unavailable", "circuit_open"]
+    assert len(pair["openai"].requests) == 2
+    assert_balanced()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_fallback_answers_while_the_circuit_is_open(
+    server: Server, pair: dict[str, FakeProvider], settings: Any, door: str
+) -> None:
+    _break(server, settings, pair["openai"])
+    settings.LLM_MODEL_FALLBACK = f"anthropic/{HAIKU}"
+    for _ in range(2):
+        outcome = ask(server, door)
+        assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
+        assert attempts(server, outcome.trace_id) == [(MINI, "circuit_open"), (HAIKU, "stop")]
+    assert len(pair["openai"].requests) == 2
+    assert_balanced()
+
+
+def test_another_provider_is_not_concerned(server: Server, pair: dict[str, FakeProvider], settings: Any) -> None:
+    _break(server, settings, pair["openai"])
+    assert ask(server, "send", metadata={"model": f"anthropic/{HAIKU}"}).status == 200
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429])
+def test_refusals_open_no_circuit(server: Server, pair: dict[str, FakeProvider], settings: Any, status: int) -> None:
+    settings.CLASPER_CIRCUIT_FAILURES = 1
+    settings.CLASPER_RETRY_ATTEMPTS = 1
+    pair["openai"].script(error(status), error(status))
+    for _ in range(2):
+        assert ask(server, "send").code != "provider_circuit_open"
+    assert ask(server, "send").status == 200
+
+
+def test_exactly_one_call_tries_whether_the_provider_is_well_again(
+    server: Server, pair: dict[str, FakeProvider], settings: Any
+) -> None:
+    fake = pair["openai"]
+    _break(server, settings, fake, cooldown_ms=200)
+    fake.default = crowd = Crowd()
+    time.sleep(0.25)
+    with ThreadPoolExecutor(8) as pool:
+        burst = [pool.submit(ask, server, "send") for _ in range(6)]
+        wait_until(lambda: sum(each.done() for each in burst) == 5)
+        assert len(fake.requests) == 3
+        refused = [each.result() for each in burst if each.done()]
+        assert [(each.status, each.code) for each in refused] == [(503, "provider_circuit_open")] * 5
+        crowd.release.set()
+        assert sorted(each.result().status for each in burst) == [200, *[503] * 5]
+        again = [pool.submit(ask, server, "send") for _ in range(6)]
+        assert [each.result().status for each in again] == [200] * 6
+    assert crowd.most["all"] > 1, "after the probe everybody goes again"
+    assert_balanced()
+
+
+def test_a_probe_that_fails_means_another_cooldown(
+    server: Server, pair: dict[str, FakeProvider], settings: Any
+) -> None:
+    fake = pair["openai"]
+    _break(server, settings, fake, cooldown_ms=200)
+    time.sleep(0.25)
+    settings.CLASPER_CIRCUIT_COOLDOWN_MS = 60_000
+    fake.script(error(500))
+    first = ask(server, "send")
+    assert [code for _, code in attempts(server, first.trace_id)] == ["unavailable", "circuit_open"]
+    assert ask(server, "send").code == "provider_circuit_open"
+    assert len(fake.requests) == 3
+
+
+# --- Crowds ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tenants_calls_wait_their_turn(server: Server, pair: dict[str, FakeProvider], settings: Any) -> None:
+    settings.CLASPER_TENANT_CONCURRENCY = 2
+    server.set_budget(limit=1)
+    fake = pair["openai"]
+    fake.default = crowd = Crowd(seconds=0.1)
+    with ThreadPoolExecutor(7) as pool:
+        outcomes = list(pool.map(lambda n: ask(server, DOORS[n % 2]), range(7)))
+    assert [each.status for each in outcomes] == [200] * 7
+    assert (len(fake.requests), crowd.most["all"]) == (7, 2)
+    assert nano(server.budget()["spent"]) == 7 * MODELS["openai"].cost(USAGE)
+    assert_balanced()
+
+
+def test_a_provider_takes_so_many_of_all_tenants(server: Server, pair: dict[str, FakeProvider], settings: Any) -> None:
+    settings.CLASPER_TENANT_CONCURRENCY = 2
+    settings.CLASPER_PROVIDER_CONCURRENCY = 3
+    fake = pair["openai"]
+    fake.default = crowd = Crowd((ACME, GLOBEX))
+    names = (ACME, GLOBEX) * 4
+    keys = {name: tenant_key(name) for name in (ACME, GLOBEX)}
+    with ThreadPoolExecutor(len(names)) as pool:
+        under_way = [
+            pool.submit(ask, server, "send", f"I am of {name}", key=keys[name], tenant_id=name) for name in names
+        ]
+        wait_until(lambda: len(fake.requests) == 3)
+        time.sleep(0.1)
+        assert len(fake.requests) == 3
+        crowd.release.set()
+        assert [each.result().status for each in under_way] == [200] * len(names)
+    assert len(fake.requests) == len(names)
+    assert crowd.most["all"] == 3
+    assert max(crowd.most[ACME], crowd.most[GLOBEX]) == 2
+    for name in (ACME, GLOBEX):
+        assert_balanced(name)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_who_waits_too_long_is_told_so(
+    server: Server, backend: Backend, pair: dict[str, FakeProvider], settings: Any, door: str
+) -> None:
+    settings.CLASPER_TENANT_CONCURRENCY = 1
+    server.set_budget(limit=1)
+    fake = pair["openai"]
+    fake.default = crowd = Crowd()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, server, "send")
+        wait_until(lambda: len(fake.requests) == 1)
+        settings.CLASPER_RUN_TIMEOUT_MS = 200
+        late = ask(server, door)
+        crowd.release.set()
+        assert first.result().status == 200
+    assert (late.status, late.code) == (503 if door == "send" else 0, "at_capacity"), late
+    if door == "send":
+        assert int(late.headers["retry-after"]) >= 1
+    assert attempts(server, late.trace_id) == [(MINI, "at_capacity")]
+    assert len(fake.requests) == 1
+    assert len(backend.messages) == 1
+    assert nano(server.trace(late.trace_id)["total_cost"]) == 0
+    assert_balanced()
+
+
+# --- Silence ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_silent_provider_is_left_for_the_fallback(
+    server: Server, pair: dict[str, FakeProvider], settings: Any, door: str
+) -> None:
+    settings.CLASPER_PROVIDER_TIMEOUTS_MS = {"openai": 100}
+    settings.LLM_MODEL_FALLBACK = f"anthropic/{HAIKU}"
+    pair["openai"].default = silence(5)
+    pair["anthropic"].default = reply("Fine.", usage=USAGE, delay=0.05)
+    began = time.monotonic()
+    outcome = ask(server, door)
+    assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
+    assert time.monotonic() - began < 4
+    assert attempts(server, outcome.trace_id) == [*((MINI, "timeout"),) * 3, (HAIKU, "stop")]
+    assert_costs(server, outcome.trace_id, MODELS["anthropic"].cost(USAGE), response=outcome.body)
+
+
+def test_a_provider_without_a_timeout_of_its_own_has_the_runs(
+    server: Server, pair: dict[str, FakeProvider], settings: Any
+) -> None:
+    settings.CLASPER_PROVIDER_TIMEOUTS_MS = {"anthropic": 50}
+    pair["openai"].script(reply("Slowly.", delay=0.2))
+    assert ask(server, "send").body["response"] == "Slowly."
+
+
+# --- Refusals that say what is wrong ---------------------------------------------------------------------------------
+
+ONLY_DEFAULT = (
+    "Unsupported value: 'temperature' does not support 0.4 with this model. Only the default (1) is supported."
+)
+TEMPERATURES = {
+    "openai": ONLY_DEFAULT,
+    "anthropic": "`temperature` is deprecated for this model.",
+    "gemini": "Invalid value at 'generation_config.temperature'",
+    "xai": "Argument not supported on this model: temperature",
+    "groq": "`temperature` is not supported with this model",
+    "mistral": "temperature is not supported for this model",
+    "openrouter": ONLY_DEFAULT,
+}
+LIMITS: dict[str, tuple[str, int]] = {
+    "openai": (
+        "max_tokens is too large: {0}. This model supports at most 1024 completion tokens, whereas you provided {0}.",
+        1024,
+    ),
+    "anthropic": (
+        "max_tokens: {0} > 1024, which is the maximum allowed number of output tokens for claude-3-haiku-20240307",
+        1024,
+    ),
+    "gemini": (
+        "Unable to submit request because it has a maxOutputTokens value of {0} but the supported range is from 1 "
+        "(inclusive) to 1025 (exclusive). Update the value and try again.",
+        1024,
+    ),
+    "groq": (
+        "`max_completion_tokens` must be less than or equal to `1024`, the maximum value for `max_completion_tokens` "
+        "is less than the `context_window` for this model",
+        1024,
+    ),
+}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+NO_FORMATS = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+
+
+def output_limit(exchange: Exchange) -> int:
+    body = exchange.body.get("generationConfig") or exchange.body
+    return int(body.get("maxOutputTokens") or body.get("max_completion_tokens") or body["max_tokens"])
+
+
+def has_temperature(exchange: Exchange) -> bool:
+    return "temperature" in (exchange.body.get("generationConfig") or exchange.body)
+
+
+def picky(*refusals: Callable[[Exchange], str], answer: Behaviour = GOOD) -> Behaviour:
+    """Refuses with the first sentence that there is against the request."""
+
+    async def behaviour(exchange: Exchange) -> web.StreamResponse:
+        found = next((sentence for refusal in refusals if (sentence := refusal(exchange))), "")
+        return await (error(400, message=found) if found else answer)(exchange)
+
+    return behaviour
+
+
+def no_temperature(sentence: str = ONLY_DEFAULT) -> Callable[[Exchange], str]:
+    return lambda exchange: sentence if has_temperature(exchange) else ""
+
+
+def no_more_than(limit: int, sentence: str) -> Callable[[Exchange], str]:
+    return lambda exchange: sentence.format(output_limit(exchange)) if output_limit(exchange) > limit else ""
+
+
+def no_format(exchange: Exchange) -> str:
+    return NO_FORMATS if "response_format" in exchange.body else ""
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_temperature_that_the_model_does_not_take_is_left_out(
+    server: Server, backend: Backend, settings: Any, provider: str, door: str
+) -> None:
+    with hosts(settings, provider) as found:
+        fake = found[provider]
+        fake.default = picky(no_temperature(TEMPERATURES[provider]))
+        outcome = ask(server, door)
+        assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
+        assert [has_temperature(exchange) for exchange in fake.requests] == [True, False]
+        model = MODELS[provider]
+        assert attempts(server, outcome.trace_id) == [(model.name, "invalid_request"), (model.name, "stop")]
+        refused = model_steps(server, outcome.trace_id)[0]
+        assert "temperature" in refused["output"]["detail"]
+        assert_costs(server, outcome.trace_id, model.cost(USAGE), response=outcome.body)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("provider", LIMITS)
+def test_an_output_limit_that_the_model_does_not_take_is_lowered(
+    server: Server, backend: Backend, settings: Any, provider: str, door: str
+) -> None:
+    sentence, most = LIMITS[provider]
+    with hosts(settings, provider) as found:
+        fake = found[provider]
+        fake.default = picky(no_more_than(most, sentence))
+        outcome = ask(server, door)
+        assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
+        assert [output_limit(exchange) for exchange in fake.requests] == [4096, most]
+        assert [code for _, code in attempts(server, outcome.trace_id)] == ["invalid_request", "stop"]
+        assert_costs(server, outcome.trace_id, MODELS[provider].cost(USAGE), response=outcome.body)
+
+
+def test_a_schema_that_the_host_does_not_take_is_left_to_the_prompt(
+    server: Server, pair: dict[str, FakeProvider]
+) -> None:
+    fake = pair["openai"]
+    fake.default = picky(no_format, answer=reply('{"city": "Rome"}', usage=USAGE))
+    response = server.post("/llm-task", {"prompt": "Where?", "schema": SCHEMA, "tenant_id": ACME})
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert (body["output"], body["validated"]) == ({"city": "Rome"}, True)
+    assert ["response_format" in exchange.body for exchange in fake.requests] == [True, False]
+    assert attempts(server, body["trace_id"]) == [(MINI, "invalid_request"), (MINI, "stop")]
+    assert_balanced()
+
+
+def test_everything_at_once_is_changed_one_after_the_other(server: Server, pair: dict[str, FakeProvider]) -> None:
+    fake = pair["openai"]
+    limit = no_more_than(1024, LIMITS["openai"][0])
+    fake.default = picky(no_temperature(), limit, no_format, answer=reply('{"city": "Rome"}', usage=USAGE))
+    response = server.post("/llm-task", {"prompt": "Where?", "schema": SCHEMA, "tenant_id": ACME})
+    assert response.status_code == 200, response.text
+    codes = [code for _, code in attempts(server, response.json()["trace_id"])]
+    assert codes == ["invalid_request"] * 3 + ["stop"]
+    last = fake.requests[-1]
+    assert (has_temperature(last), output_limit(last), "response_format" in last.body) == (False, 1024, False)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_was_refused_once_is_not_asked_for_again_in_the_run(
+    server: Server, backend: Backend, pair: dict[str, FakeProvider], door: str
+) -> None:
+    backend.tools["orders:lookup"] = lambda arguments: {"status": "shipped"}
+    fake = pair["openai"]
+    rounds = iter([tool_calls(("orders_lookup", "{}"), usage=USAGE), GOOD])
+
+    async def answer(exchange: Exchange) -> web.StreamResponse:
+        return await next(rounds)(exchange)
+
+    fake.default = picky(no_temperature(), answer=answer)
+    outcome = ask(server, door)
+    assert outcome.status == 200, outcome
+    assert [has_temperature(exchange) for exchange in fake.requests] == [True, False, False]
+
+
+def test_the_fallback_is_asked_as_the_request_wants_it(
+    server: Server, pair: dict[str, FakeProvider], settings: Any
+) -> None:
+    settings.LLM_MODEL_FALLBACK = f"anthropic/{HAIKU}"
+    pair["openai"].script(error(400, message=ONLY_DEFAULT), *(error(500),) * 3)
+    outcome = ask(server, "send")
+    assert outcome.status == 200, outcome
+    assert has_temperature(pair["anthropic"].requests[0])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "requests"),
+    [
+        pytest.param("Something is wrong with your request.", 1, id="says nothing"),
+        pytest.param(ONLY_DEFAULT, 2, id="says the same again"),
+        pytest.param("max_tokens is wrong", 1, id="names no limit"),
+        pytest.param("max_tokens must be at least 100000", 1, id="wants more"),
+    ],
+)
+def test_a_refusal_that_cannot_be_met_ends_the_run(
+    server: Server, backend: Backend, pair: dict[str, FakeProvider], sentence: str, requests: int
+) -> None:
+    pair["openai"].default = error(400, message=sentence)
+    outcome = ask(server, "send")
+    assert (outcome.status, outcome.code) == (502, "provider_error"), outcome
+    assert len(pair["openai"].requests) == requests
+    assert backend.messages == []
+    assert_costs(server, outcome.trace_id, 0)
+
+
+# --- Settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    "key", [pytest.param("sk-very\nsecret", id="line break"), pytest.param("sk-very\u00e9secret", id="accent")]
+)
+def test_a_key_unfit_for_http_names_its_setting_only(
+    server: Server,
+    backend: Backend,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    provider: str,
+    door: str,
+    key: str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with hosts(settings, provider) as found:
+        setattr(settings, f"{provider.upper()}_API_KEY", key)
+        outcome = ask(server, door)
+        assert (outcome.status, outcome.code) == (503, "model_not_configured"), outcome
+        assert f"{provider.upper()}_API_KEY" in outcome.body["error"]
+        assert found[provider].requests == []
+    told = json.dumps(outcome.body) + caplog.text + json.dumps(server.audit())
+    assert "secret" not in told
+    assert "sk-very" not in told
+    assert not Trace.objects.exists()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_headers_of_the_settings_are_sent_to_their_provider(
+    server: Server, backend: Backend, settings: Any, door: str
+) -> None:
+    with hosts(settings, "openrouter", "anthropic") as found:
+        settings.CLASPER_PROVIDER_HEADERS = {"openrouter": {"HTTP-Referer": "https://shop.example", "X-Title": "Shop"}}
+        for fake in found.values():
+            fake.default = GOOD
+        assert ask(server, door).status == 200
+        assert ask(server, door, metadata={"model": f"anthropic/{HAIKU}"}).status == 200
+        own, other = (fake.requests[0].headers for fake in found.values())
+        assert (own["HTTP-Referer"], own["X-Title"]) == ("https://shop.example", "Shop")
+        assert own["Authorization"] == "Bearer key-of-openrouter"
+        assert "X-Title" not in other
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", 7], ids=["line break", "number"])
+def test_a_header_unfit_for_http_names_the_setting(
+    server: Server, pair: dict[str, FakeProvider], settings: Any, value: Any
+) -> None:
+    settings.CLASPER_PROVIDER_HEADERS = {"openai": {"X-Team": value}}
+    outcome = ask(server, "send")
+    assert (outcome.status, outcome.code) == (503, "model_not_configured"), outcome
+    assert "CLASPER_PROVIDER_HEADERS" in outcome.body["error"]
+    assert "Evil" not in json.dumps(outcome.body)
+    assert pair["openai"].requests == []
+
+
+# --- Streams that break after their first words ----------------------------------------------------------------------
+
+
+def events(*payloads: Any) -> Behaviour:
+    """A stream of exactly these payloads."""
+    body = b"".join(b"data: " + json.dumps(payload).encode() + b"\n\n" for payload in payloads)
+    return raw(body, content_type="text/event-stream")
+
+
+def word(text: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+
+
+def failed(usage: dict[str, Any] | None) -> dict[str, Any]:
+    """How OpenRouter tells in mid stream that the model's host failed."""
+    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+    chunk = {"error": {"code": 502, "message": "Upstream error"}, "choices": [choice]}
+    return chunk if usage is None else {**chunk, "usage": usage}
+
+
+def begun(**usage: int) -> tuple[dict[str, Any], ...]:
+    """The beginning of a message of Anthropic's, with its counts."""
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": HAIKU, "content": [], "usage": usage}
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    return {"type": "message_start", "message": message}, block
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+
+
+def candidate(text: str, **counts: int) -> dict[str, Any]:
+    content = {"role": "model", "parts": [{"text": text}]}
+    return {"candidates": [{"content": content, "index": 0}], "usageMetadata": counts}
+
+
+COUNTS = {"prompt_tokens": 200, "completion_tokens": 40, "total_tokens": 240}
+CACHED = {"input_tokens": 200, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 400, "output_tokens": 1}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A stream that breaks after `Hello there.`, three tokens by estimate. `cost` is exact, in nano-USD."""
+
+    id: str
+    provider: str
+    stream: Behaviour
+    code: str
+    tokens: tuple[int, int]
+    cost: int
+    estimated: bool
+
+
+BROKEN = [
+    # 200 x 150 + 40 x 600
+    Broken(
+        "openrouter counts its failure",
+        "openrouter",
+        events(word("Hello "), word("there."), failed(COUNTS)),
+        "unavailable",
+        (200, 40),
+        54_000,
+        False,
+    ),
+    # 200 x 1000 + 1000 x 100 + 400 x 1250 + 3 x 5000: the model had said more than it counted
+    Broken(
+        "anthropic counted the prompt",
+        "anthropic",
+        events(*begun(**CACHED), said("Hello "), said("there."), OVERLOADED),
+        "unavailable",
+        (1600, 3),
+        815_000,
+        True,
+    ),
+    # The same, cut off without a word
+    Broken(
+        "anthropic is cut off",
+        "anthropic",
+        events(*begun(**CACHED), said("Hello "), said("there.")),
+        "connection",
+        (1600, 3),
+        815_000,
+        True,
+    ),
+    # 90 x 300 + 10 x 30 + 7 x 2500: the total holds more than the parts
+    Broken(
+        "gemini counts each chunk",
+        "gemini",
+        events(
+            candidate("Hello ", promptTokenCount=100, cachedContentTokenCount=10, totalTokenCount=101),
+            candidate("there.", promptTokenCount=100, cachedContentTokenCount=10, totalTokenCount=107),
+        ),
+        "connection",
+        (100, 7),
+        44_800,
+        False,
+    ),
+    # 200 x 300 + 40 x 500
+    Broken(
+        "xai counted before it failed",
+        "xai",
+        events({**word("Hello "), "usage": COUNTS}, {**word("there."), "usage": COUNTS}),
+        "connection",
+        (200, 40),
+        80_000,
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.id)
+def test_a_stream_that_breaks_is_paid_as_its_provider_counted(
+    server: Server, backend: Backend, settings: Any, case: Broken
+) -> None:
+    with hosts(settings, case.provider, "mistral") as found:
+        settings.LLM_MODEL_FALLBACK = f"mistral/{MODELS['mistral'].name}"
+        server.set_budget(limit=1)
+        found[case.provider].script(case.stream)
+        outcome = ask(server, "stream")
+        assert outcome.events == ("start", "chunk", "chunk", "error")
+        assert (outcome.code, len(found[case.provider].requests)) == ("provider_error", 1)
+        assert found["mistral"].requests == []
+        (step,) = model_steps(server, outcome.trace_id)
+        assert (step["code"], step["status"]) == (case.code, "error")
+        assert (step["prompt_tokens"], step["completion_tokens"]) == case.tokens
+        assert server.trace(outcome.trace_id)["estimated"] is case.estimated
+        assert backend.messages == []
+        assert_costs(server, outcome.trace_id, case.cost)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_stream_that_breaks_uncounted_is_paid_by_estimate(
+    server: Server, backend: Backend, settings: Any, provider: str
+) -> None:
+    uncounted = {
+        "anthropic": events(*begun(), said("Hello "), said("there.")),
+        "gemini": events(candidate("Hello "), candidate("there.")),
+    }
+    with hosts(settings, provider) as found:
+        server.set_budget(limit=1)
+        found[provider].script(uncounted.get(provider, events(word("Hello "), word("there."))))
+        outcome = ask(server, "stream")
+        assert outcome.events == ("start", "chunk", "chunk", "error")
+        (step,) = model_steps(server, outcome.trace_id)
+        assert step["completion_tokens"] == 3
+        assert step["prompt_tokens"] > 10
+        assert server.trace(outcome.trace_id)["estimated"] is True
+        assert len(found[provider].requests) == 1
+        cost = MODELS[provider].cost(Usage(input=step["prompt_tokens"], output=3))
+        assert_costs(server, outcome.trace_id, cost)
+
+
+def test_a_stream_that_breaks_before_its_first_word_is_paid_and_begun_anew(
+    server: Server, backend: Backend, settings: Any
+) -> None:
+    with hosts(settings, "anthropic") as found:
+        server.set_budget(limit=1)
+        found["anthropic"].script(events(*begun(**CACHED), OVERLOADED), GOOD)
+        outcome = ask(server, "stream")
+        assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
+        # 200 x 1000 + 1000 x 100 + 400 x 1250 + 1 x 5000, and 100 x 1000 + 20 x 5000
+        steps = model_steps(server, outcome.trace_id)
+        assert [(step["code"], nano(step["cost"])) for step in steps] == [("unavailable", 805_000), ("stop", 200_000)]
+        assert server.trace(outcome.trace_id)["estimated"] is False
+        assert_costs(server, outcome.trace_id, 1_005_000, response=outcome.body)
