@@ -1,4 +1,5 @@
-"""The demo's story: a governed run with tools, a streamed one, a budget that refuses, and the proof of it all.
+"""The demo's story: governed runs with tools, a streamed one, a structured task, a compaction, a budget that refuses,
+and the proof of it all.
 
 It talks to a running server over HTTP only, as any backend would, and checks what it shows: `Story.tell` raises
 DemoFailed at the first thing that did not really happen.
@@ -23,6 +24,20 @@ TASK = "Where is my parcel?"
 READ = "Where is my parcel? Please look up order ORD-1002 and tell me what happens next."
 REFUND = 'Thanks. Now use tool orders:refund {"order_id": "ORD-1002", "reason": "late"} and confirm.'
 STREAMED = "Please write two sentences I can send to the customer."
+TICKET = {
+    "prompt": "Make a ticket of this message.",
+    "input": {"message": 'My parcel "ORD-1002" is late.'},
+    "schema": {
+        "type": "object",
+        "properties": {
+            "order_id": {"type": "string"},
+            "topic": {"enum": ["late", "lost", "damaged"]},
+            "urgent": {"type": "boolean"},
+        },
+        "required": ["order_id", "topic", "urgent"],
+        "additionalProperties": False,
+    },
+}
 
 
 class DemoFailed(Exception):
@@ -59,11 +74,16 @@ class Story:
         self._heading("3. The same, streamed")
         third = self._stream(STREAMED)
 
-        self._heading("4. The budget is used up and refuses")
+        self._heading("4. One JSON value, checked against a schema; and the conversation, compacted")
+        fourth = self._task()
+        fifth = self._compact([(READ, first["response"]), (REFUND, second["response"])])
+
+        self._heading("5. The budget is used up and refuses")
         self._exhaust_budget()
 
-        self._heading("5. What is kept")
-        self._report([first["trace_id"], second["trace_id"], third["trace_id"]], third["task_id"])
+        self._heading("6. What is kept")
+        runs = (first, second, third, fourth, fifth)
+        self._report([each["trace_id"] for each in runs], third["task_id"])
 
     # --- Requests --------------------------------------------------------------------------------------------------
 
@@ -71,26 +91,22 @@ class Story:
         return {"Authorization": f"Bearer {self.key}", "X-Agent-Daemon-Key": self.daemon_key}
 
     def _body(self, message: str, history: list[tuple[str, str]] | None = None) -> dict[str, Any]:
-        turns = [
-            turn
-            for asked, answered in history or []
-            for turn in ({"role": "user", "content": asked}, {"role": "assistant", "content": answered})
-        ]
         return {
             "user_id": USER,
             "session_key": f"user:{USER}:support",
             "message": message,
-            "messages": turns,
+            "messages": _turns(history or []),
             "task_title": TASK,
         }
 
     def _send(self, message: str, history: list[tuple[str, str]] | None = None) -> dict[str, Any]:
-        response = httpx.post(
-            f"{self.url}/api/agents/send", json=self._body(message, history), headers=self._headers(), timeout=150
-        )
-        _expect(response.status_code == 200, f"the run answered {response.status_code}: {response.text[:500]}")
-        body: dict[str, Any] = response.json()
-        return body
+        return self._post("/api/agents/send", self._body(message, history))
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        response = httpx.post(f"{self.url}{path}", json=body, headers=self._headers(), timeout=150)
+        _expect(response.status_code == 200, f"{path} answered {response.status_code}: {response.text[:500]}")
+        answer: dict[str, Any] = response.json()
+        return answer
 
     def _stream(self, message: str) -> dict[str, Any]:
         chunks = 0
@@ -159,6 +175,23 @@ class Story:
             table.add_row(*row, str(tokens or ""), _money(step["cost"]) if "cost" in step else "", style=style)
         self.console.print(table)
 
+    def _task(self) -> dict[str, Any]:
+        answer = self._post("/llm-task", TICKET)
+        self.console.print(f"[bold]task[/]      [green]{escape(json.dumps(answer['output']))}[/]")
+        cost = _money(answer["cost"]["totalCost"])
+        self.console.print(f"[dim]validated: {answer['validated']}, {cost}, trace {answer['trace_id']}[/]")
+        _expect(answer["validated"] is True or not self.scripted, "the output does not fulfil its schema")
+        return answer
+
+    def _compact(self, history: list[tuple[str, str]]) -> dict[str, Any]:
+        answer = self._post("/compact", {"messages": _turns(history), "keep_recent": 2})
+        summary = answer["compacted_messages"][0]
+        self.console.print(f"[bold]summary[/]   [green]{escape(summary['content'])}[/]")
+        counts = f"{answer['original_count']} turns became {answer['compacted_count']}"
+        self.console.print(f"[dim]{counts}, {_money(answer['cost']['totalCost'])}, trace {answer['trace_id']}[/]")
+        _expect(answer["compacted_messages"][1:] == _turns(history)[2:], "the latest turns were not kept")
+        return answer
+
     def _exhaust_budget(self) -> None:
         spent = self._get("/budget")["budget"]["spent"]
         limit = round(spent + 0.000001, 9)
@@ -216,6 +249,15 @@ class Story:
     def _heading(self, text: str) -> None:
         self.console.print()
         self.console.print(Panel(text, expand=False, border_style="cyan"))
+
+
+def _turns(history: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """Questions and answers as the turns of a conversation."""
+    return [
+        turn
+        for asked, answered in history
+        for turn in ({"role": "user", "content": asked}, {"role": "assistant", "content": answered})
+    ]
 
 
 def _expect(happened: bool, otherwise: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +21,8 @@ from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderEr
 from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.fake import Answer, FakeProvider, raw, reply, stream_error
 from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from tests.gateways.wires import cases, facts, streamed
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "llm"
 WIRE = AnthropicWire("anthropic", URL("https://api.anthropic.com/v1"))
 HOST = FakeAnthropic()
 TOOLS = (
@@ -34,24 +33,12 @@ CALL = ModelCall(model="claude-sonnet-4-5", messages=(Message("user", "Hi"),), m
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 
-def cases(name: str) -> list[Any]:
-    return [pytest.param(case, id=case["name"]) for case in json.loads((FIXTURES / name).read_text())]
+def kept_facts(completion: Completion) -> dict[str, Any]:
+    return facts(completion, kept=completion.extra.get("anthropic"))
 
 
 def call_of(case: dict[str, Any]) -> ModelCall:
     return replace(CALL, schema=case["schema"]) if "schema" in case else replace(CALL, tools=TOOLS)
-
-
-def facts(completion: Completion) -> dict[str, Any]:
-    usage = completion.usage
-    return {
-        "text": completion.text,
-        "tool_calls": [[call.id, call.name, call.arguments] for call in completion.tool_calls],
-        "finish": completion.finish,
-        "usage": [usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning],
-        "usage_reported": completion.usage_reported,
-        "kept": completion.extra.get("anthropic"),
-    }
 
 
 def encoded(call: ModelCall, *, stream: bool = False) -> dict[str, Any]:
@@ -91,18 +78,11 @@ def client(fake: FakeProvider, key: str = "sk-ant-none") -> HttpProvider:
     return HttpProvider(AnthropicWire("anthropic", URL(fake.url)), key, "")
 
 
-async def streamed(provider: HttpProvider, call: ModelCall) -> tuple[list[str], Completion]:
-    events = [event async for event in provider.stream(call)]
-    last = events.pop()
-    assert isinstance(last, Completion)
-    return [event.text for event in events if isinstance(event, TextDelta)], last
-
-
 @pytest.mark.parametrize("case", cases("anthropic_answers.json"))
 async def test_a_whole_answer_becomes_one_completion(fake: FakeProvider, case: dict[str, Any]) -> None:
     fake.script(raw(json.dumps(case["answer"]).encode()))
     completion = await client(fake).complete(call_of(case))
-    assert facts(completion) == case["expect"]
+    assert kept_facts(completion) == case["expect"]
     assert completion.model == "claude-sonnet-4-5-20250929"
     assert not fake.faults
 
@@ -113,7 +93,7 @@ async def test_a_stream_becomes_deltas_and_one_completion(fake: FakeProvider, ca
     deltas, completion = await streamed(client(fake), call_of(case))
     assert deltas == case["deltas"]
     assert "".join(deltas) == completion.text
-    assert facts(completion) == case["expect"]
+    assert kept_facts(completion) == case["expect"]
     assert not fake.faults
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +16,10 @@ from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta,
 from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.fake import FakeProvider, raw
 from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
 
-RECORDINGS = Path(os.environ.get("CLASPER_RECORDINGS") or Path(__file__).parents[2].parent / "shared" / "recordings")
 FOLDER = RECORDINGS / "anthropic"
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="no recorded exchanges: set CLASPER_RECORDINGS to their folder"
-)
+pytestmark = needs_recordings
 
 Expected = tuple[str, tuple[tuple[str, dict[str, Any]], ...], str, Usage, tuple[str, ...]]
 """Text (its beginning), tool calls (name, arguments), finish, usage, the types of the blocks that go back."""
@@ -106,11 +102,6 @@ def name_of(key: tuple[str, int]) -> str:
     return f"{key[0]}-{key[1]}"
 
 
-def recorded(key: tuple[str, int]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"{key[0]}.json").read_text())[key[1]]
-    return found
-
-
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeProvider]:
     async with FakeProvider(FakeAnthropic()) as host:
@@ -171,7 +162,7 @@ async def replay(fake: FakeProvider, exchange: dict[str, Any]) -> tuple[list[str
 
 @pytest.mark.parametrize("key", ANSWERS, ids=name_of)
 async def test_a_recorded_answer(fake: FakeProvider, key: tuple[str, int]) -> None:
-    exchange = recorded(key)
+    exchange = recorded(f"anthropic/{key[0]}", key[1])
     deltas, completion = await replay(fake, exchange)
     text, tool_calls, finish, usage, kept = ANSWERS[key]
     assert completion.text.startswith(text)
@@ -189,7 +180,7 @@ async def test_a_recorded_answer(fake: FakeProvider, key: tuple[str, int]) -> No
 
 @pytest.mark.parametrize("key", ANSWERS, ids=name_of)
 async def test_our_request_means_what_the_recorded_one_means(fake: FakeProvider, key: tuple[str, int]) -> None:
-    exchange = recorded(key)
+    exchange = recorded(f"anthropic/{key[0]}", key[1])
     theirs = exchange["request"]["body"]
     await replay(fake, exchange)
     (ours,) = fake.requests

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,21 +14,16 @@ from yarl import URL
 
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
-from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta, ToolCall, ToolSpec
+from clasper.gateways.llm.base import Message, ModelCall, ProviderError, ToolCall, ToolSpec
 from clasper.gateways.llm.exchange import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpProvider
 from clasper.gateways.llm.fake import FakeChat, FakeProvider, error, raw, reply
 from clasper.gateways.llm.openai_chat import ChatWire
 from clasper.gateways.llm.openai_chat.answer import StreamAssembly, decode_completion
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, OPENAI
 from clasper.gateways.llm.openai_chat.request import encode_request
+from tests.gateways.wires import CALL, cases, facts, streamed
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "llm"
 SECRET = "sk-not-a-real-key"
-CALL = ModelCall(model="m", messages=(Message("user", "Hi"),), max_output_tokens=100, timeout=5)
-
-
-def cases(name: str) -> list[Any]:
-    return [pytest.param(case, id=case["name"]) for case in json.loads((FIXTURES / name).read_text())]
 
 
 @pytest.fixture
@@ -41,24 +35,6 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 def client(fake: FakeProvider) -> HttpProvider:
     return HttpProvider(ChatWire("openai", URL(f"{fake.url}/chat/completions"), COMPATIBLE), SECRET, "")
-
-
-def facts(completion: Completion) -> dict[str, Any]:
-    usage = completion.usage
-    return {
-        "text": completion.text,
-        "tool_calls": [[call.id, call.name, call.arguments] for call in completion.tool_calls],
-        "finish": completion.finish,
-        "usage": [usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning],
-        "usage_reported": completion.usage_reported,
-    }
-
-
-async def streamed(provider: HttpProvider, call: ModelCall = CALL) -> tuple[list[str], Completion]:
-    events = [event async for event in provider.stream(call)]
-    last = events.pop()
-    assert isinstance(last, Completion)
-    return [event.text for event in events if isinstance(event, TextDelta)], last
 
 
 @pytest.mark.parametrize("case", cases("chat_answers.json"))

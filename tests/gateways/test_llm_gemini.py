@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +19,8 @@ from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw, reply, stream_error, tool_calls
 from clasper.gateways.llm.fake.gemini import FakeGemini, signature
 from clasper.gateways.llm.gemini import GeminiWire
+from tests.gateways.wires import cases, facts, streamed
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "llm"
 BASE = URL("https://generativelanguage.googleapis.com/v1beta")
 WIRE = GeminiWire("gemini", BASE)
 ORDER = ToolSpec("shop:order", "Finds an order.", {"type": "object", "properties": {"id": {"type": "integer"}}})
@@ -29,8 +28,8 @@ CLOCK = ToolSpec("clock", "Tells the time.", {})
 CALL = ModelCall(model="gemini-2.5-flash", messages=(Message("user", "Hi"),), max_output_tokens=100, timeout=5)
 
 
-def cases(name: str) -> list[Any]:
-    return [pytest.param(case, id=case["name"]) for case in json.loads((FIXTURES / name).read_text())]
+def kept_facts(completion: Completion) -> dict[str, Any]:
+    return facts(completion, extra=completion.extra)
 
 
 def conversation(*messages: Message, tools: tuple[ToolSpec, ...] = (), model: str = CALL.model) -> ModelCall:
@@ -58,25 +57,6 @@ def client(fake: FakeProvider) -> HttpProvider:
     return HttpProvider(GeminiWire("gemini", URL(fake.url)), "a-key", fake.url)
 
 
-def facts(completion: Completion) -> dict[str, Any]:
-    usage = completion.usage
-    return {
-        "text": completion.text,
-        "tool_calls": [[call.id, call.name, call.arguments] for call in completion.tool_calls],
-        "finish": completion.finish,
-        "usage": [usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning],
-        "usage_reported": completion.usage_reported,
-        "extra": completion.extra,
-    }
-
-
-async def streamed(provider: HttpProvider, call: ModelCall = CALL) -> tuple[list[str], Completion]:
-    events = [event async for event in provider.stream(call)]
-    last = events.pop()
-    assert isinstance(last, Completion)
-    return [event.text for event in events if isinstance(event, TextDelta)], last
-
-
 async def asked(provider: HttpProvider, call: ModelCall, *, streaming: bool) -> Completion:
     return (await streamed(provider, call))[1] if streaming else await provider.complete(call)
 
@@ -88,19 +68,19 @@ class TestAnswers:
     @pytest.mark.parametrize("case", cases("gemini_answers.json"))
     def test_a_whole_answer_becomes_one_completion(self, case: dict[str, Any]) -> None:
         completion = WIRE.decode(json.dumps(case["answer"]).encode(), CALL)
-        assert facts(completion) == case["expect"]
+        assert kept_facts(completion) == case["expect"]
         assert completion.model == "gemini-2.5-flash"
 
     @pytest.mark.parametrize("case", cases("gemini_answers.json"))
     def test_blanks_in_the_body_change_nothing(self, case: dict[str, Any]) -> None:
-        assert facts(WIRE.decode(json.dumps(case["answer"], indent=2).encode(), CALL)) == case["expect"]
+        assert kept_facts(WIRE.decode(json.dumps(case["answer"], indent=2).encode(), CALL)) == case["expect"]
 
     @pytest.mark.parametrize("case", cases("gemini_streams.json"))
     async def test_a_stream_becomes_deltas_and_one_completion(self, fake: FakeProvider, case: dict[str, Any]) -> None:
         fake.script(raw(case["stream"].encode(), content_type="text/event-stream"))
         deltas, completion = await streamed(client(fake))
         assert deltas == case["deltas"]
-        assert facts(completion) == case["expect"]
+        assert kept_facts(completion) == case["expect"]
         assert completion.model == "gemini-2.5-flash"
 
     def test_names_of_tools_come_back_as_ours_and_ids_count_on(self) -> None:
@@ -152,7 +132,7 @@ class TestStreams:
         completion = assembly.completion()
         whole = WIRE.decode(chunk([signed(text, mark) for text, mark in pieces], finish="STOP"), CALL)
         assert "".join(heard) == completion.text == "".join(text for text, _ in pieces)
-        assert facts(completion) == facts(whole)
+        assert kept_facts(completion) == kept_facts(whole)
 
     @given(st.lists(st.tuples(st.text(max_size=5), st.sampled_from(["", "c2ln", "c2lnbg=="])), max_size=12))
     def test_signed_parts_go_back_as_they_came(self, pieces: list[tuple[str, str]]) -> None:
@@ -471,7 +451,7 @@ class TestRequest:
     @pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "array", "items": {}}, {}], ids=repr)
     def test_a_schema_is_enforced_without_tools_only(self, schema: dict[str, Any]) -> None:
         config = encoded(replace(CALL, schema=schema))["generationConfig"]
-        assert (config["responseMimeType"], config["responseJsonSchema"]) == ("application/json", schema)
+        assert (config["responseMimeType"], config.get("responseJsonSchema", {})) == ("application/json", schema)
         assert encoded(replace(CALL, schema=schema, tools=(CLOCK,)))["generationConfig"] == {"maxOutputTokens": 100}
 
     @pytest.mark.parametrize("odd", ["\ud800", object()], ids=["surrogate", "object"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +16,10 @@ from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.fake import FakeProvider, raw
 from clasper.gateways.llm.fake.gemini import FakeGemini
 from clasper.gateways.llm.gemini import GeminiWire
+from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
 
-FOLDER = Path(os.environ.get("CLASPER_RECORDINGS") or Path(__file__).parents[2].parent / "shared" / "recordings")
-RECORDINGS = FOLDER / "google"
-pytestmark = pytest.mark.skipif(
-    not RECORDINGS.is_dir(), reason="no recorded exchanges: set CLASPER_RECORDINGS to their folder"
-)
+FOLDER = RECORDINGS / "google"
+pytestmark = needs_recordings
 
 Expected = tuple[str, tuple[tuple[str, str], ...], str, Usage]
 """Text, tool calls (name, arguments), finish, usage."""
@@ -69,11 +65,6 @@ def name_of(key: tuple[str, int]) -> str:
     return f"{key[0]}-{key[1]}"
 
 
-def recorded(key: tuple[str, int]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RECORDINGS / f"{key[0]}.json").read_text())[key[1]]
-    return found
-
-
 def is_stream(exchange: dict[str, Any]) -> bool:
     return ":streamGenerateContent" in exchange["request"]["url"]
 
@@ -105,14 +96,14 @@ async def answer(fake: FakeProvider, exchange: dict[str, Any], call: ModelCall) 
 async def call_of(fake: FakeProvider, key: tuple[str, int]) -> ModelCall:
     """The call that we would make where the recorded client made this request; turns of the model are what we read
     from the recorded answers before it."""
-    exchange = recorded(key)
+    exchange = recorded(f"google/{key[0]}", key[1])
     body = exchange["request"]["body"]
     earlier = iter(range(key[1]))
     messages = [Message("system", part["text"]) for part in body.get("systemInstruction", {}).get("parts", ())]
     for turn in body["contents"]:
         if turn["role"] == "model":
             before = (key[0], next(earlier))
-            _, completion = await answer(fake, recorded(before), await call_of(fake, before))
+            _, completion = await answer(fake, recorded(f"google/{before[0]}", before[1]), await call_of(fake, before))
             messages.append(Message("assistant", completion.text, completion.tool_calls, extra=completion.extra))
             continue
         for part in turn["parts"]:
@@ -181,7 +172,7 @@ def part_meaning(part: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", ANSWERS, ids=name_of)
 async def test_a_recorded_answer(fake: FakeProvider, key: tuple[str, int]) -> None:
-    exchange = recorded(key)
+    exchange = recorded(f"google/{key[0]}", key[1])
     deltas, completion = await answer(fake, exchange, await call_of(fake, key))
     text, tool_calls, finish, usage = ANSWERS[key]
     assert completion.text == text
@@ -196,7 +187,7 @@ async def test_a_recorded_answer(fake: FakeProvider, key: tuple[str, int]) -> No
 
 @pytest.mark.parametrize("key", ANSWERS, ids=name_of)
 async def test_our_request_means_what_the_recorded_one_means(fake: FakeProvider, key: tuple[str, int]) -> None:
-    exchange = recorded(key)
+    exchange = recorded(f"google/{key[0]}", key[1])
     call = await call_of(fake, key)
     await answer(fake, exchange, call)
     assert fake.faults == []
@@ -215,6 +206,6 @@ async def test_the_signature_of_a_recorded_call_goes_back(fake: FakeProvider) ->
 
 def test_every_recorded_exchange_of_this_wire_is_tested() -> None:
     found = {
-        (path.stem, index) for path in RECORDINGS.glob("*.json") for index, _ in enumerate(json.loads(path.read_text()))
+        (path.stem, index) for path in FOLDER.glob("*.json") for index, _ in enumerate(json.loads(path.read_text()))
     }
     assert found == ANSWERS.keys()

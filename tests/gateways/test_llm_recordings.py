@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +16,9 @@ from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.fake import FakeChat, FakeProvider, raw
 from clasper.gateways.llm.openai_chat import ChatWire
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
+from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
 
-RECORDINGS = Path(os.environ.get("CLASPER_RECORDINGS") or Path(__file__).parents[2].parent / "shared" / "recordings")
-pytestmark = pytest.mark.skipif(
-    not RECORDINGS.is_dir(), reason="no recorded exchanges: set CLASPER_RECORDINGS to their folder"
-)
+pytestmark = needs_recordings
 
 Expected = tuple[str, tuple[tuple[str, str], ...], str, Usage]
 """Text (its beginning), tool calls (name, arguments), finish, usage."""
@@ -144,11 +140,6 @@ def name_of(key: tuple[str, int]) -> str:
     return f"{key[0].split('/')[1]}-{key[1]}"
 
 
-def recorded(key: tuple[str, int]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RECORDINGS / f"{key[0]}.json").read_text())[key[1]]
-    return found
-
-
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeProvider]:
     async with FakeProvider(FakeChat()) as host:
@@ -216,7 +207,7 @@ async def replay(fake: FakeProvider, exchange: dict[str, Any]) -> tuple[list[str
 
 @pytest.mark.parametrize("key", ANSWERS, ids=name_of)
 async def test_a_recorded_answer(fake: FakeProvider, key: tuple[str, int]) -> None:
-    exchange = recorded(key)
+    exchange = recorded(*key)
     deltas, completion = await replay(fake, exchange)
     text, tool_calls, finish, usage = ANSWERS[key]
     assert completion.text.startswith(text)
@@ -232,13 +223,13 @@ async def test_a_recorded_answer(fake: FakeProvider, key: tuple[str, int]) -> No
 @pytest.mark.parametrize("key", FAILURES, ids=name_of)
 async def test_a_recorded_failure(fake: FakeProvider, key: tuple[str, int]) -> None:
     with pytest.raises(ProviderError) as caught:
-        await replay(fake, recorded(key))
+        await replay(fake, recorded(*key))
     assert (caught.value.kind, caught.value.status) == FAILURES[key]
 
 
 @pytest.mark.parametrize("key", [*ANSWERS, *FAILURES], ids=name_of)
 async def test_our_request_means_what_the_recorded_one_means(fake: FakeProvider, key: tuple[str, int]) -> None:
-    exchange = recorded(key)
+    exchange = recorded(*key)
     theirs = exchange["request"]["body"]
     try:
         await replay(fake, exchange)

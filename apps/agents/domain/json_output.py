@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,11 @@ class JsonOutput:
     """The answer must be one JSON value; with a schema, one that fulfils it."""
 
     schema: OutputSchema | None = None
+
+    @property
+    def asked_for(self) -> Mapping[str, Any]:
+        """What the model is asked for: the schema, or any JSON at all."""
+        return self.schema.raw if self.schema is not None else {}
 
     def read(self, text: str) -> Reading:
         """Reads the answer and checks it."""

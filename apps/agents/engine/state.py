@@ -42,8 +42,7 @@ class CallLimits:
 
     @classmethod
     def of(cls, request: RunRequest) -> CallLimits:
-        schema = request.expects.schema if request.expects is not None else None
-        return cls(request.temperature, None, schema.raw if schema is not None else None)
+        return cls(request.temperature, None, request.expects.asked_for if request.expects is not None else None)
 
 
 @dataclass(slots=True)

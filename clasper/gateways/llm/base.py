@@ -75,8 +75,9 @@ class Message:
 class ModelCall:
     """One question to a model. `timeout` is what is left of the run, in seconds, and bounds the whole exchange.
 
-    `schema` is a JSON schema that the answer's text should fulfil; a wire hands it to hosts that can enforce it. What
-    it cannot enforce it leaves out, so the prompt must ask for it, too, and the caller must check the answer.
+    `schema` is a JSON schema that the answer's text should fulfil, `{}` for any JSON; a wire hands it to hosts that can
+    enforce it. What it cannot enforce it leaves out, so the prompt must ask for it, too, and the caller must check the
+    answer.
     """
 
     model: str

@@ -33,7 +33,7 @@ class Command(BaseCommand):
     help = (
         "Starts Clasper on a free port with a fresh SQLite file, the embedded control plane and the offline model, "
         "sends governed requests and shows replies, steps, cost, budget and audit. To use a real model instead, set "
-        "OPENAI_API_KEY (and OPENAI_BASE_URL for a compatible server; LLM_MODEL_DEFAULT names the model). "
+        "the key of a provider, such as OPENAI_API_KEY or ANTHROPIC_API_KEY (LLM_MODEL_DEFAULT names the model). "
         "Example: manage.py demo"
     )
 
@@ -68,17 +68,11 @@ class Command(BaseCommand):
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The demo's own settings; of the caller's, only those that name the model are kept."""
-    kept = ("OPENAI_", "LLM_")
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(kept)
-        or not name.startswith(("CLASPER_", "AGENT_", "BACKEND_", "DATABASE_", "REDIS_", "CELERY_"))
-    }
-    real = bool(environment.get("OPENAI_API_KEY") or environment.get("OPENAI_BASE_URL"))
-    environment.setdefault("LLM_PROVIDER", "openai" if real else "offline")
-    return environment | {
+    """The demo's own settings; of the caller's, those of the model and its provider are kept."""
+    others = ("CLASPER_", "AGENT_", "BACKEND_", "DATABASE_", "REDIS_", "CELERY_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    return kept | {
+        "LLM_PROVIDER": settings.LLM_PROVIDER,
         "CLASPER_ENV": "development",
         "DATABASE_URL": f"sqlite:///{folder / 'clasper.db'}",
         "CLASPER_WORKSPACE": str(settings.BASE_DIR / "fixtures" / "workspaces" / "demo"),

@@ -52,7 +52,8 @@ def _config(call: ModelCall) -> dict[str, Any]:
         config["temperature"] = min(max(call.temperature, 0.0), _MAX_TEMPERATURE)
     if call.schema is not None and not call.tools:
         config["responseMimeType"] = "application/json"
-        config["responseJsonSchema"] = call.schema
+        if call.schema:
+            config["responseJsonSchema"] = call.schema
     return config
 
 

@@ -1,5 +1,7 @@
-"""How the hosts of the chat-completions API differ. What is configured as OpenAI's base URL and is not its own address is
-taken for a merely compatible server."""
+"""How the hosts of the chat-completions API differ.
+
+What is configured as OpenAI's base URL and is not its own address is taken for a merely compatible server.
+"""
 
 from __future__ import annotations
 
