@@ -234,6 +234,22 @@ def test_another_model_is_not_asked_when_it_cannot_help(
     assert_balanced()
 
 
+@pytest.mark.parametrize("door", ["send", "stream"])
+def test_a_run_stays_with_the_model_that_answered(
+    server: Server, openai: FakeProvider, settings: Any, door: str
+) -> None:
+    """The fallback that called a tool is told its result, and every call costs what its own model costs."""
+    settings.LLM_MODEL_FALLBACK = FALLBACK
+    wanted = tool_calls(("orders_lookup", '{"order_id": "ORD-1002"}'), usage=USAGE)
+    openai.script(no_such_model(), wanted, reply("On its way.", usage=USAGE))
+    answer = ask(server, door)
+    assert answer.status == 200
+    assert [exchange.model for exchange in openai.requests] == ["gpt-4o-mini", FALLBACK, FALLBACK]
+    trace = Trace.objects.get(id=answer.body["trace_id"])
+    assert trace.cost == 2 * (100 * 2_500 + 20 * 10_000)  # gpt-4o: 2.50 and 10.00 USD a million tokens
+    assert_balanced()
+
+
 def test_retry_after_is_waited_for(server: Server, backend: Backend, openai: FakeProvider) -> None:
     openai.script(error(429, headers={"Retry-After": "0.4"}), GOOD)
     assert ask(server, "send").status == 200

@@ -148,9 +148,7 @@ async def _answer(run: Run) -> AsyncGenerator[RunEvent, None]:
     run.reading = expects.read(_text(run))
     if not run.reading.faults:
         return
-    await checkpoint(run)
-    repair = repair_message(run.reading.faults)
-    run.say(Message("assistant", _text(run)), Message("user", repair))
+    run.say(Message("assistant", _text(run)), Message("user", repair_message(run.reading.faults)))
     await reserve_next(run, run.candidate)
     async with aclosing(ask(run, ())) as chunks:
         async for chunk in chunks:

@@ -35,11 +35,13 @@ _SICK: frozenset[FailureKind] = frozenset({"unavailable", "timeout", "connection
 async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk, None]:
     """Asks the model, or its fallback, until one answers; the answer is `run.completion`.
 
-    Yields the text as it arrives when the run streams. Raises RunTimeout, UnknownModel, ContextTooLong, Unavailable or
-    ProviderFailed when nobody answered, BudgetExceeded when the fallback is too dear.
+    A run stays with the model that answered it last: its next call is reserved at that one's price, and signed thoughts
+    go back to whoever signed them. Yields the text as it arrives when the run streams. Raises RunTimeout, UnknownModel,
+    ContextTooLong, Unavailable or ProviderFailed when nobody answered, BudgetExceeded when the fallback is too dear.
     """
     failure: ProviderError | None = None
-    for candidate in run.plan.candidates:
+    candidates = run.plan.candidates
+    for candidate in candidates[candidates.index(run.candidate) :]:
         if failure is not None:
             await reserve_next(run, candidate)
             run.limits = CallLimits.of(run.request)
