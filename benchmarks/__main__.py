@@ -1,6 +1,7 @@
 """`make bench`: measures the cases one after the other and says which goals were met.
 
-    python -m benchmarks [p1 p2 p3 p9] [--rounds N] [--seconds S] [--database-url URL] [--prefill N] [--quick]
+    python -m benchmarks [p1 p2 p3 p9 p1wires stream] [--rounds N] [--seconds S] [--prefill N] [--quick]
+                         [--database-url URL]
 
 Exit code 0 when everything measured is valid, met or not; 1 when a run was invalid; 2 when one could not be made.
 """
@@ -17,15 +18,16 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmarks.cases import Effort, Report, footprint, overhead, provider_latency
+from benchmarks.cases import Effort, Report, footprint, overhead, provider_latency, wires
 from benchmarks.compare import ROUNDS
 from benchmarks.report import EVERYTHING_ON, circumstances, save, show
 from benchmarks.runner import Bench, bench
 from benchmarks.servers import BenchmarkFailed
+from benchmarks.streams import streams
 
-CASES = ("p1", "p2", "p3", "p9")
-LONGEST_SECONDS = 420.0
-"""No round begins later than this, so that a whole run ends within some eight minutes."""
+CASES = ("p1", "p2", "p3", "p9", "p1wires", "stream")
+LONGEST_SECONDS = 900.0
+"""No case begins another round later than this, so that a whole run ends within some fifteen minutes."""
 BUSY = 0.7
 """Load average per CPU beyond which somebody else is using the machine."""
 
@@ -92,6 +94,10 @@ def _chosen(names: tuple[str, ...]) -> list[Callable[[Bench, Effort], Report]]:
         chosen.append(provider_latency)
     if "p9" in names:
         chosen.append(footprint)
+    if "p1wires" in names:
+        chosen.append(wires)
+    if "stream" in names:
+        chosen.append(streams)
     return chosen
 
 
@@ -99,7 +105,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measures what docs/performance.md claims."
     )
-    parser.add_argument("cases", nargs="*", type=str.lower, choices=[*CASES, []], help="default: all of p1 p2 p3 p9")
+    parser.add_argument("cases", nargs="*", type=str.lower, choices=[*CASES, []], help="default: all")
     parser.add_argument("--rounds", type=int, default=0, help=f"default: {ROUNDS}")
     parser.add_argument("--seconds", type=float, default=0.0, help="of load in each run (default: 4)")
     parser.add_argument("--database-url", default="", help="a PostgreSQL URL; databases are made and dropped beside it")

@@ -10,33 +10,65 @@ import json
 import socket
 import time
 
+import httptools
+
 from benchmarks import processes
+from benchmarks.answers import CHAT_PATH, GEMINI_PATH, MESSAGES_PATH, MODELS, WIRES
 from benchmarks.watch import cpu_seconds
 
 FACTOR = 20
 """How much more than anything measured the upstream must be able to serve."""
+STREAM_CHUNKS = 200
 _PIPELINED = 200
+_PIPELINED_STREAMS = 20
 _SECONDS = 1.0
 _PROMPT_BYTES = 5000
 
 
 def capacity(seconds: float = _SECONDS) -> dict[str, float]:
-    """Chat completions and task lists a second, and the CPU of a whole send (completion, list, message) in µs."""
+    """Answers of each wire, task lists and messages a second, and the CPU of a whole send in µs.
+
+    A send is the dearest wire's answer, a list and a message.
+    """
+    others = {
+        "task_lists": _request("GET", "/api/mission-control/tasks?limit=50", ""),
+        "messages": _request("POST", "/api/mission-control/messages", json.dumps({"content": "x" * 400})),
+    }
     with processes.running("benchmarks.upstream") as (pid, port):
-        chat = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * _PROMPT_BYTES}]})
-        kinds = {
-            "completions": _request("POST", "/v1/chat/completions", chat),
-            "task_lists": _request("GET", "/api/mission-control/tasks?limit=50", ""),
-            "messages": _request("POST", "/api/mission-control/messages", json.dumps({"content": "x" * 400})),
-        }
+        cpu: dict[str, float] = {}
         found: dict[str, float] = {}
-        cpu = 0.0
-        for name, request in kinds.items():
+        for name, request in {**{wire: _question(wire) for wire in WIRES}, **others}.items():
             before = cpu_seconds([pid])
-            served, took = _flood(port, request, seconds)
-            cpu += (cpu_seconds([pid]) - before) / served
-            found[f"{name}_per_second"] = served / took
-    return {**found, "cpu_us_per_send": cpu * 1e6, "sends_per_second": 1 / cpu}
+            served, took = _flood(port, request, seconds, _PIPELINED)
+            cpu[name] = (cpu_seconds([pid]) - before) / served
+            found[f"{name}_answers_per_second" if name in WIRES else f"{name}_per_second"] = served / took
+    send = max(cpu[wire] for wire in WIRES) + sum(cpu[name] for name in others)
+    return {**found, "cpu_us_per_send": send * 1e6, "sends_per_second": 1 / max(send, 1e-9)}
+
+
+def streaming_capacity(seconds: float = _SECONDS) -> dict[str, float]:
+    """Chunks a second of streams on each wire that are written at once."""
+    with processes.running("benchmarks.upstream", "--chunks", str(STREAM_CHUNKS), "--chunk-chars", "4") as (_, port):
+        found: dict[str, float] = {}
+        for wire in WIRES:
+            served, took = _flood(port, _question(wire, stream=True), seconds, _PIPELINED_STREAMS)
+            found[f"{wire}_chunks_per_second"] = served * STREAM_CHUNKS / took
+    return found
+
+
+def _question(wire: str, *, stream: bool = False) -> bytes:
+    """A question as long as Clasper's, addressed as the wire wants it; the upstream reads no more of it."""
+    said = "x" * _PROMPT_BYTES
+    if wire == "gemini":
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        path = f"{GEMINI_PATH.decode()}{MODELS[wire]}:{method}"
+        return _request("POST", path, json.dumps({"contents": [{"role": "user", "parts": [{"text": said}]}]}))
+    body = {
+        "model": MODELS[wire],
+        "messages": [{"role": "user", "content": said}],
+        **({"stream": True} if stream else {}),
+    }
+    return _request("POST", (CHAT_PATH if wire == "chat" else MESSAGES_PATH).decode(), json.dumps(body))
 
 
 def _request(method: str, path: str, body: str) -> bytes:
@@ -49,19 +81,43 @@ def _request(method: str, path: str, body: str) -> bytes:
     return f"{method} {path} HTTP/1.1\r\n{headers}\r\n{body}".encode()
 
 
-def _flood(port: int, request: bytes, seconds: float) -> tuple[int, float]:
-    """How many of the requests were answered, in how many seconds."""
-    burst = request * _PIPELINED
+def _flood(port: int, request: bytes, seconds: float, pipelined: int) -> tuple[int, float]:
+    """How many of the requests were answered, in how many seconds. All answers to a request are of one size."""
+    burst = request * pipelined
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setblocking(True)
         connection.sendall(request)
-        size = len(connection.recv(1 << 16))
+        size = _answer_size(connection)
         began = time.perf_counter()
         served = 0
         while (took := time.perf_counter() - began) < seconds:
             connection.sendall(burst)
-            due = size * _PIPELINED
+            due = size * pipelined
             while due > 0:
                 due -= len(connection.recv(1 << 20))
-            served += _PIPELINED
+            served += pipelined
     return served, took
+
+
+class _Answer:
+    """Notes when a parsed answer is complete."""
+
+    complete = False
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+def _answer_size(connection: socket.socket) -> int:
+    answer = _Answer()
+    parser = httptools.HttpResponseParser(answer)
+    size = 0
+    while not answer.complete:
+        data = connection.recv(1 << 20)
+        if not data:
+            raise ConnectionError("the upstream hung up")
+        size += len(data)
+        parser.feed_data(data)
+    if parser.get_status_code() >= 400:
+        raise ValueError(f"the upstream answered {parser.get_status_code()}")
+    return size

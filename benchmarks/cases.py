@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.capacity import FACTOR, capacity
 from benchmarks.compare import Rounds, interleave
-from benchmarks.runner import Bench, Footprint, Load, Measured
+from benchmarks.runner import Bench, Load, Measured
 from benchmarks.servers import Variant
 
 CLASPER = Variant("clasper")
@@ -17,6 +17,9 @@ TWO_WORKERS = Variant("clasper, 2 workers", workers=2)
 UNGOVERNED = Variant("clasper, ungoverned", kind="ungoverned")
 FLOOR = Variant("floor", kind="floor")
 LEAN_FLOOR = Variant("floor, tokens reused", kind="floor", reuse_tokens=True)
+
+WIRES = tuple(Variant(provider, provider=provider) for provider in ("openai", "anthropic", "gemini", "groq"))
+"""The chat completions of OpenAI, the two other wires, and a host that imitates chat completions."""
 
 P3_LATENCY = ("--latency-ms", "200")
 P3_CLIENTS = 128
@@ -87,9 +90,9 @@ def overhead(bench: Bench, effort: Effort, *, governance: bool = True, floor: bo
     """P1 (against the floor) and P2 (against Clasper without its governance), in the same rounds."""
     variants = [CLASPER, *((FLOOR, LEAN_FLOOR) if floor else ()), *((UNGOVERNED,) if governance else ())]
     load = effort.load(clients=32)
-    rounds = _interleave(variants, lambda variant: bench.measure(variant, load), effort)
+    rounds = in_rounds(variants, lambda variant: bench.measure(variant, load), effort)
     case = " and ".join(name for name, wanted in (("P1", floor), ("P2", governance)) if wanted)
-    report = _of_sends(case, "Send, everything on, provider 0 ms, 32 clients, 1 worker, closed loop", rounds)
+    report = of_sends(case, "Send, everything on, provider 0 ms, 32 clients, 1 worker, closed loop", rounds)
     if floor:
         ratio = rounds.ratio(CLASPER.name, FLOOR.name, cpu_ms)
         lean = rounds.ratio(CLASPER.name, LEAN_FLOOR.name, cpu_ms)
@@ -108,6 +111,20 @@ def overhead(bench: Bench, effort: Effort, *, governance: bool = True, floor: bo
     return report
 
 
+def wires(bench: Bench, effort: Effort) -> Report:
+    """P1 on each wire: whether the provider that is asked changes what a send costs."""
+    load = effort.load(clients=32)
+    rounds = in_rounds(WIRES, lambda variant: bench.measure(variant, load), effort)
+    report = of_sends("P1wires", "P1's send with the provider on each wire", rounds)
+    for variant in WIRES[1:]:
+        ratio = rounds.ratio(variant.name, WIRES[0].name, cpu_ms)
+        report.ratios.append(f"CPU, {variant.name} / {WIRES[0].name}: {ratio.verdict}")
+        claim = f"CPU a request with {variant.name} ≤ 1.1 × with {WIRES[0].name}"
+        report.goals.append(Goal("P1wires", claim, f"{ratio}×", ratio.median <= 1.1))
+    _add_capacity(report, rounds)
+    return report
+
+
 def provider_latency(bench: Bench, effort: Effort) -> Report:
     """P3: what a slow provider leaves of the latency, and whether a second worker costs anything."""
     closed = effort.load(clients=P3_CLIENTS)
@@ -119,8 +136,8 @@ def provider_latency(bench: Bench, effort: Effort) -> Report:
         load = effort.load(clients=OPEN_LOOP_CLIENTS, rate=rate) if variant.name == OPEN_LOOP else closed
         return bench.measure(variant, load, upstream=P3_LATENCY)
 
-    rounds = _interleave(variants, measure, effort)
-    report = _of_sends("P3", f"Send, everything on, provider 200 ms, closed loop of {P3_CLIENTS} clients", rounds)
+    rounds = in_rounds(variants, measure, effort)
+    report = of_sends("P3", f"Send, everything on, provider 200 ms, closed loop of {P3_CLIENTS} clients", rounds)
     report.notes.append(
         f"Open loop: {rate} requests/s, half of what one core can do at {calibration.cpu_ms:.2f} ms each."
     )
@@ -139,7 +156,7 @@ def provider_latency(bench: Bench, effort: Effort) -> Report:
 
 def footprint(bench: Bench, effort: Effort) -> Report:
     """P9: time to the first served request, and memory of the worker."""
-    rounds = _interleave([CLASPER], bench.footprint, effort)
+    rounds = in_rounds([CLASPER], bench.footprint, effort)
     start, idle, used = (
         rounds.spread(CLASPER.name, figure)
         for figure in (lambda run: run.started_in, lambda run: run.idle_mib, lambda run: run.used_mib)
@@ -152,17 +169,18 @@ def footprint(bench: Bench, effort: Effort) -> Report:
         Goal("P9", "RSS idle ≤ 150 MiB a worker", f"{idle} MiB", idle.median <= 150),
         Goal("P9", "RSS after 1000 sends ≤ 150 MiB a worker", f"{used} MiB", used.median <= 150),
     ]
-    _keep(report, rounds)
+    keep(report, rounds)
     return report
 
 
-def _of_sends(case: str, title: str, rounds: Rounds[Measured]) -> Report:
+def of_sends(case: str, title: str, rounds: Rounds[Measured]) -> Report:
+    """A report with a row for each variant's sends."""
     report = Report(case, title, _SEND_COLUMNS)
     for name in rounds.measured:
         figures = (cpu_ms, rps, latency("p50"), latency("p95"), latency("p99"))
         spreads = [rounds.spread(name, figure) for figure in figures]
         report.rows.append([name, *map(str, spreads), str(spreads[0].count)])
-    _keep(report, rounds)
+    keep(report, rounds)
     for name in rounds.measured:
         shares = rounds.spread(name, lambda run: 1000 * run.database_cpu / max(1, run.requests))
         if shares.high:
@@ -170,7 +188,7 @@ def _of_sends(case: str, title: str, rounds: Rounds[Measured]) -> Report:
     return report
 
 
-def _keep(report: Report, rounds: Rounds[Any]) -> None:
+def keep(report: Report, rounds: Rounds[Any]) -> None:
     """Every run goes into the report, and with it what was wrong with it."""
     report.orders = rounds.orders
     for name, runs in rounds.measured.items():
@@ -184,12 +202,13 @@ def _add_capacity(report: Report, rounds: Rounds[Measured]) -> None:
     sends = capacity()["sends_per_second"]
     for name in rounds.measured:
         fastest = max(rounds.values(name, rps))
-        if name in (CLASPER.name, FLOOR.name):
+        if name not in (LEAN_FLOOR.name, UNGOVERNED.name):
             verdict = "" if sends >= FACTOR * fastest else f" (below the {FACTOR} × that are wanted)"
             report.notes.append(f"The upstream can serve {sends / fastest:.0f} × what {name} asked of it{verdict}.")
 
 
-def _interleave(variants: Sequence[Variant], measure: Callable[[Variant], Any], effort: Effort) -> Rounds[Any]:
+def in_rounds(variants: Sequence[Variant], measure: Callable[[Variant], Any], effort: Effort) -> Rounds[Any]:
+    """Every variant once a round, as long as the effort allows."""
     return interleave(
         variants,
         measure,
@@ -198,6 +217,3 @@ def _interleave(variants: Sequence[Variant], measure: Callable[[Variant], Any], 
         seed=effort.seed,
         until=effort.spent,
     )
-
-
-__all__ = ["Effort", "Footprint", "Goal", "Report", "footprint", "overhead", "provider_latency"]

@@ -34,11 +34,12 @@ DRAIN_SECONDS = 30.0
 class Result:
     """`requests` and `statuses` count everything; the rate and the latencies (ms) only what began after settling.
 
-    `first_event` and `events` are filled for streams only.
+    `events` (of all answers) and `first_event_ms` are filled for streams only. `cpu` is what the generator itself used.
     """
 
     requests: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
     rps: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
     errors: int = 0
@@ -211,12 +212,12 @@ class _Load:
         self._open -= 1
         self._statuses[str(status)] += 1
         self._answered += 1
+        self._events += events
         if due < self._settled_at:
             self._next(client)
             return
         self._latencies.append(time.perf_counter() - due)
         if self.streams:
-            self._events += events
             self._firsts.append(first - due)
         self._next(client)
 
@@ -280,14 +281,16 @@ async def measure(
     """
     load = _Load(where, streams=streams, settle=settle)
     await load.connect(clients)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     try:
         if rate:
             await load.run_open(rate=rate, seconds=seconds)
         else:
             await load.run_closed(seconds=seconds, requests=requests)
         took = time.perf_counter() - started
-        return load.result(took, took if requests else seconds)
+        found = load.result(took, took if requests else seconds)
+        found.cpu = round(time.process_time() - cpu, 4)
+        return found
     finally:
         load.close()
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.cases import Report
 from benchmarks.processes import ROOT
-from benchmarks.servers import server_environment
+from benchmarks.servers import MODEL_SETTINGS, server_environment
 
 RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("django", "channels", "uvicorn", "uvloop", "httptools", "aiohttp", "msgspec", "psycopg", "pyjwt")
@@ -32,7 +32,7 @@ EVERYTHING_ON = (
 def circumstances(database: str, prefilled: int) -> dict[str, Any]:
     """Where and on what this was measured."""
     variables = server_environment(database_url=f"({database})", upstream="(upstream)")
-    ours = ("CLASPER_", "LLM_", "OPENAI_", "BACKEND_", "DATABASE_", "LOG_")
+    ours = ("CLASPER_", "BACKEND_", "DATABASE_", "LOG_", *MODEL_SETTINGS)
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),

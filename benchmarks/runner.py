@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from benchmarks import processes
+from benchmarks.checks import answers_in, refused_in, served_faults
 from benchmarks.databases import CHECKS, TENANT, Database, SQLiteStore, Store, Template, make_template, store_for
 from benchmarks.servers import (
     DAEMON_KEY,
@@ -32,6 +33,7 @@ HARD_LIMIT_USD = 1_000_000
 BODIES = 2000
 """Different messages, so that no cache of texts can make a run cheaper than it is."""
 SEND = "/api/agents/send"
+STREAM = "/api/agents/stream"
 FOOTPRINT_SENDS = 1000
 _SETTLE_SECONDS = 1.0
 
@@ -41,6 +43,7 @@ class Load:
     """What is asked of a server: closed loop with so many clients, or open loop at `rate` a second.
 
     `seconds` includes `settle`, in which clients begin one after the other and nothing is timed; CPU counts throughout.
+    `streams` asks for server-sent events.
     """
 
     clients: int = 32
@@ -49,6 +52,26 @@ class Load:
     rate: float = 0.0
     requests: int = 0
     settle: float = 0.5
+    streams: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The fake upstream of a run."""
+
+    pid: int
+    url: str
+
+    def counts(self) -> dict[str, int]:
+        """How often each of its routes was asked."""
+        found: dict[str, int] = httpx.get(f"{self.url}/_counts", timeout=10).json()
+        return found
+
+    def behave(self, **options: Any) -> None:
+        """Changes some of the upstream's Options. Raises BenchmarkFailed."""
+        answer = httpx.post(f"{self.url}/_options", json=options, timeout=10)
+        if answer.status_code != 200:
+            raise BenchmarkFailed(f"the upstream refused {options}: {answer.text[:500]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +142,11 @@ class Bench:
                 before = meter.read()
                 found = self.load(server, load)
                 cpu = meter.read() - before
-                answered = _answered(warm) + _answered(found)
-                counts = _served(world)
-                faults = _refused(warm, found) + _served_faults(counts, answered) + _chain_faults(server, variant)
-            rows, wrong = self._written(variant, database, answered)
+                answered = answers_in(warm, found)
+                counts = world.counts()
+                faults = refused_in(warm, found) + served_faults(counts, variant, answered)
+                faults += chain_faults(server, variant)
+            rows, wrong = self.written(variant, database, answered)
         return Measured(
             variant=variant.name,
             requests=found["requests"],
@@ -148,8 +172,8 @@ class Bench:
                 found = self.load(server, Load(requests=FOOTPRINT_SENDS))
                 time.sleep(_SETTLE_SECONDS)
                 used = rss_mib(worker)
-            _, wrong = self._written(variant, database, _answered(found))
-        return Footprint(variant.name, server.started_in, idle, used, _refused(found) + wrong)
+            _, wrong = self.written(variant, database, answers_in(found))
+        return Footprint(variant.name, server.started_in, idle, used, refused_in(found) + wrong)
 
     @contextlib.contextmanager
     def fresh(self, variant: Variant) -> Iterator[Database]:
@@ -164,33 +188,42 @@ class Bench:
     @contextlib.contextmanager
     def serving(
         self, variant: Variant, database: Database, upstream: tuple[str, ...] = ()
-    ) -> Iterator[tuple[Running, str]]:
-        """The variant's server with an upstream of its own, whose URL is the second value."""
-        with processes.running("benchmarks.upstream", *upstream) as (_, port):
-            world = f"http://127.0.0.1:{port}"
-            environment = server_environment(database_url=database.url, upstream=world)
-            log = self.folder / "server.log"
-            with serving(variant, upstream=world, database=database.path, environment=environment, log=log) as server:
+    ) -> Iterator[tuple[Running, World]]:
+        """The variant's server with an upstream of its own."""
+        with processes.running("benchmarks.upstream", *upstream) as (pid, port):
+            world = World(pid, f"http://127.0.0.1:{port}")
+            environment = server_environment(database_url=database.url, upstream=world.url, provider=variant.provider)
+            started = serving(
+                variant,
+                upstream=world.url,
+                database=database.path,
+                environment=environment,
+                log=self.folder / "server.log",
+            )
+            with started as server:
                 if variant.kind == "clasper":
                     _set_budget(server)
                 yield server, world
 
     def load(self, server: Running, load: Load) -> dict[str, Any]:
-        """Runs the load generator, a process of its own, and gives its findings."""
-        command = [sys.executable, "-m", "benchmarks.load", f"{server.url}{SEND}", "--body-file", str(self._bodies)]
+        """Runs the load generator, a process of its own, and gives its findings. Raises BenchmarkFailed without any."""
+        url = f"{server.url}{STREAM if load.streams else SEND}"
+        command = [sys.executable, "-m", "benchmarks.load", url, "--body-file", str(self._bodies)]
         command += ["--clients", str(load.clients), "--header", f"Authorization: Bearer {self.template.api_key}"]
         command += ["--seconds", str(load.seconds), "--requests", str(load.requests), "--rate", str(load.rate)]
-        command += ["--settle", str(load.settle)]
+        command += ["--settle", str(load.settle), *(["--sse"] if load.streams else [])]
         done = subprocess.run(command, cwd=processes.ROOT, env=clean_environment(), capture_output=True, text=True)
         if done.returncode:
             raise BenchmarkFailed(f"the load generator failed:\n{done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(done.stdout)
+        if not answers_in(found):
+            raise BenchmarkFailed(f"the server answered nothing: {found}")
         return found
 
     def _store_of(self, variant: Variant) -> Store:
         return self.store if variant.writes_clasper else self._floor_store
 
-    def _written(self, variant: Variant, database: Database, answered: int) -> tuple[dict[str, int], list[str]]:
+    def written(self, variant: Variant, database: Database, answered: int) -> tuple[dict[str, int], list[str]]:
         """The rows that are there, read once the server has ended, and what is wrong with them."""
         queries, check = CHECKS[variant.kind]
         rows = self._store_of(variant).numbers(database, queries)
@@ -236,34 +269,7 @@ def _call(server: Running, method: str, path: str, content: Any = None) -> dict[
     return answer
 
 
-def _answered(found: dict[str, Any]) -> int:
-    return int(found["statuses"].get("200", 0))
-
-
-def _refused(*findings: dict[str, Any]) -> list[str]:
-    """Every answer that was not 200, and every request without one."""
-    faults = []
-    for found in findings:
-        faults += [
-            f"{count} answers with status {status}" for status, count in found["statuses"].items() if status != "200"
-        ]
-        if found["errors"]:
-            faults.append(f"{found['errors']} requests without an answer")
-    return faults
-
-
-def _served(world: str) -> dict[str, int]:
-    counts: dict[str, int] = httpx.get(f"{world}/_counts", timeout=10).json()
-    return counts
-
-
-def _served_faults(counts: dict[str, int], answered: int) -> list[str]:
-    """Whether provider and backend were asked exactly once a run."""
-    asked = {name: counts.get(name, 0) for name in ("completions", "messages", "tasks_list")}
-    return [f"upstream {name}: {count} instead of {answered}" for name, count in asked.items() if count != answered]
-
-
-def _chain_faults(server: Running, variant: Variant) -> list[str]:
+def chain_faults(server: Running, variant: Variant) -> list[str]:
     """Whether the tenant's audit chain verifies."""
     if variant.kind != "clasper":
         return []

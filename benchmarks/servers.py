@@ -18,7 +18,8 @@ from benchmarks.watch import tree
 DAEMON_KEY = "benchmark-daemon-key-of-no-use-elsewhere"
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
-_OURS = ("CLASPER_", "AGENT_", "BACKEND_", "DATABASE_", "REDIS_", "CELERY_", "LLM_", "OPENAI_", "DJANGO_", "PYTHON")
+MODEL_SETTINGS = ("LLM_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "XAI_", "GROQ_", "MISTRAL_", "OPENROUTER_")
+_OURS = ("CLASPER_", "AGENT_", "BACKEND_", "DATABASE_", "REDIS_", "CELERY_", "DJANGO_", "PYTHON", *MODEL_SETTINGS)
 _OTHERS = ("SECRET_KEY", "DEBUG", "LOG_LEVEL", "ALLOWED_HOSTS")
 
 
@@ -27,13 +28,31 @@ class BenchmarkFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelHost:
+    """A provider as the fake upstream stands for it: the wire, the path below which it is reached, a priced model."""
+
+    wire: str
+    path: str
+    model: str
+
+
+HOSTS: Mapping[str, ModelHost] = {
+    "openai": ModelHost("chat", "/v1", "gpt-4o-mini"),
+    "anthropic": ModelHost("messages", "/v1", "claude-haiku-4-5"),
+    "gemini": ModelHost("gemini", "/v1beta", "gemini-2.5-flash"),
+    "groq": ModelHost("chat", "/v1", "llama-3.1-8b-instant"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
-    """One server under measurement: `clasper`, `ungoverned` or `floor`, with so many worker processes."""
+    """One server under measurement: `clasper`, `ungoverned` or `floor`, with so many workers, asking one of HOSTS."""
 
     name: str
     kind: str = "clasper"
     workers: int = 1
     reuse_tokens: bool = False
+    provider: str = "openai"
 
     @property
     def writes_clasper(self) -> bool:
@@ -69,8 +88,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_OURS) and name not in _OTHERS}
 
 
-def server_environment(*, database_url: str, upstream: str) -> dict[str, str]:
-    """Clasper's settings for a measurement; printed with the results."""
+def server_environment(*, database_url: str, upstream: str, provider: str = "openai") -> dict[str, str]:
+    """Clasper's settings for a measurement with one of HOSTS; printed with the results."""
+    host = HOSTS[provider]
     return clean_environment() | {
         "CLASPER_ENV": "development",
         "SECRET_KEY": "benchmark-secret-key-of-more-than-thirty-two-characters",
@@ -78,10 +98,10 @@ def server_environment(*, database_url: str, upstream: str) -> dict[str, str]:
         "AGENT_DAEMON_API_KEY": DAEMON_KEY,
         "AGENT_JWT_SECRET": "benchmark-jwt-secret-of-more-than-thirty-two-characters",
         "BACKEND_URL": upstream,
-        "LLM_PROVIDER": "openai",
-        "LLM_MODEL_DEFAULT": "gpt-4o-mini",
-        "OPENAI_BASE_URL": f"{upstream}/v1",
-        "OPENAI_API_KEY": "benchmark",
+        "LLM_PROVIDER": provider,
+        "LLM_MODEL_DEFAULT": host.model,
+        f"{provider.upper()}_BASE_URL": f"{upstream}{host.path}",
+        f"{provider.upper()}_API_KEY": "benchmark",
         "CLASPER_WORKSPACE": str(ROOT / "fixtures" / "workspaces" / "demo"),
         "LOG_LEVEL": "WARNING",
     }

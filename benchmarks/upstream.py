@@ -3,114 +3,51 @@
     python -m benchmarks.upstream --port 0 --latency-ms 0 --chunks 20 --chunk-ms 0
 
 prints one JSON line, `{"port": n}`, when it listens on 127.0.0.1. Every answer is rendered once, at the start; only
-ids, and a number in the text of a whole completion, differ. The provider speaks OpenAI's chat completions (whole and
-streamed, with tool calls under `--tool-calls`), the control plane contract v1; `GET /_counts` tells how often each
-route was asked and how many clients left before a stream's end. `--self-test` tells how much such a process can serve.
+ids, and a number in the text of a whole answer, differ. The provider speaks three wires, whole and streamed: OpenAI's
+chat completions (with tool calls under `--tool-calls`) and Anthropic's messages below `/v1`, Gemini's generateContent
+below `/v1beta`. The control plane speaks contract v1. `GET /_counts` tells how often each route and each wire was asked
+and how many clients left before a stream's end; `POST /_options` changes some of `Options` for the streams that follow.
+`--self-test` tells how much such a process can serve.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
-import re
 import signal
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httptools
 import uvloop
 
-_NUMBER = "R000000"
-_SENTENCE = "The quarter closed well ahead of plan, and the team agreed on three next steps for the coming week. "
-ANSWER = f"Report {_NUMBER}. {_SENTENCE * 4}"[:400]
-"""What the model says; whole answers are numbered, so that no cache of texts meets one twice."""
-MODEL = "gpt-4o-mini"
-USAGE = {
-    "prompt_tokens": 1250,
-    "completion_tokens": 150,
-    "total_tokens": 1400,
-    "prompt_tokens_details": {"cached_tokens": 0},
-    "completion_tokens_details": {"reasoning_tokens": 0},
-}
+from benchmarks.answers import ANSWER, TOOL_NAME, Answers, answers, pieces_of, wants_stream, wire_of
+from benchmarks.rendering import ID, numbered, numbers, rendered
+
 TASK_ID = "01900000-0000-7000-8000-000000000009"
 TASK_TITLE = "Benchmark"
 TASKS = 10
-TOOL_NAME = "lookup"
-_CREATED = 1_770_000_000
-_ID = "000000000000"
-"""The end of an id that differs from answer to answer."""
 _NUMBERED = frozenset({"messages", "documents"})
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the upstream behaves: seconds before an answer, chunks of a stream and seconds between them, tool calls."""
+    """How the upstream behaves: seconds before an answer, chunks of a stream and seconds between them, tool calls.
+
+    `chunk_chars` 0 cuts the usual text into `chunks`, otherwise every chunk has so many characters.
+    """
 
     latency: float = 0.0
     chunks: int = 20
     chunk_gap: float = 0.0
+    chunk_chars: int = 0
     tool_calls: bool = False
 
 
-def rendered(body: Any, status: str = "200 OK") -> bytes:
-    """A complete HTTP response with a JSON body."""
-    content = json.dumps(body, separators=(",", ":")).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
-def numbered(page: bytes) -> bytes:
-    """The page as a format: every `_ID` and `_NUMBER` becomes a place for a number of the same width."""
-    escaped = page.replace(b"%", b"%%")
-    return escaped.replace(_ID.encode(), b"%012d").replace(_NUMBER.encode(), b"R%06x")
-
-
-def _completion(message: dict[str, Any], finish_reason: str) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
-    return {
-        "id": f"chatcmpl-{_ID}",
-        "object": "chat.completion",
-        "created": _CREATED,
-        "model": MODEL,
-        "choices": [choice],
-        "usage": USAGE,
-    }
-
-
-def _event(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None) -> bytes:
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
-    chunk = {
-        "id": "chatcmpl-benchmark",
-        "object": "chat.completion.chunk",
-        "created": _CREATED,
-        "model": MODEL,
-        "choices": choices,
-        "usage": usage,
-    }
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _transfer_chunk(content: bytes) -> bytes:
-    return f"{len(content):x}\r\n".encode() + content + b"\r\n"
-
-
-_STREAMED = re.compile(rb'"stream": ?true')
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-_TOOL_CALL = {
-    "id": "call_benchmark",
-    "type": "function",
-    "function": {"name": TOOL_NAME, "arguments": '{"query":"quarter"}'},
-}
-
-
 class Pages:
-    """Every response, rendered: `static` by method and path, `completion` and `tool_call` whole and as stream parts.
-
-    `completion` and the pages in `numbered` are formats (see `numbered`).
-    """
+    """Every response of the control plane, rendered, by method and path; those in `numbered` are formats."""
 
     def __init__(self, options: Options) -> None:
         tasks = [
@@ -135,13 +72,13 @@ class Pages:
             (b"POST", b"/api/mission-control/tasks"): ("tasks_create", rendered(tasks[-1], made)),
             (b"POST", b"/api/mission-control/messages"): (
                 "messages",
-                rendered({"id": f"01900000-0000-7000-8001-{_ID}", "task_id": TASK_ID}, made),
+                rendered({"id": f"01900000-0000-7000-8001-{ID}", "task_id": TASK_ID}, made),
             ),
             (b"POST", b"/api/mission-control/documents"): (
                 "documents",
                 rendered(
                     {
-                        "id": f"01900000-0000-7000-8002-{_ID}",
+                        "id": f"01900000-0000-7000-8002-{ID}",
                         "title": "Plan",
                         "doc_type": "plan",
                         "task_id": TASK_ID,
@@ -157,34 +94,28 @@ class Pages:
         }
         self.numbered = {name: numbered(page) for name, page in self.static.values() if name in _NUMBERED}
         self.missing = rendered({"error": "Not found", "code": "not_found", "details": {}}, "404 Not Found")
-        self.completion = numbered(rendered(_completion({"content": ANSWER}, "stop")))
-        self.tool_call = rendered(_completion({"content": None, "tool_calls": [_TOOL_CALL]}, "tool_calls"))
-        self.stream = _stream_parts([{"content": piece} for piece in _pieces(ANSWER, options.chunks)], "stop")
-        self.tool_stream = _stream_parts([{"tool_calls": [{"index": 0, **_TOOL_CALL}]}], "tool_calls")
 
 
-def _pieces(text: str, count: int) -> list[str]:
-    """The text cut into `count` pieces of nearly equal length, none of them empty as long as there is text."""
-    cuts = [len(text) * n // count for n in range(count + 1)]
-    return [text[start:end] for start, end in itertools.pairwise(cuts)]
+class World:
+    """What all connections share: the options, every answer, and the counts."""
 
+    def __init__(self, options: Options) -> None:
+        self.pages = Pages(options)
+        self.counts = Counter[str]()
+        self.behave(options)
 
-def _stream_parts(deltas: list[dict[str, Any]], finish_reason: str) -> list[bytes]:
-    """What is written one after the other: the head with the role, each delta, and the end with usage and `[DONE]`."""
-    parts = [_STREAM_HEAD + _transfer_chunk(_event({"role": "assistant", "content": ""}))]
-    parts += [_transfer_chunk(_event(delta)) for delta in deltas]
-    end = _event({}, finish_reason) + _event(None, usage=USAGE) + b"data: [DONE]\n\n"
-    parts.append(_transfer_chunk(end) + b"0\r\n\r\n")
-    return parts
+    def behave(self, options: Options) -> None:
+        """Renders the model's answers anew; streams under way go on as they began."""
+        self.options = options
+        self.answers = answers(pieces_of(options.chunks, options.chunk_chars))
 
 
 class Upstream(asyncio.Protocol):
     """One connection. Requests are answered in turn, as keep-alive clients send them."""
 
-    def __init__(self, options: Options, pages: Pages, counts: Counter[str]) -> None:
-        self._options = options
-        self._pages = pages
-        self._counts = counts
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._counts = world.counts
         self._loop = asyncio.get_running_loop()
         self._streaming = False
         self._timer: asyncio.TimerHandle | None = None
@@ -213,42 +144,47 @@ class Upstream(asyncio.Protocol):
         self._body = self._body + body if self._body else body
 
     def on_message_complete(self) -> None:
-        if self._url == b"/v1/chat/completions":
-            self._complete()
-            return
         path = self._url.partition(b"?")[0]
-        if path == b"/_counts":
+        wire = wire_of(path)
+        if wire:
+            self._answer(self._world.answers[wire], path)
+        elif path == b"/_counts":
             self._transport.write(rendered(dict(self._counts)))
+        elif path == b"/_options":
+            self._transport.write(self._change())
         else:
-            name, page = self._pages.static.get((self._parser.get_method(), path), ("missing", self._pages.missing))
+            pages = self._world.pages
+            name, page = pages.static.get((self._parser.get_method(), path), ("missing", pages.missing))
             self._counts[name] = number = self._counts[name] + 1
-            self._transport.write(self._pages.numbered[name] % number if name in _NUMBERED else page)
+            self._transport.write(pages.numbered[name] % numbers(number) if name in _NUMBERED else page)
 
-    def _complete(self) -> None:
-        body = self._body
+    def _answer(self, said: Answers, path: bytes) -> None:
+        body, options = self._body, self._world.options
         self._counts["completion_bytes"] += len(body)
-        wants_tool = self._options.tool_calls and b'"tools"' in body and b'"tool_call_id"' not in body
-        if b'"stream"' in body and _STREAMED.search(body):
+        self._counts[f"asked_{said.wire}"] += 1
+        wants_tool = options.tool_calls and b'"tools"' in body and b'"tool_call_id"' not in body
+        reply = said.tool_call if wants_tool and said.tool_call else said.text
+        if wants_stream(said.wire, path, body):
             self._counts["completions_streamed"] += 1
             self._streaming = True
-            self._after(
-                self._options.latency, self._stream, self._pages.tool_stream if wants_tool else self._pages.stream
-            )
+            if options.chunk_gap:
+                self._after(options.latency, self._stream, reply.parts, options.chunk_gap)
+            else:
+                self._after(options.latency, self._stream_at_once, reply.at_once)
         else:
             self._counts["completions"] = number = self._counts["completions"] + 1
-            page = self._pages.tool_call if wants_tool else self._pages.completion % (number, number & 0xFFFFFF)
-            self._after(self._options.latency, self._transport.write, page)
+            self._after(options.latency, self._transport.write, reply.whole % numbers(number))
 
-    def _stream(self, parts: list[bytes], position: int = 0) -> None:
-        if not self._options.chunk_gap:
-            self._transport.writelines(parts)
-            self._streaming = False
-            return
+    def _stream(self, parts: tuple[bytes, ...], gap: float, position: int = 0) -> None:
         self._transport.write(parts[position])
         if position + 1 < len(parts):
-            self._after(self._options.chunk_gap, self._stream, parts, position + 1)
+            self._after(gap, self._stream, parts, gap, position + 1)
         else:
             self._streaming = False
+
+    def _stream_at_once(self, stream: bytes) -> None:
+        self._transport.write(stream)
+        self._streaming = False
 
     def _after(self, seconds: float, call: Any, *arguments: Any) -> None:
         if seconds:
@@ -256,12 +192,19 @@ class Upstream(asyncio.Protocol):
         else:
             call(*arguments)
 
+    def _change(self) -> bytes:
+        try:
+            self._world.behave(replace(self._world.options, **json.loads(self._body)))
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            return rendered({"error": str(error), "code": "invalid_options", "details": {}}, "400 Bad Request")
+        return rendered({})
+
 
 async def listen(options: Options, port: int = 0) -> asyncio.Server:
     """A listening upstream on 127.0.0.1; the caller closes it."""
-    pages, counts = Pages(options), Counter[str]()
+    world = World(options)
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Upstream(options, pages, counts), "127.0.0.1", port, backlog=4096)
+    return await loop.create_server(lambda: Upstream(world), "127.0.0.1", port, backlog=4096)
 
 
 async def _serve(options: Options, port: int) -> None:
@@ -277,18 +220,21 @@ async def _serve(options: Options, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--latency-ms", type=float, default=0.0, help="before a completion begins")
-    parser.add_argument("--chunks", type=int, default=20, help="content chunks of a streamed completion")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="before an answer begins")
+    parser.add_argument("--chunks", type=int, default=20, help="content chunks of a stream")
     parser.add_argument("--chunk-ms", type=float, default=0.0, help="between chunks; 0 sends the stream in one write")
+    parser.add_argument("--chunk-chars", type=int, default=0, help="of each chunk; 0 cuts the usual text into chunks")
     parser.add_argument("--tool-calls", action="store_true", help="call a tool first when the request offers tools")
     parser.add_argument("--self-test", action="store_true", help="measure what one such process can serve, and end")
     given = parser.parse_args()
     if given.self_test:
-        from benchmarks.capacity import capacity
+        from benchmarks.capacity import capacity, streaming_capacity
 
-        print(json.dumps(capacity(), indent=2))
+        print(json.dumps(capacity() | streaming_capacity(), indent=2))
         return
-    options = Options(given.latency_ms / 1000, max(1, given.chunks), given.chunk_ms / 1000, given.tool_calls)
+    options = Options(
+        given.latency_ms / 1000, max(1, given.chunks), given.chunk_ms / 1000, given.chunk_chars, given.tool_calls
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(options, given.port))
 

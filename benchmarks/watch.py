@@ -1,4 +1,4 @@
-"""What running programs use, read from /proc: CPU of process trees and of the database server, memory."""
+"""What running programs use, read from /proc: CPU of process trees and of the database server, memory, reads."""
 
 from __future__ import annotations
 
@@ -61,12 +61,14 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(sum(map(int, stat[_NUMBERS])) * _TICK for pid in pids if (stat := _stat(pid)))
 
 
+def reads(pids: Iterable[int]) -> int:
+    """How often these processes have asked the system to read: from files, pipes and connections."""
+    return sum(int(_line(pid, "io", "syscr:") or 0) for pid in pids)
+
+
 def rss_mib(pid: int) -> float:
     """Resident memory of one process."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    return int(_line(pid, "status", "VmRSS:") or 0) / 1024
 
 
 def postgres_backends(database: str) -> list[int]:
@@ -84,6 +86,15 @@ def _title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _line(pid: int, file: str, label: str) -> str:
+    """The first word after the label in a file of /proc/PID; empty for a process that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split()[1] for line in lines if line.startswith(label)), "")
 
 
 def _stat(pid: int) -> list[str]:

@@ -11,8 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from benchmarks.answers import ANSWER, TOOL_NAME, USAGE
 from benchmarks.load import measure, target
-from benchmarks.upstream import ANSWER, TASK_ID, TASK_TITLE, TASKS, TOOL_NAME, USAGE, Options, listen
+from benchmarks.upstream import TASK_ID, TASK_TITLE, TASKS, Options, listen
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 TOOLS = {"tools": [{"type": "function", "function": {"name": TOOL_NAME, "parameters": {}}}]}

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clasper.core.sse import HEADERS, HEARTBEAT, encode_event
+from clasper.core.sse import HEADERS, HEARTBEAT, encode_chunk, encode_event
 from tests.world import Event, parse_events
 
 text = st.text(st.characters(codec="utf-8"))
@@ -30,3 +31,8 @@ def test_proxies_are_told_not_to_hold_chunks_back() -> None:
     assert headers[b"content-type"].startswith(b"text/event-stream")
     assert headers[b"cache-control"] == b"no-cache"
     assert headers[b"x-accel-buffering"] == b"no"
+
+
+@pytest.mark.parametrize("text", ["Hello", "", 'a "quoted"\nline', "Grüße 🌍", "\x00", "data: x\n\n"])
+def test_a_chunk_is_the_event_of_that_name(text: str) -> None:
+    assert encode_chunk(text) == encode_event("chunk", {"data": text})

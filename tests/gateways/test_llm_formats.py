@@ -312,3 +312,19 @@ def test_buckets_are_disjoint_and_never_below_what_was_reported(
     assert usage.total_tokens == max(prompt + completion, total)
     assert 0 <= usage.reasoning <= usage.output
     assert min(usage.input, usage.cached, usage.cache_write) >= 0
+
+
+async def test_a_stream_longer_than_any_answer_is_given_up(fake: FakeProvider) -> None:
+    line = b'data: {"choices": [{"index": 0, "delta": {"content": "' + b"x" * 500_000 + b'"}}]}\n\n'
+    fake.script(raw(line * 10, content_type="text/event-stream"))
+    with pytest.raises(ProviderError) as caught:
+        await streamed(client(fake))
+    assert (caught.value.kind, caught.value.detail) == ("bad_response", f"over {MAX_RESPONSE_BYTES} characters")
+
+
+async def test_counts_that_came_before_a_failure_are_kept(fake: FakeProvider) -> None:
+    counted = b'data: {"choices": [], "usage": {"prompt_tokens": 43, "completion_tokens": 10}}\n\n'
+    fake.script(raw(counted + b"data: {not json\n\n", content_type="text/event-stream"))
+    with pytest.raises(ProviderError) as caught:
+        await streamed(client(fake))
+    assert caught.value.usage == Usage(input=43, output=10)

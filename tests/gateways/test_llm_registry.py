@@ -156,4 +156,7 @@ def test_the_offline_model_is_refused_in_production(settings: Settings) -> None:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_the_standard_model_of_every_provider_is_priced(name: str) -> None:
-    assert PriceBook({}).price(name, standard_model(name)).status == "priced"
+    ref = standard_model(name)
+    assert ref is not None
+    assert ref.provider == name
+    assert PriceBook({}).price(name, ref.model).status == "priced"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from contextlib import aclosing
 from datetime import datetime
+from time import monotonic
 from typing import Any
+
+import msgspec
 
 from apps.agents import engine, tasks
 from apps.agents.domain.requests import Booked, Faults
@@ -14,13 +18,12 @@ from apps.agents.domain.run import RunFinished, RunRequest, RunStarted, TextChun
 from apps.governance.domain.permissions import AGENTS_RUN, resolve_tenant
 from apps.governance.services.access import authenticate_async, check_rate_async, record_denial, require
 from clasper.core.auth import Principal
-from clasper.core.canonical import digest
 from clasper.core.clock import utc_now
 from clasper.core.consumers import ApiConsumer, Request
 from clasper.core.db import writer
 from clasper.core.errors import ClasperError, InvalidRequest, PermissionDenied
 from clasper.core.ids import is_uuid, new_id
-from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_event
+from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_chunk, encode_event
 
 MAX_KEY_CHARS = 255
 
@@ -72,7 +75,7 @@ class RunConsumer(ApiConsumer):
 
     async def _forward(self, event: engine.RunEvent) -> None:
         if isinstance(event, TextChunk):
-            await self._send(encode_event("chunk", {"data": event.text}))
+            await self._send(encode_chunk(event.text))
         elif isinstance(event, ToolStarted):
             await self._send(encode_event("tool_call", {"name": event.name}))
         elif isinstance(event, ToolFinished):
@@ -80,7 +83,7 @@ class RunConsumer(ApiConsumer):
             await self._send(encode_event("tool_result", outcome))
         elif isinstance(event, RunFinished):
             if event.replayed:
-                await self._send(encode_event("chunk", {"data": event.body["response"]}))
+                await self._send(encode_chunk(event.body["response"]))
             done = {name: value for name, value in event.body.items() if name != "status"}
             await self._send(encode_event("done", done))
             if event.webhook_pending:
@@ -94,13 +97,13 @@ class RunConsumer(ApiConsumer):
         await self._send(b"", more=False)
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
-        self._sent_at = asyncio.get_running_loop().time()
+        self._sent_at = monotonic()
         await self.send_part(data, more=more)
 
     async def _heartbeat(self) -> None:
         """A comment whenever nothing was sent for a while, so that proxies and clients know the run is alive."""
         while True:
-            idle = asyncio.get_running_loop().time() - self._sent_at
+            idle = monotonic() - self._sent_at
             if idle >= HEARTBEAT_SECONDS:
                 await self._send(HEARTBEAT)
             else:
@@ -126,7 +129,7 @@ def named_by(headers: Mapping[str, str], raw: Mapping[str, Any], *, now: datetim
         "trace_id_given": is_uuid(given),
         "labels": {"correlation_id": given} if given and not is_uuid(given) else {},
         "idempotency_key": _idempotency_key(headers),
-        "fingerprint": digest(raw) if "idempotency-key" in headers else "",
+        "fingerprint": _fingerprint(raw) if "idempotency-key" in headers else "",
         "now": now,
     }
 
@@ -155,6 +158,11 @@ def refuse(faults: Faults, more: Mapping[str, list[str]]) -> None:
     if faults:
         form = faults.pop("", [])
         raise InvalidRequest(field_errors=faults, form_errors=form)
+
+
+def _fingerprint(raw: Mapping[str, Any]) -> str:
+    """The same for equal bodies, however their keys are ordered. Not RFC 8785, which has no integers beyond 2⁵³."""
+    return hashlib.sha256(msgspec.json.encode(raw, order="sorted")).hexdigest()
 
 
 def _idempotency_key(headers: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ def task_answer(result: RunResult) -> dict[str, Any]:
 
 def compact_answer(result: RunResult, *, original_count: int, recent: Sequence[Turn]) -> dict[str, Any]:
     """The response body of `POST /compact`: the summary as a system turn, then the recent turns as they were."""
-    messages = [summary_turn(result.text.strip()), *msgspec.to_builtins(recent)]
+    messages = [summary_turn(result.text), *msgspec.to_builtins(recent)]
     return {
         "status": "ok",
         "compacted_messages": messages,

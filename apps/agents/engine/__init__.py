@@ -16,6 +16,7 @@ from typing import Any
 
 from django.conf import settings
 
+from apps.agents.domain.json_output import JsonOutput, Reading
 from apps.agents.domain.llm_task import repair_message
 from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
@@ -137,30 +138,38 @@ async def _contact_backend(run: Run) -> None:
 
 
 async def _answer(run: Run) -> AsyncGenerator[RunEvent, None]:
-    """The conversation to its answer; one that should be JSON and is not as expected is asked for once more."""
+    """The conversation to its answer, read as JSON where that is expected."""
     async with aclosing(_loop(run)) as events:
         async for event in events:
             yield event
     _check_usable(run)
-    expects = run.request.expects
-    if expects is None:
-        return
-    run.reading = expects.read(_text(run))
-    if not run.reading.faults:
-        return
-    run.say(Message("assistant", _text(run)), Message("user", repair_message(run.reading.faults)))
-    await reserve_next(run, run.candidate)
-    async with aclosing(ask(run, ())) as chunks:
-        async for chunk in chunks:
-            yield chunk
-    _check_usable(run)
-    run.reading = expects.read(_text(run))
-    if not run.reading.is_json:
-        raise ProviderFailed(
-            "The model's answer is not JSON, also not when asked again.",
-            code="invalid_output",
-            details={"validation_errors": list(run.reading.errors)},
-        )
+    if run.request.expects is not None:
+        run.reading = run.request.expects.read(_text(run))
+        if run.reading.faults:
+            await _ask_again(run, run.request.expects, run.reading)
+
+
+async def _ask_again(run: Run, expects: JsonOutput, first: Reading) -> None:
+    """Asks once more for an answer that is not as expected. When that gives none, JSON that came first stands."""
+    kept = run.completion
+    run.say(Message("assistant", _text(run)), Message("user", repair_message(first.faults)))
+    try:
+        await reserve_next(run, run.candidate)
+        async with aclosing(ask(run, ())) as chunks:
+            async for _ in chunks:
+                pass
+        _check_usable(run)
+        run.reading = expects.read(_text(run))
+        if not run.reading.is_json:
+            raise ProviderFailed(
+                "The model's answer is not JSON, also not when asked again.",
+                code="invalid_output",
+                details={"validation_errors": list(run.reading.errors)},
+            )
+    except ClasperError:
+        if not first.is_json:
+            raise
+        run.reading, run.completion = first, kept
 
 
 async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:

@@ -150,7 +150,7 @@ def _uses() -> dict[ModelRef, list[str]]:
 
 
 def _entry(name: str, uses: dict[ModelRef, list[str]]) -> ProviderEntry:
-    refs = [ref for ref in uses if ref.provider == name] or [ModelRef(name, standard_model(name))]
+    refs = [ref for ref in uses if ref.provider == name] or [ref for ref in (standard_model(name),) if ref]
     base_url, fault = "", ""
     try:
         base_url = provider_for(name).base_url

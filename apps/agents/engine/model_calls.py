@@ -15,7 +15,7 @@ from django.conf import settings
 
 from apps.agents.domain.run import TextChunk
 from apps.agents.engine.gate import GateClosed, pass_gate
-from apps.agents.engine.models import Candidate
+from apps.agents.engine.models import TIERS, Candidate
 from apps.agents.engine.state import CallLimits, Run
 from apps.agents.engine.writes import reserve_next
 from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, Unavailable, UnknownModel
@@ -41,7 +41,8 @@ async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk
     """
     failure: ProviderError | None = None
     candidates = run.plan.candidates
-    for candidate in candidates[candidates.index(run.candidate) :]:
+    remaining = candidates[candidates.index(run.candidate) :]
+    for candidate in remaining:
         if failure is not None:
             await reserve_next(run, candidate)
             run.limits = CallLimits.of(run.request)
@@ -51,7 +52,7 @@ async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk
             attempt += 1
             run.call_began = started = asyncio.get_running_loop().time()
             try:
-                async with aclosing(_exchange(run, candidate, tools)) as chunks:
+                async with aclosing(_exchange(run, candidate, tools, is_last=candidate is remaining[-1])) as chunks:
                     async for chunk in chunks:
                         yield chunk
             except ProviderError as error:
@@ -68,15 +69,17 @@ async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk
     raise _public(run, failure)
 
 
-async def _exchange(run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk, None]:
+async def _exchange(
+    run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...], *, is_last: bool
+) -> AsyncGenerator[TextChunk, None]:
     """One attempt. What has been received stands in `run`, so that a cancelled run can still be settled."""
+    # Waiting for a busy provider must leave the next model some time.
+    patience = run.seconds_left() if is_last else run.seconds_left() / 2
     run.in_flight, run.completion = candidate, None
     run.received.clear()
     provider = provider_for(candidate.ref.provider)
     try:
-        async with pass_gate(
-            provider=provider.base_url, tenant_id=run.request.tenant_id, timeout=run.seconds_left()
-        ) as passage:
+        async with pass_gate(provider=provider.base_url, tenant_id=run.request.tenant_id, timeout=patience) as passage:
             run.call = call = _call(run, candidate, tools)
             try:
                 if not run.request.streams:
@@ -206,7 +209,7 @@ def _public(run: Run, failure: ProviderError) -> ClasperError:
         return RunTimeout("The model did not answer in time.", details=details)
     if failure.kind == "context_too_long":
         return ContextTooLong(details=details)
-    if failure.kind == "unknown_model" and run.request.model:
+    if failure.kind == "unknown_model" and run.request.model and run.request.model not in TIERS:
         return UnknownModel(f"The provider does not know the model {run.request.model!r}.", details=details)
     if failure.kind == "circuit_open":
         return Unavailable(str(failure), code="provider_circuit_open", details=details, retry_after=failure.retry_after)

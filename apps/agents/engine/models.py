@@ -12,7 +12,7 @@ from apps.governance.domain.permissions import model_permitted
 from apps.governance.domain.prices import Price
 from apps.governance.services.prices import price_book
 from clasper.core.errors import PermissionDenied, Unavailable
-from clasper.core.model_ref import ModelRef, parse_model_ref
+from clasper.core.model_ref import ModelRef, parse_model_ref, provider_id
 from clasper.gateways.llm.registry import provider_for, standard_model
 
 DEFAULT_WINDOW = 128_000
@@ -38,11 +38,12 @@ class Candidate:
 
 def default_model() -> ModelRef:
     """The model of runs that name none. Raises Unavailable when the settings name none either."""
-    provider = settings.LLM_PROVIDER
-    name = settings.LLM_MODEL_DEFAULT or standard_model(provider)
-    if not name:
+    if settings.LLM_MODEL_DEFAULT:
+        return parse_model_ref(settings.LLM_MODEL_DEFAULT, settings.LLM_PROVIDER)
+    ref = standard_model(provider_id(settings.LLM_PROVIDER))
+    if ref is None:
         raise Unavailable("No model is configured; set LLM_MODEL_DEFAULT.", code="model_not_configured")
-    return parse_model_ref(name, provider)
+    return ref
 
 
 def named_model(name: str) -> ModelRef:

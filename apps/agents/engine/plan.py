@@ -194,7 +194,9 @@ def _user_message(request: RunRequest) -> str:
 
 def _content(request: RunRequest, sections: Mapping[str, int]) -> dict[str, Any]:
     """What the trace keeps of the request, before redaction."""
+    own = {} if request.instructions is None else {"instructions": request.instructions}
     return {
+        **own,
         "message": request.message,
         "messages": msgspec.to_builtins(request.history),
         "metadata": dict(request.options),

@@ -10,7 +10,7 @@ from clasper.gateways.llm.base import ModelCall, ProviderError
 
 _LIMIT_WORDS = ("max_tokens", "max_completion_tokens", "maxoutputtokens", "max_output_tokens", "output tokens")
 _SCHEMA_WORDS = ("response_format", "json_schema", "responsejsonschema", "response_mime_type", "tool_choice", "schema")
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"(\d+)(\s*\(exclusive\))?")
 
 
 def adjusted(call: ModelCall, error: ProviderError) -> ModelCall | None:
@@ -26,7 +26,7 @@ def adjusted(call: ModelCall, error: ProviderError) -> ModelCall | None:
     if call.temperature is not None and "temperature" in text:
         return replace(call, temperature=None)
     if any(word in text for word in _LIMIT_WORDS):
-        named = [int(number) for number in _NUMBER.findall(text) if len(number) < 10]
+        named = [int(number) - bool(exclusive) for number, exclusive in _NUMBER.findall(text) if len(number) < 10]
         lower = [number for number in named if 0 < number < call.max_output_tokens]
         if lower:
             return replace(call, max_output_tokens=max(lower))

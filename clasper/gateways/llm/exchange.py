@@ -19,7 +19,8 @@ from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, Stre
 from clasper.gateways.llm.failures import failure, network_failure, status_failure
 from clasper.gateways.llm.wire import Assembly, Wire
 
-MAX_RESPONSE_BYTES = 10 * 1024 * 1024
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+"""Several times the longest answer of any model; what is longer would keep the process busy for seconds."""
 MAX_STREAM_BYTES = 64 * 1024 * 1024
 """A chunk of a few letters weighs some 350 bytes on the wire, so this is about 180,000 tokens."""
 MAX_LINE_BYTES = 1024 * 1024
@@ -69,17 +70,21 @@ class HttpProvider:
                     yield TextDelta(completion.text)
                 yield completion
                 return
-            assembly = self.wire.assembly(call)
-            lines = _Lines(self.name)
-            while not assembly.done:
-                chunk = await self._next(response, assembly)
-                if not chunk:
-                    break
-                for payload in lines.feed(chunk):
-                    text = assembly.add(payload)
-                    if text:
-                        yield TextDelta(text)
-            yield assembly.completion()
+            assembly, lines = self.wire.assembly(call), _Lines(self.name)
+            try:
+                while not assembly.done:
+                    chunk = await self._next(response, assembly)
+                    if not chunk:
+                        break
+                    for payload in lines.feed(chunk):
+                        text = assembly.add(payload)
+                        if text:
+                            lines.count(text)
+                            yield TextDelta(text)
+                yield assembly.completion()
+            except ProviderError as error:
+                error.usage = error.usage or assembly.usage
+                raise
             await _finish(response)
         finally:
             response.close()
@@ -131,20 +136,25 @@ class HttpProvider:
         except (ClientError, TimeoutError, OSError) as error:
             if assembly.finished:
                 return b""
-            broken = network_failure(error, self.name)
-            broken.usage = assembly.usage
-            raise broken from error
+            raise network_failure(error, self.name) from error
 
 
 class _Lines:
-    """Cuts the bytes of a stream into the payloads of its `data:` lines."""
+    """Cuts the bytes of a stream into the payloads of its `data:` lines, and sees to its length."""
 
-    __slots__ = ("_provider", "_rest", "_total")
+    __slots__ = ("_provider", "_rest", "_room", "_total")
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._rest = b""
         self._total = 0
+        self._room = MAX_RESPONSE_BYTES
+
+    def count(self, text: str) -> None:
+        """Counts a piece of the answer. Raises ProviderError when it is longer than any model writes."""
+        self._room -= len(text)
+        if self._room < 0:
+            raise failure("bad_response", self._provider, detail=f"over {MAX_RESPONSE_BYTES} characters")
 
     def feed(self, chunk: bytes) -> list[bytes]:
         self._total += len(chunk)

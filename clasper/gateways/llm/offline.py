@@ -111,7 +111,7 @@ def _stem(word: str) -> str:
 def _answer(call: ModelCall) -> str:
     messages = call.messages
     if call.schema is not None:
-        said = " ".join(message.content for message in messages if message.role == "user")
+        said = next((message.content for message in messages if message.role == "user"), "")
         return json.dumps(value_for(call.schema, said), ensure_ascii=False)
     results = _latest_results(messages)
     if results:

@@ -10,7 +10,7 @@ from django.conf import settings
 from yarl import URL
 
 from clasper.core.errors import Unavailable
-from clasper.core.model_ref import OFFLINE, PROVIDERS
+from clasper.core.model_ref import OFFLINE, PROVIDERS, ModelRef
 from clasper.gateways.llm.anthropic import AnthropicWire
 from clasper.gateways.llm.base import Provider
 from clasper.gateways.llm.exchange import HttpProvider
@@ -81,11 +81,11 @@ HOSTS: Mapping[str, Host] = {
 OFFLINE_MODEL = "offline-1"
 
 
-def standard_model(provider: str) -> str:
-    """The model of a provider for which the settings name none; empty for an unknown provider."""
+def standard_model(provider: str) -> ModelRef | None:
+    """The model of a provider for which the settings name none; None for an unknown provider."""
     if provider == OFFLINE:
-        return OFFLINE_MODEL
-    return HOSTS[provider].model if provider in HOSTS else ""
+        return ModelRef(OFFLINE, OFFLINE_MODEL)
+    return ModelRef(provider, HOSTS[provider].model) if provider in HOSTS else None
 
 
 def account(name: str) -> Account:
