@@ -23,6 +23,8 @@ _PIPELINED = 200
 _PIPELINED_STREAMS = 20
 _SECONDS = 1.0
 _PROMPT_BYTES = 5000
+_PATIENCE = 10.0
+"""Seconds in which an upstream that works has answered."""
 
 
 def capacity(seconds: float = _SECONDS) -> dict[str, float]:
@@ -32,7 +34,7 @@ def capacity(seconds: float = _SECONDS) -> dict[str, float]:
     """
     others = {
         "task_lists": _request("GET", "/api/mission-control/tasks?limit=50", ""),
-        "messages": _request("POST", "/api/mission-control/messages", json.dumps({"content": "x" * 400})),
+        "posts": _request("POST", "/api/mission-control/messages", json.dumps({"content": "x" * 400})),
     }
     with processes.running("benchmarks.upstream") as (pid, port):
         cpu: dict[str, float] = {}
@@ -82,42 +84,34 @@ def _request(method: str, path: str, body: str) -> bytes:
 
 
 def _flood(port: int, request: bytes, seconds: float, pipelined: int) -> tuple[int, float]:
-    """How many of the requests were answered, in how many seconds. All answers to a request are of one size."""
+    """How many of the requests were answered, in how many seconds."""
     burst = request * pipelined
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setblocking(True)
-        connection.sendall(request)
-        size = _answer_size(connection)
+    answers = _Answers()
+    with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as connection:
         began = time.perf_counter()
-        served = 0
         while (took := time.perf_counter() - began) < seconds:
             connection.sendall(burst)
-            due = size * pipelined
-            while due > 0:
-                due -= len(connection.recv(1 << 20))
-            served += pipelined
-    return served, took
+            answers.read(connection, pipelined)
+    return answers.complete, took
 
 
-class _Answer:
-    """Notes when a parsed answer is complete."""
+class _Answers:
+    """Counts whole answers on one connection."""
 
-    complete = False
+    def __init__(self) -> None:
+        self.complete = 0
+        self._parser = httptools.HttpResponseParser(self)
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        self.complete += 1
 
-
-def _answer_size(connection: socket.socket) -> int:
-    answer = _Answer()
-    parser = httptools.HttpResponseParser(answer)
-    size = 0
-    while not answer.complete:
-        data = connection.recv(1 << 20)
-        if not data:
-            raise ConnectionError("the upstream hung up")
-        size += len(data)
-        parser.feed_data(data)
-    if parser.get_status_code() >= 400:
-        raise ValueError(f"the upstream answered {parser.get_status_code()}")
-    return size
+    def read(self, connection: socket.socket, count: int) -> None:
+        """Reads so many more answers. Raises ConnectionError or TimeoutError when they do not come."""
+        due = self.complete + count
+        while self.complete < due:
+            data = connection.recv(1 << 20)
+            if not data:
+                raise ConnectionError("the upstream hung up")
+            self._parser.feed_data(data)
+            if self._parser.get_status_code() >= 400:
+                raise ValueError(f"the upstream answered {self._parser.get_status_code()}")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from apps.agents.domain.llm_task import MAX_REPAIR_FAULTS
+from apps.agents.domain.json_output import MAX_REPAIR_FAULTS
 from apps.traces.models import Trace
 from clasper.gateways.llm.fake import WIRES, Behaviour, FakeProvider, error, raw, reply, tool_calls
 from clasper.gateways.llm.registry import HOSTS

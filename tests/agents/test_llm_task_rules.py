@@ -11,16 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.agents.domain.llm_task import (
-    MAX_REPAIR_FAULTS,
-    TaskBody,
-    judge,
-    read_output,
-    repair_message,
-    task_faults,
-    task_instructions,
-    task_message,
-)
+from apps.agents.domain.json_output import MAX_REPAIR_FAULTS, judge, read_output, repair_message
+from apps.agents.domain.llm_task import TaskBody, task_faults, task_instructions, task_message
 from apps.agents.domain.schema import compile_schema
 from clasper.core.validation import convert
 

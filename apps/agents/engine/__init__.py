@@ -16,8 +16,7 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.agents.domain.json_output import JsonOutput, Reading
-from apps.agents.domain.llm_task import repair_message
+from apps.agents.domain.json_output import JsonOutput, Reading, repair_message
 from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
 from apps.agents.engine.admit import Admission, CallGrant, admit
