@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from yarl import URL
 
@@ -20,9 +20,13 @@ class AnthropicWire:
 
     provider: str
     base: URL
+    endpoint: URL = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "endpoint", (self.base / "messages").with_query(self.base.query))
 
     def address(self, call: ModelCall, *, stream: bool) -> URL:
-        return (self.base / "messages").with_query(self.base.query)
+        return self.endpoint
 
     def headers(self, api_key: str) -> Mapping[str, str]:
         version = {"anthropic-version": _VERSION}
