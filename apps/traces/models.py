@@ -42,6 +42,8 @@ class Trace(models.Model):
     task_id = models.CharField(max_length=128, default="")
     message_id = models.CharField(max_length=128, default="")
     document_id = models.CharField(max_length=128, default="")
+    replay_of = models.CharField(max_length=36, default="")
+    storage_mode = models.CharField(max_length=8, default="full", help_text="What retention has left of its texts.")
 
     objects = TenantQuerySet.as_manager()
 
@@ -51,7 +53,21 @@ class Trace(models.Model):
             models.Index(fields=["tenant_id", "started_at", "id"], name="traces_by_time"),
             models.Index(fields=["tenant_id", "status", "started_at", "id"], name="traces_by_status"),
             models.Index(fields=["tenant_id", "agent_id", "started_at", "id"], name="traces_by_agent"),
+            models.Index(fields=["tenant_id", "model", "started_at", "id"], name="traces_by_model"),
+            models.Index(fields=["tenant_id", "workspace_id", "started_at", "id"], name="traces_by_workspace"),
+            models.Index(fields=["tenant_id", "risk_level", "started_at", "id"], name="traces_by_risk"),
             models.Index(fields=["tenant_id", "task_id"], name="traces_by_task", condition=~models.Q(task_id="")),
+            models.Index(
+                fields=["tenant_id", "document_id"], name="traces_by_document", condition=~models.Q(document_id="")
+            ),
+            models.Index(
+                fields=["tenant_id", "message_id"], name="traces_by_message", condition=~models.Q(message_id="")
+            ),
+            models.Index(
+                fields=["tenant_id", "kind", "started_at", "id"],
+                name="traces_by_rare_kind",
+                condition=~models.Q(kind__in=["send", "stream"]),
+            ),
             # The sweeper looks for running traces of every tenant, and there are never many.
             models.Index(fields=["lease_until"], name="traces_running", condition=models.Q(status="running")),
         ]
@@ -138,6 +154,48 @@ class TraceSkill(models.Model):
 
     def __str__(self) -> str:
         return f"{self.trace_id} {self.name}@{self.version}"
+
+
+class TraceAnnotation(models.Model):
+    """A note on a trace; notes are added and never changed, and go with their trace."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant_id = models.CharField(max_length=128)
+    trace_id = models.CharField(max_length=36)
+    key = models.CharField(max_length=64)
+    value = models.TextField()
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=160)
+
+    class Meta:
+        db_table = "trace_annotations"
+        indexes = [
+            models.Index(fields=["tenant_id", "trace_id", "id"], name="trace_annotations_of"),
+            models.Index(fields=["tenant_id", "key", "trace_id"], name="trace_annotations_by_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.trace_id} {self.key}"
+
+
+class RetentionPolicy(models.Model):
+    """How long a tenant's traces are kept, which of them, and with how much of their texts."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant_id = models.CharField(max_length=128, unique=True)
+    retention_days = models.IntegerField()
+    sampling_strategy = models.CharField(max_length=12)
+    sample_rate = models.FloatField()
+    storage_mode = models.CharField(max_length=8)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "retention_policies"
+        verbose_name_plural = "retention policies"
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}: {self.retention_days} days"
 
 
 class Rollup(models.Model):

@@ -55,6 +55,8 @@ class Opening:
     lease_until: datetime
     id_given: bool = False
     """The caller chose the id, so it may be taken."""
+    replay_of: str = ""
+    """The trace that this run repeats, if any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

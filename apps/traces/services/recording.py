@@ -19,9 +19,9 @@ _json = msgspec.json.encode
 _INSERT_TRACE = """INSERT INTO traces (id, tenant_id, workspace_id, environment, agent_id, user_id, kind,
  status, error_code, error, started_at, lease_until, provider, model, input_tokens, cached_tokens, cache_write_tokens,
  output_tokens, reasoning_tokens, cost, price_version, estimated, risk_score, risk_level, risk_factors, workspace_hash,
- redactions, task_id, message_id, document_id)
+ redactions, task_id, message_id, document_id, storage_mode, replay_of)
  VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', '', '', %s, %s, %s, %s, 0, 0, 0, 0, 0, 0, '', %s, %s, %s, %s, %s, %s,
- '', '', '')"""
+ '', '', '', 'full', %s)"""
 
 _CLOSE_TRACE = """UPDATE traces SET status = %s, error_code = %s, error = %s, ended_at = %s, duration_ms = %s,
  lease_until = NULL, provider = %s, model = %s, input_tokens = %s, cached_tokens = %s, cache_write_tokens = %s,
@@ -89,6 +89,7 @@ def open_trace(opening: Opening) -> Job[bool]:
         *(o.id, o.tenant_id, o.workspace_id, o.environment, o.agent_id, o.user_id, o.kind, o.started_at, o.lease_until),
         *(o.provider, o.model, False, o.risk.score, o.risk.level, _json(o.risk.factors).decode(), o.workspace_hash),
         sum(o.input.found.values()),
+        o.replay_of,
     )
     payload = (o.tenant_id, o.id, 0, _json(o.input.value).decode(), None)
 
