@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from contextlib import ExitStack
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "clasper.settings")
@@ -18,16 +19,19 @@ from django.conf import settings
 from django.urls import path, re_path
 
 from apps.agents import urls as agents
-from clasper import worker
+from clasper import telemetry, worker
 from clasper.core.consumers import Receive, Send, limited
 from clasper.core.db import writer
 from clasper.gateways.http import close_session
+from clasper.ops.live import end_on_signals, serving
+from clasper.ops.urls import live_routes
 
 # Channels ships no types, and its routes lead to ASGI applications where Django's lead to views.
 _route: Any = path
 _rest: Any = re_path
 _router: Any = URLRouter
-_http = _router([*(_route(where, to.as_asgi()) for where, to in agents.run_routes), _rest("", limited(_django))])
+_loop_routes = [*agents.run_routes, *live_routes]
+_http = _router([*(_route(where, to.as_asgi()) for where, to in _loop_routes), _rest("", limited(_django))])
 
 
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -49,10 +53,13 @@ def _spare_the_collector() -> None:
 async def _lifespan(receive: Receive, send: Send) -> None:
     """Starts the in-process worker, and leaves nothing half-written behind."""
     background: asyncio.Task[None] | None = None
+    running = ExitStack()
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
             _spare_the_collector()
+            running.enter_context(serving())
+            end_on_signals()
             if not settings.CELERY_BROKER_URL:
                 background = asyncio.ensure_future(worker.work())
             await send({"type": "lifespan.startup.complete"})
@@ -62,5 +69,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
                 await asyncio.gather(background, return_exceptions=True)
             await close_session()
             await asyncio.to_thread(writer.close)
+            running.close()
+            await asyncio.to_thread(telemetry.close)
             await send({"type": "lifespan.shutdown.complete"})
             return

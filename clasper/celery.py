@@ -27,3 +27,8 @@ app.conf.beat_schedule = {
     "deliver": _every(settings.CLASPER_OUTBOX_RETRY_MS / 1000, "clasper.deliver_outbox"),
     "sweep": _every(settings.CLASPER_SWEEP_SECONDS, "clasper.sweep"),
 }
+if settings.CLASPER_RETENTION_HOURS:
+    # Looks more often than retention is due: beat forgets when it last ran, the database does not.
+    app.conf.beat_schedule["retention"] = _every(
+        min(3600.0, settings.CLASPER_RETENTION_HOURS * 3600), "clasper.retention"
+    )

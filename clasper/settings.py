@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from clasper.core.crypto import derive_key
 from clasper.core.model_ref import OFFLINE, PROVIDERS
+from clasper.core.signing import read_signing_key
 
 # Lets `ModelAdmin[Row]` and its like stand in class statements, as the type checker wants them.
 django_stubs_ext.monkeypatch()
@@ -40,6 +41,7 @@ AGENT_DAEMON_API_KEY_PREVIOUS = env.str("AGENT_DAEMON_API_KEY_PREVIOUS", "")
 AGENT_JWT_SECRET = env.str("AGENT_JWT_SECRET", "" if PRODUCTION else f"{SECRET_KEY}/agent-jwt")
 AGENT_JWT_ALGORITHM = env.str("AGENT_JWT_ALGORITHM", "HS256")
 CLASPER_ENCRYPTION_KEY = env.str("CLASPER_ENCRYPTION_KEY", "")
+CLASPER_AUDIT_SIGNING_KEY = env.str("CLASPER_AUDIT_SIGNING_KEY", "")
 
 # --- The model ------------------------------------------------------------------------------------------------------
 OPENAI_API_KEY = env.str("OPENAI_API_KEY", "")
@@ -110,6 +112,7 @@ CLASPER_SWEEP_SECONDS = env.float("CLASPER_SWEEP_SECONDS", 30.0)
 # --- What is kept -----------------------------------------------------------------------------------------------------
 CLASPER_REDACTION_STRATEGY = env.str("CLASPER_REDACTION_STRATEGY", "mask")
 CLASPER_REDACTION_PATTERNS: dict[str, Any] = env.json("CLASPER_REDACTION_PATTERNS", {})
+CLASPER_RETENTION_HOURS = env.float("CLASPER_RETENTION_HOURS", 24.0)
 
 # --- Storage and background work --------------------------------------------------------------------------------------
 REDIS_URL = env.str("REDIS_URL", "")
@@ -236,6 +239,11 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "clasper.openapi.add_runs"],
 }
 
+# --- What is told about us ------------------------------------------------------------------------------------------
+PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
+CLASPER_OTEL_ENDPOINT = env.str("CLASPER_OTEL_ENDPOINT", "")
+CLASPER_OTEL_HEADERS: dict[str, str] = env.json("CLASPER_OTEL_HEADERS", {})
+
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
 LOGGING: dict[str, Any] = {
     "version": 1,
@@ -278,6 +286,7 @@ def _json_faults() -> list[str]:
         ("CLASPER_PROVIDER_HEADERS", CLASPER_PROVIDER_HEADERS, dict, "provider to an object of headers"),
         ("CLASPER_PROVIDER_TIMEOUTS_MS", CLASPER_PROVIDER_TIMEOUTS_MS, int, "provider to milliseconds"),
         ("CLASPER_ROLE_MODELS", CLASPER_ROLE_MODELS, str, "role to model"),
+        ("CLASPER_OTEL_HEADERS", CLASPER_OTEL_HEADERS, str, "header to value"),
     ):
         if not isinstance(values, dict) or not all(isinstance(each, kind) for each in values.values()):
             faults.append(f"{name} must be a JSON object from {wanted}")
@@ -288,6 +297,11 @@ def _json_faults() -> list[str]:
 
 if _faults := _json_faults():
     raise ImproperlyConfigured("; ".join(_faults))
+if CLASPER_AUDIT_SIGNING_KEY:
+    try:
+        read_signing_key(CLASPER_AUDIT_SIGNING_KEY)
+    except ValueError as _error:
+        raise ImproperlyConfigured(f"CLASPER_AUDIT_SIGNING_KEY {_error}") from _error
 if CLASPER_ENV not in ("development", "production", "test"):
     raise ImproperlyConfigured(f"CLASPER_ENV must be development, production or test, not {CLASPER_ENV!r}.")
 if AGENT_JWT_ALGORITHM not in ("HS256", "HS384", "HS512"):

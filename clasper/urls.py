@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from clasper import api, openapi
+from clasper.ops import scrape
 
 admin.site.site_header = admin.site.site_title = "Clasper"
 admin.site.index_title = "Records"
@@ -15,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health", api.HealthView.as_view()),
     path("health/live", api.LiveView.as_view()),
     path("health/ready", api.ReadyView.as_view()),
+    path("metrics", scrape.MetricsView.as_view()),
     path("api/version", api.VersionView.as_view()),
     path("api/compatibility", api.CompatibilityView.as_view()),
     path("api/schema", openapi.SchemaView.as_view(), name="schema"),

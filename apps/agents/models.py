@@ -31,6 +31,7 @@ class Delivery(models.Model):
             models.Index(fields=["tenant_id", "trace_id", "position"], name="outbox_by_run"),
             # The worker serves every tenant; only what is still owed is indexed.
             models.Index(fields=["next_attempt_at"], name="outbox_due", condition=models.Q(status="pending")),
+            models.Index(fields=["tenant_id", "created_at"], name="outbox_dead", condition=models.Q(status="dead")),
         ]
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 
 from asgiref.sync import async_to_sync
 from celery import shared_task
@@ -12,6 +13,7 @@ from django.conf import settings
 
 from apps.agents.services.outbox import deliver_due
 from apps.agents.services.upkeep import sweep
+from apps.traces.services.enforcement import enforce_due
 from clasper.core.clock import utc_now
 from clasper.gateways.http import close_session
 
@@ -28,6 +30,13 @@ def deliver_outbox() -> int:
 def sweep_runs() -> int:
     """Ends dead runs, frees their money, rolls budgets over; gives the number of runs swept."""
     return async_to_sync(_sweep)()
+
+
+@shared_task(name="clasper.retention", ignore_result=True)
+def enforce_retention() -> int:
+    """Enforces every retention policy when that is due; gives the number of traces deleted."""
+    done = enforce_due(now=utc_now(), every=timedelta(hours=settings.CLASPER_RETENTION_HOURS))
+    return sum(each.deleted for each in done or ())
 
 
 async def nudge() -> None:

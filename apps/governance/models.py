@@ -61,6 +61,7 @@ class AuditEntry(AppendOnlyModel):
         indexes = [
             models.Index(fields=["tenant_id", "timestamp", "id"], name="audit_log_by_time"),
             models.Index(fields=["tenant_id", "event_type", "id"], name="audit_log_by_type"),
+            models.Index(fields=["tenant_id", "actor", "id"], name="audit_log_by_actor"),
             models.Index(fields=["tenant_id", "trace_id"], name="audit_log_by_trace"),
         ]
 
@@ -69,11 +70,15 @@ class AuditEntry(AppendOnlyModel):
 
 
 class AuditHead(models.Model):
-    """The end of a tenant's chain: locked while entries are appended, so that the sequence has no gap and no fork."""
+    """The end of a tenant's chain: locked while entries are appended, so that the sequence has no gap and no fork.
+
+    `counts` is a JSON object of event type → entries. It stands in the row that every append changes anyway.
+    """
 
     tenant_id = models.CharField(primary_key=True, max_length=128)
     seq = models.BigIntegerField()
     hash = models.CharField(max_length=64)
+    counts = models.TextField(default="{}", db_default="{}")
 
     class Meta:
         db_table = "audit_heads"

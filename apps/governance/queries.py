@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import BigIntegerField, F, Max, Min, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from apps.governance.domain.audit import START, ChainPoint, ChainRow
 from apps.governance.models import ApiKey, AuditEntry, AuditHead
@@ -20,6 +21,7 @@ def audit_entries(
     tenant_id: str | None,
     event_type: str | None = None,
     trace_id: str | None = None,
+    actor: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> QuerySet[Any]:
@@ -28,6 +30,7 @@ def audit_entries(
         "tenant_id": tenant_id,
         "event_type": event_type,
         "trace_id": trace_id,
+        "actor": actor,
         "timestamp__gte": start,
         "timestamp__lte": end,
     }
@@ -76,6 +79,27 @@ def chain_end(tenant_id: str) -> tuple[ChainPoint, int]:
     return (START if head_seq is None else ChainPoint(head_seq, head_hash)), last_seq
 
 
+class ChainFigures(NamedTuple):
+    """A chain's head, the last seq before some instant (0: none), and when its oldest entry was made."""
+
+    seq: int
+    counts: str
+    seq_before: int
+    oldest: datetime | None
+
+
+def chain_figures(*, tenant_id: str | None, since: datetime) -> list[ChainFigures]:
+    """The figures of a tenant's chain, or of every chain with None."""
+    heads = AuditHead.objects.all() if tenant_id is None else AuditHead.objects.filter(tenant_id=tenant_id)
+    entries = AuditEntry.objects.filter(tenant_id=OuterRef("tenant_id"))
+    before = entries.filter(timestamp__lt=since).order_by("-timestamp", "-id").values("seq")[:1]
+    oldest = entries.order_by("timestamp", "id").values("timestamp")[:1]
+    rows = heads.annotate(
+        before=Coalesce(Subquery(before), 0, output_field=BigIntegerField()), oldest=Subquery(oldest)
+    ).values_list("seq", "counts", "before", "oldest")
+    return [ChainFigures._make(row) for row in rows]
+
+
 def chain_rows(tenant_id: str, *, up_to: int) -> Iterator[ChainRow]:
     """The tenant's entries in ascending seq, a chunk at a time. Raises ValueError at a row that cannot be read."""
     rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__lte=up_to).order_by("seq").values_list(*ChainRow._fields)
@@ -88,6 +112,30 @@ def chain_rows(tenant_id: str, *, up_to: int) -> Iterator[ChainRow]:
         # SQLite stores any text in any column and fails for the whole chunk: read on singly, up to the row itself.
         rest = rows if last is None else rows.filter(seq__gt=last)
         yield from map(ChainRow._make, rest.iterator(chunk_size=1))
+
+
+def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datetime | None) -> tuple[int, int]:
+    """First and last seq of the unbroken part that holds every entry of the time range; (1, 0) when there is none.
+
+    Clocks of several processes differ, so entries between two of the range need not lie in it themselves.
+    """
+    if start is None and end is None:
+        return 1, up_to
+    inside = audit_entries(tenant_id=tenant_id, start=start, end=end).filter(seq__lte=up_to)
+    found = inside.aggregate(first=Min("seq"), last=Max("seq"))
+    return (1, 0) if found["first"] is None else (found["first"], found["last"])
+
+
+def chain_chunk(tenant_id: str, *, after: int, up_to: int, size: int) -> list[Any]:
+    """The next entries of a chain, at most `size`, in ascending seq."""
+    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__gt=after, seq__lte=up_to)
+    return list(rows.order_by("seq")[:size])
+
+
+def chain_point(tenant_id: str, seq: int) -> ChainPoint:
+    """The place of a stored entry in its chain; the start before the first, or where the entry is missing."""
+    found = AuditEntry.objects.filter(tenant_id=tenant_id, seq=seq).values_list("hash", flat=True).first()
+    return START if found is None else ChainPoint(seq, found)
 
 
 def api_keys(*, tenant_id: str | None) -> QuerySet[Any]:

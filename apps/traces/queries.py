@@ -6,72 +6,187 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q, QuerySet, Sum
+import msgspec
+from django.db import connection
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models.functions import Coalesce
 
-from apps.traces.models import Rollup, Trace, TraceLabel, TracePayload, TraceSkill, TraceStep
+from apps.traces.domain.filters import Filters
+from apps.traces.models import Rollup, Trace, TraceAnnotation, TraceLabel, TracePayload, TraceSkill, TraceStep
 
 COUNT_CAP = 10_000
 """Counting stops here: an exact total of a million rows costs more than the page it stands on."""
 
+Place = tuple[datetime, str]
+"""Where a run stands in newest-first order: its start and its id."""
 
-def filtered(
-    *,
-    tenant_id: str | None,
-    status: str = "",
-    agent_id: str = "",
-    model: str = "",
-    workspace_id: str = "",
-    environment: str = "",
-    label: str = "",
-    label_value: str | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-) -> QuerySet[Trace]:
+LINKS = ("task_id", "document_id", "message_id")
+_COLUMNS = {"model_name": "model"}
+
+EQUALITIES = (
+    *("status", "agent_id", "model_name", "provider", "workspace_id", "environment", "user_id", "kind", "risk_level"),
+    *("replay_of", *LINKS),
+)
+"""Filters that ask for exactly one value of a column."""
+
+COMMON_KINDS = ("send", "stream")
+"""Kinds of which there are too many for an index of their own."""
+
+# Partial indexes are used only where a query repeats their condition literally.
+_PARTIAL = {name: f"NOT (traces.{name} = '')" for name in LINKS}
+_PARTIAL["kind"] = "NOT (traces.kind IN ('send', 'stream'))"
+
+
+def of_tenant(tenant_id: str | None) -> QuerySet[Trace]:
     """Traces of a tenant (None: of every tenant), newest first."""
     traces: QuerySet[Trace] = Trace.objects.all() if tenant_id is None else Trace.objects.for_tenant(tenant_id)
-    exact = {"status": status, "agent_id": agent_id, "workspace_id": workspace_id, "environment": environment}
-    traces = traces.filter(**{name: value for name, value in exact.items() if value})
-    if model:
-        provider, slash, name = model.partition("/")
-        named = Q(model=model)
-        traces = traces.filter(named | Q(provider=provider, model=name) if slash else named)
-    if label:
-        labels = TraceLabel.objects.filter(key=label)
-        if tenant_id is not None:
-            labels = labels.filter(tenant_id=tenant_id)
-        if label_value is not None:
-            labels = labels.filter(value=label_value)
-        traces = traces.filter(id__in=labels.values("trace_id"))
+    return traces.order_by("-started_at", "-id")
+
+
+def matching(filters: Filters, *, driver: str = "") -> QuerySet[Trace]:
+    """The traces that fulfil every filter but `text`, newest first.
+
+    Only the index of the filter `driver` (of the times alone when there is none) is used: which one a database would
+    choose for several filters, and how many rows it would then read, nobody can say beforehand.
+    """
+    traces = within(of_tenant(filters.tenant_id), filters.start, filters.end)
+    if driver:
+        traces = traces.filter(**{_COLUMNS.get(driver, driver): getattr(filters, driver)})
+    if driver in _PARTIAL:
+        traces = traces.extra(where=[_PARTIAL[driver]])  # noqa: S610  a constant
+    return _fulfilling(traces, filters, [name for name in EQUALITIES if name != driver])
+
+
+def among(filters: Filters, ids: Collection[str]) -> QuerySet[Trace]:
+    """Those of the traces that fulfil every filter but `text`, looked up by their ids."""
+    traces = within(Trace.objects.filter(id__in=ids), filters.start, filters.end)
+    return _fulfilling(traces, filters, ["tenant_id", *EQUALITIES])
+
+
+def _fulfilling(traces: QuerySet[Trace], filters: Filters, names: Collection[str]) -> QuerySet[Trace]:
+    """The filters as conditions on rows that are read anyhow."""
+    given = {_COLUMNS.get(name, name): value for name in names if (value := getattr(filters, name))}
+    # No index can be used for an expression.
+    columns = {*given, *(("model", "provider") if filters.model else ())}
+    traces = traces.alias(**{f"{column}_read": Coalesce(F(column), Value("")) for column in columns})
+    traces = traces.filter(**{f"{column}_read": value for column, value in given.items()})
+    if filters.model:
+        provider, _, name = filters.model.partition("/")
+        traces = traces.filter(Q(model_read=filters.model) | Q(provider_read=provider, model_read=name))
+    if filters.label:
+        # At most one row, looked up for each trace: a join would let PostgreSQL read every label of this key.
+        found = TraceLabel.objects.filter(tenant_id=OuterRef("tenant_id"), trace_id=OuterRef("id"), key=filters.label)
+        traces = traces.alias(label_read=Subquery(found.values("value")[:1]))
+        wanted = {"label_read__isnull": False} if filters.label_value is None else {"label_read": filters.label_value}
+        traces = traces.filter(**wanted)
+    bounds = {"cost__gte": filters.min_cost, "cost__lte": filters.max_cost}
+    return traces.filter(**{name: value for name, value in bounds.items() if value is not None})
+
+
+def has_model(tenant_id: str | None, name: str) -> bool:
+    """Whether any run was answered by a model of exactly this name."""
+    return of_tenant(tenant_id).filter(model=name).exists()
+
+
+def within(traces: QuerySet[Trace], start: datetime | None, end: datetime | None) -> QuerySet[Trace]:
+    """Traces that began in a time range; both ends belong to it."""
     if start is not None:
         traces = traces.filter(started_at__gte=start)
     if end is not None:
         traces = traces.filter(started_at__lte=end)
-    return traces.order_by("-started_at", "-id")
+    return traces
 
 
-def before(traces: QuerySet[Trace], started_at: datetime, trace_id: str) -> QuerySet[Trace]:
-    """The traces after a cursor's place in newest-first order."""
-    return traces.filter(Q(started_at__lt=started_at) | Q(started_at=started_at, id__lt=trace_id))
+def after(traces: QuerySet[Trace], place: Place) -> QuerySet[Trace]:
+    """The traces that follow a place in newest-first order."""
+    started_at, trace_id = place
+    # The first condition alone can be looked up in an index; the second only decides between equal starts.
+    return traces.filter(started_at__lte=started_at).exclude(started_at=started_at, id__gte=trace_id)
 
 
-def capped_count(traces: QuerySet[Trace]) -> tuple[int, bool]:
+def up_to(traces: QuerySet[Trace], place: Place) -> QuerySet[Trace]:
+    """The traces from the newest down to a place, which belongs to them."""
+    started_at, trace_id = place
+    return traces.filter(started_at__gte=started_at).exclude(started_at=started_at, id__lt=trace_id)
+
+
+def places(traces: QuerySet[Trace]) -> QuerySet[Trace, Place]:
+    return traces.values_list("started_at", "id")
+
+
+def capped_count(rows: QuerySet[Any]) -> tuple[int, bool]:
     """How many there are, and whether that is exact."""
-    count = traces.order_by()[: COUNT_CAP + 1].count()
+    count = rows.order_by()[: COUNT_CAP + 1].count()
     return min(count, COUNT_CAP), count <= COUNT_CAP
 
 
+def labelled(filters: Filters) -> QuerySet[TraceLabel, str]:
+    """Ids of the traces with the label of the filters."""
+    labels = TraceLabel.objects.filter(tenant_id__in=_tenants(filters.tenant_id, "trace_labels"), key=filters.label)
+    if filters.label_value is not None:
+        labels = labels.filter(value=filters.label_value)
+    return labels.values_list("trace_id", flat=True)
+
+
+def linked(tenant_id: str | None, column: str, value: str) -> QuerySet[Trace, str]:
+    """Ids of the traces that belong to a task, a document or a message."""
+    traces = Trace.objects.filter(tenant_id__in=_tenants(tenant_id, "traces"), **{column: value})
+    return traces.extra(where=[_PARTIAL[column]]).values_list("id", flat=True)  # noqa: S610  a constant
+
+
+def _tenants(tenant_id: str | None, table: str) -> list[str]:
+    """The tenant, or all that the table knows: one step through its index for each, never a scan of its rows."""
+    if tenant_id is not None:
+        return [tenant_id]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"WITH RECURSIVE known (id) AS (SELECT MIN(tenant_id) FROM {table} UNION ALL"
+            f" SELECT (SELECT MIN(tenant_id) FROM {table} WHERE tenant_id > known.id) FROM known"
+            " WHERE known.id IS NOT NULL) SELECT id FROM known WHERE id IS NOT NULL"
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def mentioning(ids: Collection[str], tenant_ids: Collection[str], text: str) -> set[str]:
+    """Those of the traces whose stored texts hold `text`, in any case of its letters."""
+    # Texts are stored as JSON, in which quotes and line breaks are escaped.
+    written = msgspec.json.encode(text).decode()[1:-1]
+    payloads = TracePayload.objects.filter(tenant_id__in=tenant_ids, trace_id__in=ids)
+    found = payloads.filter(Q(input__icontains=written) | Q(output__icontains=written))
+    return set(found.values_list("trace_id", flat=True))
+
+
 def labels_of(traces: Collection[Trace]) -> dict[str, dict[str, str]]:
-    """Labels by trace id."""
+    """Labels by trace id, sorted by their keys."""
     labels: dict[str, dict[str, str]] = {}
-    tenants, ids = {trace.tenant_id for trace in traces}, [trace.id for trace in traces]
-    rows = TraceLabel.objects.filter(tenant_id__in=tenants, trace_id__in=ids).order_by("key")
-    for trace_id, key, value in rows.values_list("trace_id", "key", "value"):
-        labels.setdefault(trace_id, {})[key] = value
+    if not traces:
+        return labels
+    names = ", ".join(["%s"] * len(traces))
+    with connection.cursor() as cursor:
+        cursor.execute(_LABELS.format(_LABELS_INDEX.get(connection.vendor, ""), names), [trace.id for trace in traces])
+        for trace_id, key, value in sorted(cursor.fetchall()):
+            labels.setdefault(trace_id, {})[key] = value
     return labels
+
+
+_LABELS = """SELECT l.trace_id, l.key, l.value FROM traces t CROSS JOIN trace_labels l {}
+ WHERE t.id IN ({}) AND l.tenant_id = t.tenant_id AND l.trace_id = t.id"""
+
+# Without statistics SQLite would rather read all labels of the tenant in the index that holds every column.
+_LABELS_INDEX = {"sqlite": "INDEXED BY sqlite_autoindex_trace_labels_1"}
 
 
 def steps_of(trace: Trace) -> QuerySet[TraceStep]:
     return TraceStep.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id).order_by("seq")
+
+
+def steps_of_all(traces: Collection[Trace]) -> dict[str, list[TraceStep]]:
+    """Steps by trace id, in their order."""
+    steps: dict[str, list[TraceStep]] = {}
+    tenants, ids = {trace.tenant_id for trace in traces}, [trace.id for trace in traces]
+    for row in TraceStep.objects.filter(tenant_id__in=tenants, trace_id__in=ids).order_by("trace_id", "seq"):
+        steps.setdefault(row.trace_id, []).append(row)
+    return steps
 
 
 def payloads_of(trace: Trace) -> dict[int, TracePayload]:
@@ -79,9 +194,23 @@ def payloads_of(trace: Trace) -> dict[int, TracePayload]:
     return {row.seq: row for row in rows}
 
 
+def payloads_of_all(traces: Collection[Trace]) -> dict[str, dict[int, TracePayload]]:
+    """Payloads by trace id and seq."""
+    payloads: dict[str, dict[int, TracePayload]] = {}
+    tenants, ids = {trace.tenant_id for trace in traces}, [trace.id for trace in traces]
+    for row in TracePayload.objects.filter(tenant_id__in=tenants, trace_id__in=ids):
+        payloads.setdefault(row.trace_id, {})[row.seq] = row
+    return payloads
+
+
 def skills_of(trace: Trace) -> dict[str, str]:
     rows = TraceSkill.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id).order_by("name")
     return dict(rows.values_list("name", "version"))
+
+
+def annotations_of(trace: Trace) -> QuerySet[TraceAnnotation]:
+    """The notes on a trace, oldest first."""
+    return TraceAnnotation.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id).order_by("id")
 
 
 def sums_by_status(*, tenant_id: str | None, start: datetime | None, end: datetime | None) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ class ApiConsumer(AsyncHttpConsumer):
     waits for the disconnect meanwhile.
     """
 
-    methods = ("POST",)
+    methods: tuple[str, ...] = ("POST",)
     started = False
     finished = False
     _client_left = False

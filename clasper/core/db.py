@@ -57,6 +57,7 @@ class Batch:
         self._qmark = native and vendor == "sqlite"
         self._rows: dict[str, list[Sequence[Any]]] = {}
         self._shared: dict[type[Any], Any] = {}
+        self._afterwards: list[Callable[[], None]] = []
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Runs one statement now (placeholders `%s`) and gives the number of rows it touched."""
@@ -107,6 +108,21 @@ class Batch:
                     self._cursor.executemany(self._native(sql), rows)
         self._rows.clear()
 
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Has `call` called once the batch is committed, and never if it is not; it must be quick."""
+        self._afterwards.append(call)
+
+    def committed(self) -> None:
+        """Calls what waited for the commit; whoever committed the batch does this.
+
+        A failure is logged only: what is committed must not look as if it were not.
+        """
+        for call in self._afterwards:
+            try:
+                call()
+            except Exception:
+                logger.exception("what should follow a commit failed")
+
     def _pipeline(self) -> AbstractContextManager[Any]:
         """PostgreSQL takes the queued statements in one go instead of a round trip each."""
         if self._raw and self.vendor == "postgresql":
@@ -134,6 +150,7 @@ def atomic_batch(using: str = "default") -> Iterator[Batch]:
         batch = Batch(cursor, vendor=connection.vendor, native=False)
         yield batch
         batch.flush()
+        transaction.on_commit(batch.committed, using=using)
 
 
 @dataclass(slots=True)
@@ -269,6 +286,7 @@ class GroupWriter:
                     raise
                 finally:
                     cursor.close()
+            batch.committed()
         except (DatabaseError, InterfaceError):
             # A broken connection cannot be told from a failed statement on every driver, and a new one is cheap.
             with suppress(Exception):

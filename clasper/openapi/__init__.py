@@ -5,6 +5,7 @@ Runs are no Django views; `runs` describes them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -21,6 +22,7 @@ from rest_framework.views import APIView
 from apps.agents.urls import run_routes
 from clasper.core import errors
 from clasper.core.http import JSONRenderer
+from clasper.openapi.events import EVENTS_PATH
 from clasper.openapi.runs import (
     BODIES,
     FIELDS,
@@ -60,12 +62,16 @@ _TAGS = {
     "audit": "Governance",
     "budget": "Governance",
     "cost": "Governance",
+    "retention": "Traces",
+    "risk": "Governance",
     "usage": "Governance",
     "skills": "Workspace",
     "context": "Workspace",
     "boot": "Workspace",
     "health": "Server",
     "api": "Server",
+    "metrics": "Server",
+    "ops": "Operations",
 }
 """The page's sections, by the first word of the route."""
 
@@ -84,8 +90,8 @@ def add_runs(result: dict[str, Any], generator: Any, request: Any, public: bool)
         for operation in methods.values():
             operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
             operation["tags"] = [_TAGS.get(section, section)]
-    runs = {f"/{route}": _path(route, consumer.methods) for route, consumer in run_routes}
-    result["paths"] = {**runs, **result["paths"]}
+    runs = {_templated(route): _path(route, consumer.methods) for route, consumer in run_routes}
+    result["paths"] = {**runs, **result["paths"], **EVENTS_PATH}
     return result
 
 
@@ -97,24 +103,44 @@ def _schemas() -> dict[str, Any]:
     return {**found, **SCHEMAS}
 
 
+_ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+def _templated(route: str) -> str:
+    return "/" + _ARGUMENT.sub(r"{\1}", route)
+
+
 def _path(route: str, methods: Sequence[str]) -> dict[str, Any]:
     described = RUNS[route]
+    return {method.lower(): _operation(route, described.get(method, described)) for method in methods}
+
+
+def _operation(route: str, described: Mapping[str, Any]) -> dict[str, Any]:
     answer = {
         "description": "The run ended with an answer, or its stream begins.",
         "headers": {**TRACE_HEADER, **(REPLAYED_HEADER if "Idempotency-Key" in described["parameters"] else {})},
         "content": described["content"],
     }
+    arguments = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _ARGUMENT.findall(route)
+    ]
     operation = {
         "operationId": described["operationId"],
         "summary": described["summary"],
         "description": described["description"],
         "tags": ["Runs"],
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in described["parameters"]],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": ref(described["body"])}}},
+        "parameters": [
+            *arguments,
+            *({"$ref": f"#/components/parameters/{name}"} for name in described["parameters"]),
+        ],
         "security": [{"daemonKey": []}, {"tenantKey": []}],
         "responses": {"200": answer, **_run_errors()},
     }
-    return {method.lower(): operation for method in methods}
+    if "body" in described:
+        content = {"application/json": {"schema": ref(described["body"])}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
 
 
 def _run_errors() -> dict[str, Any]:

@@ -12,10 +12,11 @@ import msgspec
 
 from apps.agents.domain.compaction import CompactBody
 from apps.agents.domain.llm_task import TaskBody
+from apps.agents.domain.replay import ReplayBody
 from apps.agents.domain.requests import SendBody
 
 REF = "#/components/schemas/{name}"
-BODIES: tuple[type[msgspec.Struct], ...] = (SendBody, TaskBody, CompactBody)
+BODIES: tuple[type[msgspec.Struct], ...] = (SendBody, TaskBody, CompactBody, ReplayBody)
 _EVENTS = "text/event-stream"
 
 _WHOSE = {
@@ -60,6 +61,16 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "temperature": "How free the model is.",
         "max_tokens": "Most output tokens, within CLASPER_MAX_OUTPUT_TOKENS.",
         **_WHOSE,
+    },
+    "ReplayBody": {
+        "model": "Another model: a tier's name, `provider/model`, or `model`.",
+        "temperature": "Another temperature.",
+        "max_tokens": "Another limit of output tokens.",
+        "system_prompt": "Another system prompt; needs the scope `prompt:override`.",
+        "prompt": "The same as `system_prompt`.",
+        "workspace_version": "Another content that a run used, by its hash, or `current` for the files as they are.",
+        "skill_versions": "Versions that skills must have in that content; otherwise the replay is refused.",
+        "tools": "`recorded`: tools answer as they did then. `live`: they are called.",
     },
     "CompactBody": {
         "messages": "The conversation, oldest first.",
@@ -163,6 +174,33 @@ SCHEMAS: dict[str, Any] = {
         },
         optional=("validation_errors",),
     ),
+    "ReplayContext": _object(
+        {
+            "trace_id": _TEXT,
+            "original_request": {"type": "object", "additionalProperties": True},
+            "workspace_snapshot": _object({"hash": _TEXT, "files": {"type": "object", "additionalProperties": _TEXT}}),
+            "skill_versions": {"type": "object", "additionalProperties": _TEXT},
+            "kind": _TEXT,
+            "model": _TEXT,
+            "temperature": {"type": "number"},
+            "tools": {"type": "array", "items": _TEXT},
+        }
+    ),
+    "ReplayAnswer": {
+        **_object(
+            {
+                "status": {"const": "ok"},
+                "trace_id": {"type": "string", "format": "uuid", "description": "The new run's trace."},
+                "replay_of": {"type": "string", "format": "uuid"},
+                "response": _TEXT,
+                "usage": ref("RunUsage"),
+                "cost": ref("RunCost"),
+                "diff": {"type": "object", "additionalProperties": True, "description": "As of `POST /traces/diff`."},
+                "summary_text": _TEXT,
+            }
+        ),
+        "additionalProperties": True,
+    },
     "CompactAnswer": _object(
         {
             "status": {"const": "ok"},
@@ -244,6 +282,25 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
         "all is the error `invalid_output`.",
         "content": {"application/json": {"schema": ref("TaskAnswer")}},
         "parameters": ("Idempotency-Key", "X-Trace-Id"),
+    },
+    "traces/<str:trace_id>/replay": {
+        "GET": {
+            "operationId": "traces_replay_context",
+            "summary": "What a run was asked",
+            "description": "The request as it is stored (redacted), the exact workspace content and the skills that it "
+            "used. 409 `trace_stripped` when its texts are not kept any more.",
+            "content": {"application/json": {"schema": ref("ReplayContext")}},
+            "parameters": (),
+        },
+        "POST": {
+            "operationId": "traces_replay",
+            "body": "ReplayBody",
+            "summary": "Run it again",
+            "description": "Repeats a run, with the changes of the body, and tells the difference. Its tools answer "
+            "from the recording unless `tools` is `live`; nothing is written to the control plane.",
+            "content": {"application/json": {"schema": ref("ReplayAnswer")}},
+            "parameters": ("Idempotency-Key", "X-Trace-Id"),
+        },
     },
     "compact": {
         "operationId": "compact",

@@ -29,6 +29,7 @@ DATA = {
     "GET /traces": ["traces[].labels"],
     "GET /traces/:id": ["labels", "skill_versions", "steps[].input", "steps[].output"],
     "GET /traces/stats": ["traces_by_status"],
+    "POST /traces/:id/label": ["labels"],
     "GET /audit": ["entries[].details"],
     "GET /audit/stats": ["entries_by_type"],
     "GET /skills": ["skills[].metadata"],
@@ -47,6 +48,7 @@ NULLABLE = {
         "document_id": "only a kickoff writes a document",
     },
     "GET /audit/stats": {"oldest_entry": "an empty log has no oldest entry"},
+    "POST /retention/enforce": {"result.oldestRemainingTrace": "a tenant need not have a trace"},
     "POST /cost/forecast": {"forecast.budgetRemaining": "a tenant need not have a budget"},
 }
 """Fields that may be null, and when."""
@@ -68,6 +70,29 @@ class Told:
         response = self.server.post(path, body)
         assert response.status_code == 200, response.text
         return response.json()
+
+    def label(self) -> Any:
+        return self.post(f"/traces/{self.trace_id}/label", example("trace_label", "request"))
+
+    def annotate(self) -> Any:
+        response = self.server.post(f"/traces/{self.trace_id}/annotate", example("trace_annotate", "request"))
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def annotations(self) -> Any:
+        self.annotate()
+        return self.get(f"/traces/{self.trace_id}/annotations")
+
+    def by_label(self) -> Any:
+        self.label()
+        return self.get("/traces/by-label", label="baseline", value="true")
+
+    def by_entity(self) -> Any:
+        return self.get("/traces/by-entity", task_id=self.get(f"/traces/{self.trace_id}")["task_id"])
+
+    def policy(self) -> Any:
+        self.post("/retention/policy", example("retention_policy_post", "request"))
+        return self.get("/retention/policy", tenant_id=TENANT)
 
 
 @pytest.fixture
@@ -111,6 +136,11 @@ GOLDENS: dict[str, tuple[str, Callable[[Told], Any]]] = {
     "GET /traces": ("traces", lambda told: told.get("/traces")),
     "GET /traces/:id": ("trace", lambda told: told.get(f"/traces/{told.trace_id}")),
     "GET /traces/stats": ("traces_stats", lambda told: told.get("/traces/stats")),
+    "POST /traces/:id/label": ("trace_label", lambda told: told.label()),
+    "POST /traces/:id/annotate": ("trace_annotate", lambda told: told.annotate()),
+    "GET /traces/:id/annotations": ("trace_annotations", lambda told: told.annotations()),
+    "GET /traces/by-label": ("traces_by_label", lambda told: told.by_label()),
+    "GET /traces/by-entity": ("traces_by_entity", lambda told: told.by_entity()),
     "GET /audit": ("audit", lambda told: told.get("/audit", event_type="tool.denied")),
     "GET /audit/stats": ("audit_stats", lambda told: told.get("/audit/stats")),
     "GET /budget": ("budget_get", lambda told: told.get("/budget", tenant_id=TENANT)),
@@ -123,6 +153,17 @@ GOLDENS: dict[str, tuple[str, Callable[[Told], Any]]] = {
         "cost_forecast",
         lambda told: told.post("/cost/forecast", example("cost_forecast", "request")),
     ),
+    "GET /retention/policy": ("retention_policy_get", lambda told: told.policy()),
+    "POST /retention/policy": (
+        "retention_policy_post",
+        lambda told: told.post("/retention/policy", example("retention_policy_post", "request")),
+    ),
+    "POST /retention/enforce": (
+        "retention_enforce",
+        lambda told: told.post("/retention/enforce", example("retention_enforce", "request")),
+    ),
+    "GET /retention/stats": ("retention_stats", lambda told: told.get("/retention/stats")),
+    "POST /risk/score": ("risk_score", lambda told: told.post("/risk/score", example("risk_score", "request"))),
     "GET /api/version": ("version", lambda told: told.get("/api/version")),
     "GET /api/compatibility": ("compatibility", lambda told: told.get("/api/compatibility")),
 }
@@ -141,6 +182,7 @@ def test_an_answer_has_the_shape_of_its_sample(endpoint: str, told: Told) -> Non
 
 def test_every_sample_of_the_release_is_tested() -> None:
     names = {name for name, _ in GOLDENS.values()} | {"send", "stream", "llm_task", "compact", "control_plane"}
+    names |= {"traces_diff"}  # its two runs are stored by tests/traces/test_diff.py
     assert {path.stem for path in EXAMPLES.glob("*.json")} == names
 
 

@@ -12,6 +12,7 @@ from django.core.management import call_command
 
 from apps.agents.domain.compaction import CompactBody
 from apps.agents.domain.llm_task import TaskBody
+from apps.agents.domain.replay import ReplayBody
 from apps.agents.domain.requests import CalledFunction, Options, SendBody, Turn, TurnToolCall, Webhook
 from apps.agents.urls import run_routes
 from clasper import openapi
@@ -21,7 +22,7 @@ from tests.world import Server, send_body
 
 jsonschema: Any = import_module("jsonschema")  # it has no types
 
-STRUCTS = (SendBody, Turn, TurnToolCall, CalledFunction, Webhook, Options, TaskBody, CompactBody)
+STRUCTS = (SendBody, Turn, TurnToolCall, CalledFunction, Webhook, Options, TaskBody, CompactBody, ReplayBody)
 
 HIDDEN = {"api/schema", "api/docs"}
 """The document does not describe itself."""
@@ -60,7 +61,8 @@ def test_an_operation_says_who_may_call_and_how_it_fails(route: Route, document:
     assert operation["tags"][0] in {"Runs", *openapi._TAGS.values()}, "give the route a section"
     failures = [each for status, each in operation["responses"].items() if status == "default" or status >= "400"]
     assert failures
-    assert operation["responses"].keys() & {"200", "default", "402"} > {"200"}
+    assert operation["responses"].keys() & {"200", "201"}
+    assert operation["responses"].keys() & {"default", "402"}
 
 
 def test_every_field_of_a_run_is_explained() -> None:

@@ -5,104 +5,25 @@ from __future__ import annotations
 import base64
 import random
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from apps.agents.services.upkeep import sweep
-from apps.traces.domain.record import Closing, Opening, Redacted, Risk, Status, Step
+from apps.traces.domain.record import Status, Step
 from apps.traces.models import Rollup, Trace
-from apps.traces.services.recording import add_steps, close_trace, open_trace
+from apps.traces.services.recording import add_steps, close_trace
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
 from clasper.core.ids import new_id
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage
 from tests.conftest import run
+from tests.traces.told import START, Told
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 NO_TRACE = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
-START = datetime(2026, 2, 10, 12, 0, tzinfo=UTC)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """The facts of a stored run; `status` running leaves it open."""
-
-    id: str = field(default_factory=new_id)
-    tenant_id: str = ACME
-    agent_id: str = "support"
-    workspace_id: str = "default"
-    environment: str = "prod"
-    provider: str = "openai"
-    model: str = "gpt-4o-mini"
-    status: Status = "success"
-    started_at: datetime = START
-    duration_ms: int = 1500
-    usage: Usage = Usage(input=100, output=20)
-    cost: int = 27_000
-    risk: str = "low"
-    labels: dict[str, str] = field(default_factory=dict)
-
-    def write(self) -> str:
-        """Writes it as the engine does; gives the id."""
-        opening = Opening(
-            id=self.id,
-            tenant_id=self.tenant_id,
-            workspace_id=self.workspace_id,
-            environment=self.environment,
-            agent_id=self.agent_id,
-            user_id="u-1",
-            kind="send",
-            provider=self.provider,
-            model=self.model,
-            workspace_hash="sha256:0",
-            risk=Risk(score=10, level=self.risk, factors={}),
-            skills={"orders": "1.0.0"},
-            labels=self.labels,
-            input=Redacted({"message": "Hello"}, {}),
-            started_at=self.started_at,
-            lease_until=self.started_at + timedelta(minutes=2),
-        )
-        with atomic_batch() as batch:
-            assert open_trace(opening)(batch)
-        if self.status != "running":
-            with atomic_batch() as batch:
-                assert close_trace(self._closing())(batch)
-        return self.id
-
-    @property
-    def ended_at(self) -> datetime:
-        return self.started_at + timedelta(milliseconds=self.duration_ms)
-
-    def _closing(self) -> Closing:
-        return Closing(
-            id=self.id,
-            tenant_id=self.tenant_id,
-            status=self.status,
-            ended_at=self.ended_at,
-            duration_ms=self.duration_ms,
-            provider=self.provider,
-            model=self.model,
-            usage=self.usage,
-            cost=NanoUSD(self.cost),
-            price_version="test",
-            estimated=False,
-            output="Hi" if self.status == "success" else None,
-        )
-
-    def dimensions(self) -> dict[str, str]:
-        """What the run is summed by."""
-        return {
-            "status": self.status,
-            "model": f"{self.provider}/{self.model}",
-            "agent": self.agent_id,
-            "workspace": self.workspace_id,
-            "environment": self.environment,
-            "risk": self.risk,
-        }
 
 
 def listed(server: Server, **query: Any) -> list[str]:
@@ -122,6 +43,11 @@ CROWD: dict[str, dict[str, Any]] = {
     "dev": {"environment": "dev", "status": "running"},
     "labelled": {"labels": {"team": "blue", "empty": ""}},
     "marked": {"labels": {"team": "red"}},
+    "dear": {"cost": 2_500_000_000, "kind": "llm_task", "user_id": "u-9"},
+    "risky": {"risk": "high", "environment": "dev", "replay_of": NO_TRACE},
+    "hosted": {"provider": "openrouter", "model": "openai/gpt-4o"},
+    "linked": {"task_id": "task-1", "message_id": "message-1", "document_id": "document-1"},
+    "wordy": {"message": 'Say "100%" of_it', "answer": "Grüße aus Köln\nBis bald"},
     "stranger": {"tenant_id": GLOBEX},
 }
 OWN = set(CROWD) - {"stranger"}
@@ -136,10 +62,35 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
     ({"tenant_id": ACME, "agent_id": "sales"}, {"sales"}),
     ({"tenant_id": ACME, "agent_role": "sales"}, {"sales"}),
     ({"tenant_id": ACME, "model": "gpt-4o"}, {"sales"}),
-    ({"tenant_id": ACME, "model": "openai/gpt-4o"}, {"sales"}),
+    ({"tenant_id": ACME, "model": "openai/gpt-4o"}, {"sales", "hosted"}),
+    ({"tenant_id": ACME, "model": "openai/gpt-4o-mini", "status": "error"}, {"failed"}),
     ({"tenant_id": ACME, "model": "anthropic/gpt-4o"}, set()),
     ({"tenant_id": ACME, "workspace_id": "shop"}, {"claude"}),
-    ({"tenant_id": ACME, "environment": "dev"}, {"dev"}),
+    ({"tenant_id": ACME, "environment": "dev"}, {"dev", "risky"}),
+    ({"tenant_id": ACME, "environment": "dev", "risk": "high"}, {"risky"}),
+    ({"tenant_id": ACME, "risk": "high"}, {"risky"}),
+    ({"tenant_id": ACME, "risk_level": "high"}, {"risky"}),
+    ({"tenant_id": ACME, "risk": "critical"}, set()),
+    ({"tenant_id": ACME, "replay_of": NO_TRACE.upper()}, {"risky"}),
+    ({"tenant_id": ACME, "kind": "llm_task"}, {"dear"}),
+    ({"tenant_id": ACME, "kind": "send"}, OWN - {"dear"}),
+    ({"tenant_id": ACME, "user_id": "u-9"}, {"dear"}),
+    ({"tenant_id": ACME, "min_cost": "2.5"}, {"dear"}),
+    ({"tenant_id": ACME, "min_cost": "2.500000001"}, set()),
+    ({"tenant_id": ACME, "max_cost": "2.499999999"}, OWN - {"dear"}),
+    ({"tenant_id": ACME, "min_cost": "0.000027", "max_cost": 1, "status": "error"}, {"failed"}),
+    ({"tenant_id": ACME, "text": "GRÜSSE"}, set()),
+    ({"tenant_id": ACME, "text": "AUS k"}, {"wordy"}),
+    ({"tenant_id": ACME, "text": '"100%" of_'}, {"wordy"}),
+    ({"tenant_id": ACME, "text": "100_"}, set()),
+    ({"tenant_id": ACME, "text": "%"}, {"wordy"}),
+    ({"tenant_id": ACME, "text": "task-1"}, {"linked"}),
+    ({"tenant_id": ACME, "text": "message-1"}, {"linked"}),
+    ({"text": "document-1"}, {"linked"}),
+    ({"tenant_id": ACME, "text": "u-9"}, {"dear"}),
+    ({"tenant_id": ACME, "text": "u-9", "status": "error"}, set()),
+    ({"tenant_id": ACME, "text": "hello", "label": "team"}, {"labelled", "marked"}),
+    ({"tenant_id": ACME, "label": "team", "status": "error"}, set()),
     ({"tenant_id": ACME, "label": "team"}, {"labelled", "marked"}),
     ({"tenant_id": ACME, "label": "team", "label_value": "red"}, {"marked"}),
     ({"tenant_id": ACME, "label": "empty", "label_value": ""}, {"labelled"}),
@@ -148,6 +99,8 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
     ({"tenant_id": ACME, "end_date": iso(START + timedelta(hours=1))}, OWN - {"late"}),
     ({"tenant_id": ACME, "start_date": iso(START), "end_date": iso(START)}, OWN - {"late"}),
     ({"tenant_id": ACME, "start_date": "2026-02-11"}, {"late"}),
+    ({"tenant_id": ACME, "start_time": "2026-02-11"}, {"late"}),
+    ({"tenant_id": ACME, "end_time": "2026-02-10"}, OWN - {"late"}),
     ({"tenant_id": ACME, "status": "success", "agent_id": "support", "model": "gpt-4o"}, set()),
 ]
 
@@ -164,7 +117,17 @@ NO_QUERIES: list[tuple[dict[str, Any], set[str]]] = [
     ({"limit": 101}, {"limit"}),
     ({"limit": "ten"}, {"limit"}),
     ({"offset": -1}, {"offset"}),
+    ({"offset": 10_001}, {"offset"}),
     ({"status": "lost"}, {"status"}),
+    ({"risk": "none"}, {"risk"}),
+    ({"min_cost": -1}, {"min_cost"}),
+    ({"min_cost": "much"}, {"min_cost"}),
+    ({"min_cost": "NaN"}, {"min_cost"}),
+    ({"min_cost": 2, "max_cost": 1}, {"max_cost"}),
+    ({"replay_of": "x"}, {"replay_of"}),
+    ({"text": ""}, {"text"}),
+    ({"text": "x" * 201}, {"text"}),
+    ({"text": "\x00"}, {"text"}),
     ({"label_value": "x"}, {"label_value"}),
     ({"start_date": "2026-02-11", "end_date": "2026-02-10"}, {"end_date"}),
     ({"start_date": "yesterday"}, {"start_date"}),
@@ -172,7 +135,20 @@ NO_QUERIES: list[tuple[dict[str, Any], set[str]]] = [
     ({"cursor": "…"}, {"cursor"}),
     ({"cursor": base64.urlsafe_b64encode(b"2026-02-10T12:00:00.000Z|' OR 1=1").decode()}, {"cursor"}),
     ({"cursor": base64.urlsafe_b64encode(f"then|{NO_TRACE}".encode()).decode()}, {"cursor"}),
-    ({"limit": 0, "status": "lost"}, {"limit", "status"}),
+    ({"cursor": base64.urlsafe_b64encode(f"0001-01-01T00:00:00+23:59|{NO_TRACE}".encode()).decode()}, {"cursor"}),
+    (
+        {
+            "limit": 0,
+            "status": "lost",
+            "label_value": "x",
+            "cursor": "AAAA",
+            "min_cost": -1,
+            "start_date": "2026-02-11",
+            "end_date": "2026-02-10",
+            "offset": "x",
+        },
+        {"limit", "status", "label_value", "cursor", "min_cost", "end_date", "offset"},
+    ),
 ]
 
 
@@ -357,5 +333,5 @@ def test_a_trace_is_closed_once(store: None) -> None:
     told = Told()
     told.write()
     with atomic_batch() as batch:
-        assert not close_trace(told._closing())(batch)
+        assert not close_trace(told.closing())(batch)
     assert Rollup.objects.get(dimension="status").runs == 1

@@ -29,13 +29,25 @@ MAX_KEY_CHARS = 255
 
 
 class RunConsumer(ApiConsumer):
-    """What both doors share: identity, the body, and the two ways to answer."""
+    """What all doors share: identity, the body, and the two ways to answer."""
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What the credential must hold."""
+        return (AGENTS_RUN,)
+
+    @property
+    def route(self) -> str:
+        """The route as refusals name it, without ids."""
+        path: str = self.scope["path"]
+        return path
 
     async def handle_request(self, request: Request) -> None:
         now = utc_now()
         principal = await authenticate_async(request.headers, now=now)
         try:
-            require(principal, AGENTS_RUN)
+            for scope in self.scopes:
+                require(principal, scope)
             await check_rate_async(principal)
             await self.answer(principal, request)
         except PermissionDenied as error:
@@ -111,7 +123,7 @@ class RunConsumer(ApiConsumer):
 
     async def _audit_denial(self, principal: Principal, error: PermissionDenied) -> None:
         permission = str(error.details.get("permission", ""))
-        route = f"POST {self.scope['path']}"
+        route = f"{self.scope['method']} {self.route}"
         await writer.submit(
             lambda batch: record_denial(batch, principal=principal, permission=permission, route=route, now=utc_now()),
             key=principal.tenant_id or "",

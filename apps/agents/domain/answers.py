@@ -1,4 +1,4 @@
-"""The response bodies of structured tasks and compaction, as the API reference spells them."""
+"""The response bodies of structured tasks, compaction and replays, as the API reference spells them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def compact_answer(result: RunResult, *, original_count: int, recent: Sequence[T
         "cost": result.cost.as_json(),
         "trace_id": result.trace_id,
     }
+
+
+def replay_answer(result: RunResult) -> dict[str, Any]:
+    """The part of a replay's response body that the run itself knows; the comparison is added to it."""
+    body: dict[str, Any] = {
+        "status": "ok",
+        "trace_id": result.trace_id,
+        "response": result.text,
+        "usage": usage_json(result.usage),
+        "cost": result.cost.as_json(),
+    }
+    if result.reading is not None:
+        body |= {"output": result.reading.value, "validated": result.reading.validated}
+    return body
 
 
 def unchanged_answer(turns: Sequence[Turn]) -> dict[str, Any]:

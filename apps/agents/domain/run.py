@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from apps.agents.domain.delivery import WebhookTarget
 from apps.agents.domain.json_output import JsonOutput, Reading
+from apps.agents.domain.replay import Recording
 from apps.agents.domain.requests import Turn, Webhook
+from apps.workspaces.domain.workspace import Workspace
 from clasper.core.auth import Principal
 from clasper.core.money import NanoUSD, usd
 from clasper.core.usage import Usage
 
-Kind = Literal["send", "stream", "llm_task", "compact", "check"]
+Kind = Literal["send", "stream", "llm_task", "compact", "check", "replay"]
 
 TEMPERATURE = 0.4
 """What runs have always used: lively enough to converse, steady enough to follow rules."""
@@ -93,6 +95,9 @@ class RunRequest:
 
     `instructions` is a system prompt of Clasper's own in place of the workspace's; such a run has no skills and no
     tools. `expects` says that the answer must be JSON. `answer` makes the response body of the run's result.
+
+    A replay names the trace it repeats in `replay_of`, the `workspace` that trace used, and `as_of`, when that was.
+    With a `recording` its tools answer as they did then, and nobody is asked.
     """
 
     trace_id: str
@@ -122,6 +127,10 @@ class RunRequest:
     model: str = ""
     skip_backend: bool = False
     force_include_skills: tuple[str, ...] = ()
+    replay_of: str = ""
+    workspace: Workspace | None = None
+    as_of: datetime | None = None
+    recording: Recording | None = None
     webhook: Webhook | None = None
     idempotency_key: str = ""
     fingerprint: str = ""

@@ -19,6 +19,7 @@ from apps.governance.services.prices import price_book
 from apps.governance.services.reservations import Reservation, reserve, settle_call
 from apps.traces.domain.record import Closing, Opening
 from apps.traces.services.recording import close_trace, open_trace
+from apps.workspaces.services.contents import content_is_kept, keep_content
 from clasper.core.db import Batch, writer
 from clasper.core.errors import (
     BudgetExceeded,
@@ -73,6 +74,8 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
         else []
     )
 
+    keep = keep_content(plan.workspace_hash, now=request.now) if plan.workspace_hash else None
+
     def job(batch: Batch) -> Admission | ClasperError:
         decided.append(decide(batch))
         return decided[-1]
@@ -102,10 +105,17 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
         if request.system_prompt is not None:
             details = {"actor": request.principal.actor, "chars": len(request.system_prompt)}
             record_audit(batch, event_type="prompt.override", details=details, **_of_run(plan))
+        if request.replay_of:
+            details = {"replay_of": request.replay_of, "changes": request.options.get("replay", {})}
+            record_audit(batch, event_type="trace.replay", details=details, **_of_run(plan))
         enqueue(batch, webhook)
+        if keep is not None:
+            keep(batch)
         return Admission(granted)
 
     outcome = await writer.submit(job, key=request.tenant_id)
+    if keep is not None:
+        content_is_kept(plan.workspace_hash)
     if isinstance(outcome, ClasperError):
         raise outcome
     return outcome
@@ -193,6 +203,7 @@ def _opening(plan: Plan) -> Opening:
         input=plan.content,
         started_at=request.now,
         lease_until=lease_of(plan),
+        replay_of=request.replay_of,
     )
 
 

@@ -88,6 +88,12 @@ def default_circuit() -> str:
         return "unusable"
 
 
+def open_circuits() -> dict[str, bool]:
+    """Of each provider that can be asked, whether this process leaves it alone because it failed too often."""
+    names = [name for name in PROVIDERS if configured(name)]
+    return {name: circuit_state(provider_for(name).base_url) == "open" for name in names}
+
+
 async def check_provider(entry: ProviderEntry, *, principal: Principal, tenant_id: str, now: datetime) -> Check:
     """Asks the provider's first model for one word, on behalf of the tenant."""
     model = entry.models[0].name

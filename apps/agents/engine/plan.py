@@ -18,7 +18,7 @@ from django.conf import settings
 from apps.agents.domain.conversation import context_warning, kickoff_message, one_system, prompt_ceiling
 from apps.agents.domain.prompt import PromptCache, finish, time_block
 from apps.agents.domain.requests import Turn
-from apps.agents.domain.run import RunRequest
+from apps.agents.domain.run import TEMPERATURE, RunRequest
 from apps.agents.domain.tools import Grant
 from apps.agents.engine.models import Candidate, candidates_for
 from apps.governance.domain.permissions import PROMPT_OVERRIDE
@@ -148,9 +148,9 @@ def _system_prompt(request: RunRequest) -> _Prompt:
 
 
 def _workspace_prompt(request: RunRequest) -> _Prompt:
-    workspace = load_workspace()
+    workspace = request.workspace or load_workspace()
     zone = request.timezone or settings.CLASPER_DEFAULT_TIMEZONE or "UTC"
-    local_now = request.now.astimezone(ZoneInfo(zone))
+    local_now = (request.as_of or request.now).astimezone(ZoneInfo(zone))
     static = _prompts.static(
         workspace,
         role=request.agent_role,
@@ -192,11 +192,24 @@ def _user_message(request: RunRequest) -> str:
     return kickoff_message(note=request.kickoff_note, message=request.message)
 
 
+def _own_content(request: RunRequest) -> dict[str, Any]:
+    """What a replay needs to know besides the conversation, as far as it is not what it always is."""
+    found: dict[str, Any] = {}
+    if request.instructions is not None:
+        found["instructions"] = request.instructions
+    if request.expects is not None:
+        found["expects"] = {"schema": request.expects.schema.raw if request.expects.schema else None}
+    if request.temperature != TEMPERATURE:
+        found["temperature"] = request.temperature
+    if request.max_output_tokens is not None:
+        found["max_tokens"] = request.max_output_tokens
+    return found
+
+
 def _content(request: RunRequest, sections: Mapping[str, int]) -> dict[str, Any]:
     """What the trace keeps of the request, before redaction."""
-    own = {} if request.instructions is None else {"instructions": request.instructions}
     return {
-        **own,
+        **_own_content(request),
         "message": request.message,
         "messages": msgspec.to_builtins(request.history),
         "metadata": dict(request.options),

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from apps.agents.domain.conversation import plan_document
 from apps.agents.domain.delivery import Owed
 from apps.agents.domain.run import RunResult, usage_json
+from apps.agents.engine.observe import observe
 from apps.agents.engine.plan import risk_of
 from apps.agents.engine.state import Run
 from apps.agents.engine.writes import of_run, progress
@@ -50,7 +53,7 @@ async def settle_success(run: Run, result: RunResult) -> list[Owed]:
     report = _report(run, response=result.text)
     if not await _end(run, closing, "agent.complete", details, report, rows, sealed):
         raise Unavailable("The run outlived its lease and was ended by the sweeper.", trace_id=request.trace_id)
-    _log(run, closing)
+    _tell(run, closing)
     return owed
 
 
@@ -60,7 +63,7 @@ async def settle_failure(run: Run, error: ClasperError, status: Status) -> None:
     details = {"code": error.error_code, "error": error.message, "duration_ms": closing.duration_ms}
     report = _report(run, error=error.message, code=error.error_code)
     if await _end(run, closing, "agent.error", details, report):
-        _log(run, closing)
+        _tell(run, closing)
 
 
 async def _end(
@@ -117,6 +120,19 @@ def _closing(run: Run, *, status: Status, output: str | None = None, error: Clas
         error_code=error.error_code if error else "",
         error=error.message if error else "",
         task_id=run.task_id,
+        tools=_offered(run),
+    )
+
+
+def _offered(run: Run) -> bytes:
+    """The tools as the model saw them, so that the run can be repeated."""
+    if not run.tools:
+        return b""
+    return msgspec.json.encode(
+        [
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+            for tool in run.tools.values()
+        ]
     )
 
 
@@ -164,7 +180,8 @@ def _report(run: Run, *, response: str = "", error: str = "", code: str = "") ->
     )
 
 
-def _log(run: Run, closing: Closing) -> None:
+def _tell(run: Run, closing: Closing) -> None:
+    observe(run, closing)
     if not logger.isEnabledFor(logging.INFO):
         return
     logger.info(

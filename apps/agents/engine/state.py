@@ -47,7 +47,10 @@ class CallLimits:
 
 @dataclass(slots=True)
 class Run:
-    """Mutable state of one run; only the engine's modules touch it."""
+    """Mutable state of one run; only the engine's modules touch it.
+
+    `steps` are those not yet written, `noted` all of them.
+    """
 
     plan: Plan
     began: float
@@ -71,6 +74,7 @@ class Run:
     call: ModelCall | None = None
     call_began: float = 0.0
     steps: list[Step] = field(default_factory=list)
+    noted: list[Step] = field(default_factory=list)
     notes: list[AuditNote] = field(default_factory=list)
     unsettled_cost: int = 0
     unsettled_usage: Usage = Usage()
@@ -119,17 +123,17 @@ class Run:
         """Notes a step that began at `started` on the loop's clock and ends now."""
         self._seq += 1
         duration = facts.pop("duration_ms", None)
-        self.steps.append(
-            Step(
-                seq=self._seq,
-                type=kind,
-                name=name,
-                status=status,
-                started_at=self.instant(started),
-                duration_ms=self.elapsed(started) if duration is None else duration,
-                **facts,
-            )
+        step = Step(
+            seq=self._seq,
+            type=kind,
+            name=name,
+            status=status,
+            started_at=self.instant(started),
+            duration_ms=self.elapsed(started) if duration is None else duration,
+            **facts,
         )
+        self.steps.append(step)
+        self.noted.append(step)
 
     def book(self, usage: Usage, cost: Cost) -> NanoUSD:
         """Adds what a call used and cost to the run, to be settled with the next write."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from django.conf import settings
 
+from apps.agents.domain.replay import UNRECORDED, RecordedCall
 from apps.agents.domain.run import ToolFinished, ToolStarted
 from apps.agents.domain.tools import judge_tool, parse_arguments
 from apps.agents.engine.state import AuditNote, Run
@@ -39,13 +40,7 @@ async def discover(run: Run) -> None:
     """Asks the control plane for its tools, if a skill of the run grants any, and keeps those the run may use."""
     if not run.plan.grants:
         return
-    started = asyncio.get_running_loop().time()
-    try:
-        available = await control_plane().list_tools(run.caller, deadline=run.deadline)
-    except BackendFailed as error:
-        # An agent without its tools still answers; the trace says what it had to do without.
-        run.add_step("error", "tools", status="error", code="backend_error", started=started, output=error.message)
-        return
+    available = await _available(run)
     names = {tool.name for tool in available}
     grants, principal = run.plan.grants, run.request.principal
     run.tools = {
@@ -54,6 +49,19 @@ async def discover(run: Run) -> None:
         if judge_tool(tool.name, grants=grants, principal=principal, offered=names).allowed
     }
     run.schema_bytes = sum(map(_schema_size, run.tools.values()))
+
+
+async def _available(run: Run) -> Sequence[Tool]:
+    """The control plane's tools, or those of the recording. Without its tools an agent still answers; the trace says
+    what it had to do without."""
+    if run.request.recording is not None:
+        return [Tool(**tool) for tool in run.request.recording.tools]
+    started = asyncio.get_running_loop().time()
+    try:
+        return await control_plane().list_tools(run.caller, deadline=run.deadline)
+    except BackendFailed as error:
+        run.add_step("error", "tools", status="error", code="backend_error", started=started, output=error.message)
+        return ()
 
 
 def specs(run: Run) -> tuple[ToolSpec, ...]:
@@ -108,6 +116,8 @@ async def _execute(run: Run, call: ToolCall, gate: asyncio.Semaphore) -> Outcome
         return _refused("denied", verdict.reason, parsed.value, verdict.skill)
     if parsed.fault:
         return _refused("error", parsed.fault, call.arguments, verdict.skill)
+    if run.request.recording is not None:
+        return _recorded(run.request.recording.answer(call.name, parsed.value), parsed.value, verdict.skill)
     async with gate:
         started = asyncio.get_running_loop().time()
         outcome = await control_plane().call_tool(
@@ -124,6 +134,16 @@ async def _execute(run: Run, call: ToolCall, gate: asyncio.Semaphore) -> Outcome
         return Outcome("error", content, parsed.value, None, outcome.error, verdict.skill, duration)
     content = msgspec.json.encode(outcome.result).decode()
     return Outcome("ok", content, parsed.value, outcome.result, skill=verdict.skill, duration_ms=duration)
+
+
+def _recorded(known: RecordedCall | None, arguments: Any, skill: str) -> Outcome:
+    """A call as it ended in the run that is repeated; one that was not made then is an error."""
+    if known is None:
+        return _refused("error", UNRECORDED, arguments, skill)
+    if known.status == "ok":
+        return Outcome("ok", msgspec.json.encode(known.output).decode(), arguments, known.output, skill=skill)
+    reason = known.output.get("error", "") if isinstance(known.output, dict) else ""
+    return _refused("error", str(reason), arguments, skill)
 
 
 def _refused(status: str, reason: str, arguments: Any, skill: str) -> Outcome:

@@ -21,6 +21,8 @@ from clasper.gateways.webhooks import build_payload
 
 ACTOR = "system:sweeper"
 BATCH = 100
+MAX_DURATION_MS = 2**31 - 1
+"""What the column holds: 24 days, which only a run that nobody swept for so long can pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
         tenant_id=orphan.tenant_id,
         status="error",
         ended_at=now,
-        duration_ms=max(0, int((now - orphan.started_at).total_seconds() * 1000)),
+        duration_ms=min(max(0, int((now - orphan.started_at).total_seconds() * 1000)), MAX_DURATION_MS),
         provider=orphan.provider,
         model=orphan.model,
         usage=usage,

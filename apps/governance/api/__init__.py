@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from apps.governance.api.auth import CredentialAuthentication, ScopePermission, principal_of, tenant_of
+from apps.governance.api.auth import (
+    CredentialAuthentication,
+    ScopePermission,
+    principal_of,
+    require_platform,
+    tenant_of,
+)
 
-__all__ = ["CredentialAuthentication", "ScopePermission", "principal_of", "tenant_of"]
+__all__ = ["CredentialAuthentication", "ScopePermission", "principal_of", "require_platform", "tenant_of"]

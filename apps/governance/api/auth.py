@@ -84,6 +84,13 @@ def tenant_of(request: Request, requested: str | None) -> str | None:
         _refuse(request, principal, TENANT, error.message)
 
 
+def require_platform(request: Request) -> None:
+    """Audits and refuses a tenant's credential, whatever its scopes. Raises PermissionDenied."""
+    principal = principal_of(request)
+    if principal.tenant_id is not None:
+        _refuse(request, principal, TENANT, "This is about all tenants, so only the platform may read it.")
+
+
 def _refuse(request: Request, principal: Principal, permission: str, message: str) -> NoReturn:
     match = request.resolver_match
     route = f"{request.method} /{match.route if match else ''}"

@@ -7,7 +7,7 @@ An entry's hash is the SHA-256 of the canonical JSON (RFC 8785) of all that the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ EVENT_TYPES: dict[str, str] = {
     "agent.start": "A run was admitted and begins.",
     "agent.complete": "A run ended with an answer.",
     "agent.error": "A run failed, timed out or was cancelled.",
+    "audit.checkpoint": "A signed checkpoint of the chain was given out.",
+    "audit.export": "Entries of the audit log were exported.",
     "auth.failure": "A credential was missing, wrong, expired or revoked.",
     "boot.complete": "A workspace's first-run instructions were marked as done.",
     "budget.exceeded": "A run was refused because the budget leaves no room for it.",
@@ -32,6 +34,8 @@ EVENT_TYPES: dict[str, str] = {
     "key.revoke": "An API key was revoked.",
     "permission.denied": "A valid credential was refused for lack of a permission.",
     "prompt.override": "A run replaced the workspace's prompt by the caller's own.",
+    "retention.enforce": "A tenant's retention policy was enforced.",
+    "retention.policy": "A tenant's retention policy was created or changed.",
     "run.swept": "A run that its process left unfinished was settled by the sweeper.",
     "skill.publish": "A skill version was published.",
     "skill.test": "A skill version's tests were run.",
@@ -39,6 +43,10 @@ EVENT_TYPES: dict[str, str] = {
     "skill_state_changed": "A skill version moved to another lifecycle state.",
     "tool.call": "A tool was called for the model.",
     "tool.denied": "A tool call was refused.",
+    "trace.annotate": "A note was put on a trace.",
+    "trace.export": "Traces were exported.",
+    "trace.label": "Labels of a trace were changed.",
+    "trace.replay": "A run was repeated, perhaps with changes.",
     "workspace.rollback": "A workspace was set back to an earlier version.",
     "workspace.snapshot": "A version of a workspace was recorded.",
 }
@@ -75,6 +83,9 @@ class ChainPoint(NamedTuple):
 
 START = ChainPoint(0, GENESIS)
 
+Anchors = Mapping[int, Collection[str]]
+"""By seq, the hashes that checkpoints name for it; several only when checkpoints contradict each other."""
+
 
 class ChainRow(NamedTuple):
     """What verification reads of an entry; `details` is the stored canonical JSON text."""
@@ -88,6 +99,19 @@ class ChainRow(NamedTuple):
     details: str
     prev_hash: str
     hash: str
+
+
+class _Covered(msgspec.Struct, gc=False):
+    """What a hash covers, in the order of canonical JSON, so that a stored entry is encoded in one go."""
+
+    actor: str
+    details: msgspec.Raw
+    event_type: str
+    prev_hash: str
+    seq: int
+    tenant_id: str
+    timestamp: str
+    trace_id: str | None
 
 
 class Draft(NamedTuple):
@@ -150,12 +174,13 @@ def seal(entry: Draft, previous: ChainPoint) -> str:
     return hashlib.sha256(entry.before + middle + entry.after).hexdigest()
 
 
-def verify(entries: Iterable[ChainRow], start: ChainPoint = START) -> ChainReport:
+def verify(entries: Iterable[ChainRow], start: ChainPoint = START, *, anchors: Anchors | None = None) -> ChainReport:
     """Checks the entries that follow `start`, in ascending seq, one at a time; stops at the first bad one.
 
     A missing entry is bad under its own seq, a changed or moved one too. An entry whose hash was recomputed after a
-    change is betrayed by the next one, which does not follow it.
+    change is betrayed by the next one, which does not follow it; a chain rewritten to its end, by the anchors.
     """
+    anchors = anchors or {}
     last = start
     rows = iter(entries)
     while True:
@@ -164,6 +189,8 @@ def verify(entries: Iterable[ChainRow], start: ChainPoint = START) -> ChainRepor
             if row is None:
                 return _report(start, last)
             reason = _fault(row, last)
+            if not reason and row.seq in anchors and any(each != row.hash for each in anchors[row.seq]):
+                reason = f"entry {row.seq} is not the one its checkpoint names: it or entries before it were rewritten"
         except (AttributeError, TypeError, ValueError):
             # A column that cannot even be read was not written by us.
             return _report(start, last, last.seq + 1, f"entry {last.seq + 1} is unreadable")
@@ -216,15 +243,21 @@ def _fault(row: ChainRow, last: ChainPoint) -> str:
         return f"entry {last.seq + 1} is missing" if row.seq > last.seq else f"entry {row.seq} is out of place"
     if row.prev_hash != last.hash:
         return f"entry {row.seq} does not follow entry {last.seq}"
-    entry = draft(
-        tenant_id=row.tenant_id,
-        timestamp=iso(row.timestamp),
-        event_type=row.event_type,
-        trace_id=row.trace_id,
-        actor=row.actor,
-        details=row.details.encode(),
+    digest = hashlib.sha256(
+        _json(
+            _Covered(
+                row.actor,
+                msgspec.Raw(row.details.encode()),
+                row.event_type,
+                row.prev_hash,
+                row.seq,
+                row.tenant_id,
+                iso(row.timestamp),
+                row.trace_id,
+            )
+        )
     )
-    return "" if seal(entry, last) == row.hash else f"entry {row.seq} does not match its hash"
+    return "" if digest.hexdigest() == row.hash else f"entry {row.seq} does not match its hash"
 
 
 def _report(start: ChainPoint, last: ChainPoint, first_bad_seq: int | None = None, reason: str = "") -> ChainReport:

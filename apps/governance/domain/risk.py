@@ -35,10 +35,15 @@ DEFAULT_TEMPERATURE = 0.7
 """What providers use, or close to it, when a request names no temperature."""
 
 MAX_TEMPERATURE = 2.0
+MAX_TOOLS = 1000
+"""Far more than make a run of the highest breadth."""
+
+MAX_FLAGS = 50
 _PER_TOOL, _PER_HIGH_RISK_TOOL = 11, 5
 _TESTED_RELIEF, _PINNED_RELIEF = 20, 10
 _PER_FLAG, _MOST_FROM_FLAGS = 2, 10
 _LEVELS = ((25, "low"), (50, "medium"), (75, "high"))
+LEVELS = (*(name for _, name in _LEVELS), "critical")
 _MANY_TOOLS, _IMMATURE, _VOLATILE, _HOT = 60, 30, 50, 1.0
 
 

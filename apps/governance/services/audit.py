@@ -6,18 +6,21 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
-from django.db.models import Count, Min, QuerySet
+import msgspec
+from django.db.models import QuerySet
 
 from apps.governance.domain.audit import (
     EVENT_ALIASES,
     EVENT_TYPES,
     GENESIS,
     START,
+    Anchors,
     ChainPoint,
     ChainReport,
     Draft,
@@ -26,8 +29,18 @@ from apps.governance.domain.audit import (
     seal,
     verify,
 )
+from apps.governance.domain.checkpoint import check_anchors
 from apps.governance.models import AuditEntry
-from apps.governance.queries import audit_entries, audit_tenants, chain_end, chain_rows, newest_first, older_than
+from apps.governance.queries import (
+    audit_entries,
+    audit_tenants,
+    chain_end,
+    chain_figures,
+    chain_rows,
+    newest_first,
+    older_than,
+)
+from apps.governance.services import audit_news as news
 from apps.governance.services.redaction import redact
 from clasper.core.canonical import canonical_json
 from clasper.core.clock import iso
@@ -37,13 +50,18 @@ from clasper.core.errors import InvalidRequest
 COUNTED_UP_TO = 10_000
 """Totals beyond this are not counted exactly, so that no list costs a full count."""
 
-_ADD_HEAD = "INSERT INTO audit_heads (tenant_id, seq, hash) VALUES (%s, 0, %s) ON CONFLICT (tenant_id) DO NOTHING"
-_READ_HEAD = "SELECT seq, hash FROM audit_heads WHERE tenant_id = %s"
-_MOVE_HEAD = "UPDATE audit_heads SET seq = %s, hash = %s WHERE tenant_id = %s"
+_ADD_HEAD = (
+    "INSERT INTO audit_heads (tenant_id, seq, hash, counts) VALUES (%s, 0, %s, '{}') ON CONFLICT (tenant_id) DO NOTHING"
+)
+_READ_HEAD = "SELECT seq, hash, counts FROM audit_heads WHERE tenant_id = %s"
+_MOVE_HEAD = "UPDATE audit_heads SET seq = %s, hash = %s, counts = %s WHERE tenant_id = %s"
 _ADD_ENTRY = (
     "INSERT INTO audit_log (tenant_id, seq, timestamp, event_type, trace_id, actor, details, prev_hash, hash)"
     " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
+
+_encode = msgspec.json.Encoder().encode
+_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class _Pending(NamedTuple):
@@ -72,7 +90,7 @@ class AuditTail:
 
     def flush(self, batch: Batch) -> None:
         for tenant_id in sorted(self._pending):
-            last = _lock_head(batch, tenant_id)
+            last, counts = _lock_head(batch, tenant_id)
             for entry in self._pending[tenant_id]:
                 end = ChainPoint(last.seq + 1, seal(entry.draft, last))
                 row = (
@@ -87,17 +105,19 @@ class AuditTail:
                     end.hash,
                 )
                 batch.queue(_ADD_ENTRY, row)
+                counts[entry.event_type] = counts.get(entry.event_type, 0) + 1
                 last = end
-            batch.queue(_MOVE_HEAD, (last.seq, last.hash, tenant_id))
+            batch.queue(_MOVE_HEAD, (last.seq, last.hash, _encode(counts).decode(), tenant_id))
+        news.announce(batch, self._pending)
         self._pending.clear()
 
 
-def _lock_head(batch: Batch, tenant_id: str) -> ChainPoint:
+def _lock_head(batch: Batch, tenant_id: str) -> tuple[ChainPoint, dict[str, int]]:
     locked = _READ_HEAD + batch.for_update
     row = batch.fetch_one(locked, (tenant_id,))
     if row is None and not batch.execute(_ADD_HEAD, (tenant_id, GENESIS)):
         row = batch.fetch_one(locked, (tenant_id,))  # another process added it meanwhile and has committed
-    return START if row is None else ChainPoint(row[0], row[1])
+    return (START, {}) if row is None else (ChainPoint(row[0], row[1]), _decode_counts(row[2]))
 
 
 def record_audit(
@@ -173,6 +193,7 @@ def list_audit(
     tenant_id: str | None,
     event_type: str | None = None,
     trace_id: str | None = None,
+    actor: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
     limit: int = 100,
@@ -184,8 +205,10 @@ def list_audit(
     Stable under appends when paged with `cursor`. Raises InvalidRequest for a cursor that this list did not give.
     """
     event_type = EVENT_ALIASES.get(event_type, event_type) if event_type else None
-    matching = audit_entries(tenant_id=tenant_id, event_type=event_type, trace_id=trace_id, start=start, end=end)
-    by_seq = tenant_id is not None and event_type is None
+    matching = audit_entries(
+        tenant_id=tenant_id, event_type=event_type, trace_id=trace_id, actor=actor, start=start, end=end
+    )
+    by_seq = tenant_id is not None and event_type is None and actor is None
     page = matching if cursor is None else older_than(matching, _read_cursor(cursor), by_seq=by_seq)
     page = newest_first(page, by_seq=by_seq, few=trace_id is not None)
     rows = list(page[offset : offset + limit + 1])
@@ -200,29 +223,49 @@ def list_audit(
     )
 
 
+def audit_after(*, tenant_id: str, seq: int, limit: int) -> list[AuditRecord]:
+    """The tenant's entries that follow `seq`, oldest first. None is left out: a chain has no gaps."""
+    return [_record(row) for row in audit_entries(tenant_id=tenant_id).filter(seq__gt=seq).order_by("seq")[:limit]]
+
+
+def last_seq(*, tenant_id: str) -> int:
+    """The seq of the tenant's newest entry, 0 without any."""
+    return chain_end(tenant_id)[0].seq
+
+
 def audit_stats(*, tenant_id: str | None, now: datetime) -> AuditStats:
-    """The audit log's figures for a tenant, or for all tenants with None."""
-    entries = audit_entries(tenant_id=tenant_id)
-    by_type = entries.order_by("event_type").values_list("event_type").annotate(Count("id"))
-    counts: dict[str, int] = dict(by_type)
+    """The audit log's figures for a tenant, or for all tenants with None, from a few rows of each chain.
+
+    The last 24 hours are what was appended after the newest entry that is older.
+    """
+    counts: Counter[str] = Counter()
+    last_day = 0
+    oldest: datetime | None = None
+    for head in chain_figures(tenant_id=tenant_id, since=now - timedelta(hours=24)):
+        counts.update(_decode_counts(head.counts))
+        last_day += head.seq - head.seq_before
+        oldest = min(filter(None, (oldest, head.oldest)), default=None)
     return AuditStats(
-        total_entries=sum(counts.values()),
-        entries_by_type=counts,
-        entries_last_24h=entries.filter(timestamp__gte=now - timedelta(hours=24)).count(),
-        oldest_entry=entries.aggregate(oldest=Min("timestamp"))["oldest"],
+        total_entries=counts.total(),
+        entries_by_type=dict(sorted(counts.items())),
+        entries_last_24h=last_day,
+        oldest_entry=oldest,
     )
 
 
-def verify_chain(*, tenant_id: str) -> ChainReport:
-    """Verifies a tenant's whole chain up to its head; what is appended meanwhile is left for the next time."""
+def verify_chain(*, tenant_id: str, anchors: Anchors | None = None) -> ChainReport:
+    """Verifies a tenant's whole chain up to its head, and against the anchors that checkpoints give.
+
+    What is appended meanwhile is left for the next time.
+    """
     head, last_stored_seq = chain_end(tenant_id)
-    report = verify(chain_rows(tenant_id, up_to=head.seq))
-    return check_end(report, head=head, last_stored_seq=last_stored_seq)
+    report = verify(chain_rows(tenant_id, up_to=head.seq), anchors=anchors)
+    return check_anchors(check_end(report, head=head, last_stored_seq=last_stored_seq), anchors or {})
 
 
-def verify_all() -> dict[str, ChainReport]:
-    """Verifies every tenant's chain; tenants sorted, the platform's own chain under `""`."""
-    return {tenant_id: verify_chain(tenant_id=tenant_id) for tenant_id in audit_tenants()}
+def verify_all(*, besides: Collection[str] = ()) -> dict[str, ChainReport]:
+    """Verifies every tenant's chain `besides` those; tenants sorted, the platform's own chain under `""`."""
+    return {tenant_id: verify_chain(tenant_id=tenant_id) for tenant_id in audit_tenants() if tenant_id not in besides}
 
 
 def _bounded_count(entries: QuerySet[Any]) -> int:

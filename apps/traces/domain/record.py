@@ -103,6 +103,8 @@ class Closing:
     error_code: str = ""
     error: str = ""
     task_id: str = ""
+    tools: bytes = b""
+    """The tools that were offered to the model, a JSON array of name, description and parameters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,18 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotationView:
+    """A note on a run."""
+
+    id: int
+    trace_id: str
+    key: str
+    value: str
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TraceDetail:
     """Everything kept of one run."""
 
@@ -73,18 +85,25 @@ class TraceDetail:
     document_id: str
     skill_versions: Mapping[str, str]
     steps: tuple[StepView, ...]
+    annotations: tuple[AnnotationView, ...]
+    replay_of: str
+    storage_mode: str
     input: Any
     output: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracePage:
-    """A page of a list. `total` is exact up to the cap of counting; `next_cursor` is empty on the last page."""
+    """A page of a list. `total` is exact up to the cap of counting; `next_cursor` is empty on the last page.
+
+    `text_searched` is the number of runs whose texts were read, None when no text was asked for.
+    """
 
     traces: tuple[TraceSummary, ...]
     total: int
     total_is_exact: bool
     next_cursor: str
+    text_searched: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,46 +4,64 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from apps.traces import queries
-from apps.traces.domain.views import StepView, TraceDetail, TracePage, TraceStats, TraceSummary
-from apps.traces.models import Trace, TracePayload, TraceStep
-from clasper.core.clock import iso, parse_iso
-from clasper.core.errors import InvalidRequest, NotFound
+from apps.traces.domain.filters import Filters
+from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceStats, TraceSummary
+from apps.traces.models import Trace, TraceAnnotation, TracePayload, TraceStep
+from apps.traces.queries import Place
+from apps.traces.services.searching import Listed, search
+from clasper.core.clock import parse_iso
+from clasper.core.errors import NotFound
 from clasper.core.ids import is_uuid
 
 
-def list_traces(*, tenant_id: str | None, limit: int, offset: int, cursor: str = "", **filters: Any) -> TracePage:
-    """Runs newest first; `tenant_id` None lists every tenant's (the platform's own view).
+def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: Place | None = None) -> TracePage:
+    """Runs that match, newest first; `after` is the place that `read_cursor` found in a cursor.
 
-    `filters` are those of `queries.filtered`. Raises InvalidRequest when the cursor is not one of ours.
+    A page may be shorter than `limit` although more follow: then not all runs that had to be looked at were.
     """
-    found = queries.filtered(tenant_id=tenant_id, **filters)
-    total, exact = queries.capped_count(found)
-    if cursor:
-        found = queries.before(found, *_read_cursor(cursor))
-    rows = list(found[offset : offset + limit + 1])
-    page, more = rows[:limit], len(rows) > limit
-    labels = queries.labels_of(page)
+    found = search(filters)
+    total, exact = found.total()
+    page = found.page(after=after, limit=limit, offset=offset)
     return TracePage(
-        traces=tuple(_summary(row, labels.get(row.id, {})) for row in page),
+        traces=summaries(page.rows),
         total=total,
         total_is_exact=exact,
-        next_cursor=_cursor(page[-1]) if more else "",
+        next_cursor=_cursor(page.next) if page.next else "",
+        text_searched=found.searched if isinstance(found, Listed) else None,
     )
+
+
+def find_trace(*, tenant_id: str | None, trace_id: str) -> Trace:
+    """The row of a run. Raises NotFound for an unknown id and for another tenant's run alike."""
+    trace = queries.of_tenant(tenant_id).filter(id=trace_id.lower()).first() if is_uuid(trace_id) else None
+    if trace is None:
+        raise NotFound("No such trace.")
+    return trace
+
+
+def read_cursor(cursor: str) -> Place:
+    """The place at which a list goes on. Raises ValueError when the cursor is not one of ours."""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        instant, _, trace_id = text.partition("|")
+        place = parse_iso(instant), trace_id.lower()
+    except (binascii.Error, OverflowError) as error:
+        raise ValueError("not a cursor") from error
+    if not is_uuid(trace_id):
+        raise ValueError("not an id")
+    return place
 
 
 def get_trace(*, tenant_id: str | None, trace_id: str) -> TraceDetail:
     """One run with its steps. Raises NotFound for an unknown id and for another tenant's run alike."""
-    traces = Trace.objects.all() if tenant_id is None else Trace.objects.for_tenant(tenant_id)
-    trace = traces.filter(id=trace_id.lower()).first() if is_uuid(trace_id) else None
-    if trace is None:
-        raise NotFound("No such trace.")
+    trace = find_trace(tenant_id=tenant_id, trace_id=trace_id)
     payloads = queries.payloads_of(trace)
     return TraceDetail(
         summary=_summary(trace, queries.labels_of([trace]).get(trace.id, {})),
@@ -59,9 +77,12 @@ def get_trace(*, tenant_id: str | None, trace_id: str) -> TraceDetail:
         message_id=trace.message_id,
         document_id=trace.document_id,
         skill_versions=queries.skills_of(trace),
-        steps=tuple(_step(step, payloads.get(step.seq)) for step in queries.steps_of(trace)),
-        input=_value(payloads[0].input) if 0 in payloads else None,
-        output=_value(payloads[0].output) if 0 in payloads else None,
+        steps=tuple(step_view(step, payloads.get(step.seq)) for step in queries.steps_of(trace)),
+        annotations=tuple(annotation_view(note) for note in queries.annotations_of(trace)),
+        replay_of=trace.replay_of,
+        storage_mode=trace.storage_mode,
+        input=value_of(payloads[0].input) if 0 in payloads else None,
+        output=value_of(payloads[0].output) if 0 in payloads else None,
     )
 
 
@@ -75,6 +96,12 @@ def trace_stats(*, tenant_id: str | None, start: datetime | None = None, end: da
         tokens=sum(row["input_sum"] + row["output_sum"] for row in sums),
         cost=sum(row["cost_sum"] for row in sums),
     )
+
+
+def summaries(rows: Collection[Trace]) -> tuple[TraceSummary, ...]:
+    """Rows of a list, with their labels."""
+    labels = queries.labels_of(rows)
+    return tuple(_summary(row, labels.get(row.id, {})) for row in rows)
 
 
 def _summary(trace: Trace, labels: Mapping[str, str]) -> TraceSummary:
@@ -103,7 +130,8 @@ def _summary(trace: Trace, labels: Mapping[str, str]) -> TraceSummary:
     )
 
 
-def _step(step: TraceStep, payload: TracePayload | None) -> StepView:
+def step_view(step: TraceStep, payload: TracePayload | None) -> StepView:
+    """A step as it is shown, without texts when there is no payload."""
     return StepView(
         seq=step.seq,
         type=step.type,
@@ -117,25 +145,27 @@ def _step(step: TraceStep, payload: TracePayload | None) -> StepView:
         prompt_tokens=step.prompt_tokens,
         completion_tokens=step.completion_tokens,
         cost=step.cost,
-        input=_value(payload.input) if payload else None,
-        output=_value(payload.output) if payload else None,
+        input=value_of(payload.input) if payload else None,
+        output=value_of(payload.output) if payload else None,
     )
 
 
-def _value(text: str | None) -> Any:
+def value_of(text: str | None) -> Any:
+    """The JSON value of a stored text; None when retention stripped it."""
     return None if text is None else msgspec.json.decode(text)
 
 
-def _cursor(trace: Trace) -> str:
-    return base64.urlsafe_b64encode(f"{iso(trace.started_at)}|{trace.id}".encode()).decode().rstrip("=")
+def annotation_view(note: TraceAnnotation) -> AnnotationView:
+    return AnnotationView(
+        id=note.id,
+        trace_id=note.trace_id,
+        key=note.key,
+        value=note.value,
+        created_at=note.created_at,
+        created_by=note.created_by,
+    )
 
 
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        instant, _, trace_id = text.partition("|")
-        if not is_uuid(trace_id):
-            raise ValueError("not an id")
-        return parse_iso(instant), trace_id
-    except (ValueError, binascii.Error) as error:
-        raise InvalidRequest(field_errors={"cursor": ["Not a cursor of this list."]}) from error
+def _cursor(place: Place) -> str:
+    started_at, trace_id = place
+    return base64.urlsafe_b64encode(f"{started_at.isoformat()}|{trace_id}".encode()).decode().rstrip("=")

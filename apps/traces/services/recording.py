@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import msgspec
 
 from apps.governance.services.redaction import redact, redact_counted
 from apps.traces.domain.record import Closing, Opening, Orphan, Redacted, Step
+from apps.traces.services.retention import settle_storage
 from clasper.core.clock import from_row
 from clasper.core.db import Batch, Job
+
+TOOLS_SEQ = -1
+"""Where the payloads of a run hold the tools that were offered; 0 is its input and output, the rest are its steps."""
 
 _json = msgspec.json.encode
 
@@ -122,7 +127,8 @@ def add_steps(*, tenant_id: str, trace_id: str, steps: Iterable[Step]) -> Job[No
 def close_trace(closing: Closing) -> Job[bool]:
     """A job that ends a running trace, with its last steps, its output and the day's sums.
 
-    False, and nothing written, when the trace is not running any more: the sweeper was faster.
+    Of the texts it stores what the tenant's retention policy leaves. False, and nothing written, when the trace is not
+    running any more: the sweeper was faster.
     """
     c = closing
     rows, found = _step_rows(c.tenant_id, c.id, c.steps)
@@ -138,21 +144,31 @@ def close_trace(closing: Closing) -> Job[bool]:
         c.id,
     )
     answer = None if output is None else _json({"response": output}).decode()
+    tools = (c.tenant_id, c.id, TOOLS_SEQ, _stored_tools(c.tools), None) if c.tools else None
 
     def job(batch: Batch) -> bool:
         closed = batch.fetch_one(_CLOSE_TRACE, row)
         if closed is None:
             return False
         agent_id, workspace_id, environment, risk_level = closed
-        if answer is not None:
+        mode = settle_storage(batch, tenant_id=c.tenant_id, trace_id=c.id, status=c.status, now=c.ended_at)
+        if answer is not None and mode != "minimal":
             batch.queue(_SET_OUTPUT, (answer, c.tenant_id, c.id))
-        _insert_steps(batch, rows)
+        if tools is not None and mode == "full":
+            batch.queue(_INSERT_PAYLOAD, tools)
+        _insert_steps(batch, rows, payloads=mode == "full")
         batch.shared(RollupSums).add(
             c, agent=agent_id, workspace=workspace_id, environment=environment, risk=risk_level
         )
         return True
 
     return job
+
+
+@lru_cache(maxsize=256)
+def _stored_tools(tools: bytes) -> str:
+    """The tools as they may be stored. Runs are mostly offered the same ones."""
+    return _json(redact(msgspec.json.decode(tools))).decode()
 
 
 def link_delivered(
@@ -206,8 +222,8 @@ def _step_rows(tenant_id: str, trace_id: str, steps: Iterable[Step]) -> tuple[_S
     return rows, found
 
 
-def _insert_steps(batch: Batch, rows: _StepRows) -> None:
+def _insert_steps(batch: Batch, rows: _StepRows, *, payloads: bool = True) -> None:
     for facts, payload in rows:
         batch.queue(_INSERT_STEP, facts)
-        if payload is not None:
+        if payloads and payload is not None:
             batch.queue(_INSERT_PAYLOAD, payload)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import ExitStack
 from typing import Any
 
 import uvicorn
@@ -11,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from apps.governance.services.prices import price_book
 from apps.governance.services.redaction import default_redactor
+from clasper import telemetry
 
 WARNING = "No AGENT_DAEMON_API_KEY is set: everybody who reaches this port may run agents. Fine for development only."
 
@@ -34,6 +37,7 @@ class Command(BaseCommand):
         # Faulty settings must stop the start, not the first run.
         price_book()
         default_redactor()
+        telemetry.check()
         # Worker processes read the settings anew; the embedded control plane is found by this port.
         os.environ["CLASPER_PORT"] = str(options["port"])
         settings.CLASPER_PORT = options["port"]
@@ -41,18 +45,23 @@ class Command(BaseCommand):
             address = f"http://{options['host']}:{options['port']}"
             self.stdout.write(f"Clasper serves {address} (API: {address}/api/docs). Ctrl+C stops it.")
             self.stdout.flush()
-        uvicorn.run(
-            "clasper.asgi:application",
-            host=options["host"],
-            port=options["port"],
-            workers=options["workers"],
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=True,
-            timeout_graceful_shutdown=int(settings.CLASPER_RUN_TIMEOUT_MS / 1000) + 5,
-        )
+        with ExitStack() as running:
+            if options["workers"] > 1 and not settings.PROMETHEUS_MULTIPROC_DIR:
+                # Each worker counts for itself; where they write it down, /metrics adds them up.
+                directory = running.enter_context(tempfile.TemporaryDirectory(prefix="clasper-metrics-"))
+                os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+            uvicorn.run(
+                "clasper.asgi:application",
+                host=options["host"],
+                port=options["port"],
+                workers=options["workers"],
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=True,
+                timeout_graceful_shutdown=int(settings.CLASPER_RUN_TIMEOUT_MS / 1000) + 5,
+            )

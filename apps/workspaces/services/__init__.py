@@ -50,6 +50,11 @@ class WorkspaceLoader:
         self._parsed: dict[str, tuple[str, Parsed]] = {}
         self._loaded: tuple[RawWorkspace, Workspace, float] | None = None
 
+    def raw(self, content_hash: str) -> RawWorkspace | None:
+        """The bytes of the workspace that was loaded last, if that is its hash."""
+        loaded = self._loaded
+        return loaded[0] if loaded is not None and loaded[1].hash == content_hash else None
+
     def load(self, *, fresh: bool = False) -> Workspace:
         """The workspace as it is; `fresh` also notices a change of the last milliseconds."""
         raw = self._reader.read(fresh=fresh)
@@ -99,6 +104,11 @@ def load_workspace(root: Path | None = None, *, fresh: bool = False) -> Workspac
     A missing directory is an empty workspace with `missing` set. `root` comes from settings, never from a caller.
     """
     return _loader(root or settings.CLASPER_WORKSPACE).load(fresh=fresh)
+
+
+def raw_content(content_hash: str, root: Path | None = None) -> RawWorkspace | None:
+    """The bytes behind a workspace that was just loaded; None when the directory has changed since."""
+    return _loader(root or settings.CLASPER_WORKSPACE).raw(content_hash)
 
 
 def current_platform() -> Platform:

@@ -1,0 +1,158 @@
+"""GET and POST /audit/verify, GET /audit/checkpoint and /audit/export: proving the audit log, here and elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.governance.api.audit import RangeQuery, TenantQuery, valid_query
+from apps.governance.api.auth import principal_of, tenant_of
+from apps.governance.domain.audit import summarize, summarize_all
+from apps.governance.domain.checkpoint import Checkpoint, checkpoint_body, checkpoint_faults, read_checkpoint
+from apps.governance.domain.permissions import GOVERNANCE_READ
+from apps.governance.services.audit import verify_all, verify_chain
+from apps.governance.services.audit_export import CSV, MEDIA_TYPES, NDJSON, export_chunks, plan_export
+from apps.governance.services.checkpoints import take_checkpoint, verify_against
+from clasper.core.clock import utc_now
+
+
+class ChainBody(serializers.Serializer[Any]):
+    valid = serializers.BooleanField()
+    first_bad_seq = serializers.IntegerField(allow_null=True)
+    tenant_id = serializers.CharField(required=False)
+    checked = serializers.IntegerField(required=False, help_text="Entries found good.")
+    reason = serializers.CharField(required=False, help_text="What is wrong; empty for a valid chain.")
+    last_seq = serializers.IntegerField(required=False)
+    last_hash = serializers.CharField(required=False)
+
+
+class VerifyBody(ChainBody):
+    tenants = ChainBody(many=True, required=False, help_text="Each chain, when no tenant was named.")
+
+
+class CheckpointBody(serializers.Serializer[Any]):
+    tenant_id = serializers.CharField(help_text="Empty for the platform's own chain.")
+    seq = serializers.IntegerField(help_text="The chain's last entry; 0 when it has none.")
+    hash = serializers.CharField(help_text="That entry's hash.")
+    created_at = serializers.DateTimeField()
+    public_key = serializers.CharField(help_text="The Ed25519 public key, base64 of 32 bytes.")
+    signature = serializers.CharField(
+        help_text="Base64. Covers the canonical JSON (RFC 8785) of tenant_id, seq, hash and created_at."
+    )
+
+
+@extend_schema_field(CheckpointBody)
+class CheckpointField(serializers.Field[Checkpoint, Any, Any, Any]):
+    """A checkpoint as it was given out."""
+
+    def to_internal_value(self, data: Any) -> Checkpoint:
+        faults = checkpoint_faults(data)
+        if faults:
+            raise serializers.ValidationError(faults)
+        return read_checkpoint(data)
+
+    def to_representation(self, value: Checkpoint) -> dict[str, Any]:
+        return checkpoint_body(value)
+
+
+class VerifyInput(serializers.Serializer[Any]):
+    checkpoint = CheckpointField(help_text="What GET /audit/checkpoint gave.")
+    public_key = serializers.CharField(
+        required=False, max_length=64, help_text="The key to believe. Default: that of CLASPER_AUDIT_SIGNING_KEY."
+    )
+
+
+class ExportQuery(RangeQuery):
+    format = serializers.ChoiceField(choices=[NDJSON, CSV], default=NDJSON, help_text="csv carries no checkpoint.")
+
+
+class AuditVerifyView(APIView):
+    """The proof that nobody changed the audit log."""
+
+    required_scopes = {"GET": GOVERNANCE_READ, "POST": GOVERNANCE_READ}
+
+    @extend_schema(operation_id="audit_verify", tags=["Governance"], parameters=[TenantQuery], responses=VerifyBody)
+    def get(self, request: Request) -> Response:
+        """Recompute a tenant's hash chain, or every tenant's, and name the first entry that does not fit."""
+        query = valid_query(TenantQuery, request)
+        tenant_id = tenant_of(request, query.get("tenant_id"))
+        if tenant_id is not None:
+            return Response(summarize(tenant_id, verify_chain(tenant_id=tenant_id)))
+        return Response(summarize_all(verify_all()))
+
+    @extend_schema(
+        operation_id="audit_verify_checkpoint", tags=["Governance"], request=VerifyInput, responses=VerifyBody
+    )
+    def post(self, request: Request) -> Response:
+        """Recompute a chain and hold it against a checkpoint of it: a cut end or a rewritten chain shows."""
+        body = VerifyInput(data=request.data)
+        body.is_valid(raise_exception=True)
+        checkpoint: Checkpoint = body.validated_data["checkpoint"]
+        if (tenant_of(request, checkpoint.tenant_id) or "") != checkpoint.tenant_id:
+            raise serializers.ValidationError({"checkpoint": ["This checkpoint is of the platform's own chain."]})
+        named = body.validated_data.get("public_key")
+        report = verify_against(
+            tenant_id=checkpoint.tenant_id, checkpoints=[checkpoint], trusted=None if named is None else [named]
+        )
+        return Response(summarize(checkpoint.tenant_id, report))
+
+
+class AuditCheckpointView(APIView):
+    """Signed statements to keep outside the database."""
+
+    required_scopes = {"GET": GOVERNANCE_READ}
+
+    @extend_schema(
+        operation_id="audit_checkpoint", tags=["Governance"], parameters=[TenantQuery], responses=CheckpointBody
+    )
+    def get(self, request: Request) -> Response:
+        """Sign where a tenant's chain stands now, or the platform's own when no tenant is named."""
+        query = valid_query(TenantQuery, request)
+        tenant_id = tenant_of(request, query.get("tenant_id")) or ""
+        checkpoint = take_checkpoint(tenant_id=tenant_id, actor=principal_of(request).actor, now=utc_now())
+        return Response(checkpoint_body(checkpoint))
+
+
+class AuditExportView(APIView):
+    """The audit log as a file."""
+
+    required_scopes = {"GET": GOVERNANCE_READ}
+
+    @extend_schema(
+        operation_id="audit_export",
+        tags=["Governance"],
+        parameters=[ExportQuery],
+        responses={(200, kind.partition(";")[0]): OpenApiTypes.STR for kind in MEDIA_TYPES.values()},
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        """Stream entries in the order of their chain; with a signing key ndjson ends with a checkpoint line."""
+        query = valid_query(ExportQuery, request)
+        tenant_id = tenant_of(request, query.get("tenant_id"))
+        name, now = query["format"], utc_now()
+        parts = plan_export(
+            tenant_id=tenant_id,
+            format_name=name,
+            actor=principal_of(request).actor,
+            now=now,
+            start=query["start"],
+            end=query["end"],
+        )
+        chunks = export_chunks(parts, format_name=name, now=now)
+        response = StreamingHttpResponse(_streamed(chunks), content_type=MEDIA_TYPES[name])
+        response["Content-Disposition"] = f'attachment; filename="audit.{name}"'
+        return response
+
+
+async def _streamed(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks, each made in a thread when the one before was taken, so that a slow reader holds no memory."""
+    while (chunk := await sync_to_async(lambda: next(chunks, None))()) is not None:
+        yield chunk

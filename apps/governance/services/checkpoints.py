@@ -1,0 +1,81 @@
+"""Checkpoints of the audit log's chains: giving them out, and verifying chains against them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+
+from django.conf import settings
+
+from apps.governance.domain.audit import START, ChainPoint, ChainReport
+from apps.governance.domain.checkpoint import Checkpoint, anchors_of, sign_checkpoint, signature_fault
+from apps.governance.queries import audit_tenants, chain_end
+from apps.governance.services.audit import record_audit, verify_chain
+from clasper.core.clock import iso
+from clasper.core.db import atomic_batch
+from clasper.core.errors import Unavailable
+from clasper.core.signing import SigningKey, read_signing_key
+
+
+def signing_key() -> SigningKey | None:
+    """The key that signs checkpoints, or None when none is set."""
+    text: str = settings.CLASPER_AUDIT_SIGNING_KEY
+    return read_signing_key(text) if text else None
+
+
+def trusted_keys() -> list[str]:
+    """The public keys whose checkpoints are believed unless the caller names others; without any, all are."""
+    key = signing_key()
+    return [] if key is None else [key.public_key]
+
+
+def take_checkpoint(*, tenant_id: str, actor: str, now: datetime) -> Checkpoint:
+    """A signed checkpoint of the chain's end (`""`: the platform's), recorded as `audit.checkpoint`.
+
+    Raises Unavailable (`signing_key_missing`) when no key is set: an unsigned checkpoint would prove nothing.
+    """
+    key = signing_key()
+    if key is None:
+        raise Unavailable(
+            "Checkpoints are signed, and there is no key: set CLASPER_AUDIT_SIGNING_KEY.", code="signing_key_missing"
+        )
+    point, _ = chain_end(tenant_id)
+    with atomic_batch() as batch:
+        record_audit(
+            batch,
+            tenant_id=tenant_id,
+            event_type="audit.checkpoint",
+            actor=actor,
+            now=now,
+            details={"seq": point.seq, "hash": point.hash},
+        )
+    return checkpoint_at(tenant_id, point, key=key, now=now)
+
+
+def take_checkpoints(*, tenant_id: str | None, actor: str, now: datetime) -> Iterator[Checkpoint]:
+    """`take_checkpoint` of one chain, or of every chain with None, as they are asked for."""
+    for each in audit_tenants() if tenant_id is None else [tenant_id]:
+        yield take_checkpoint(tenant_id=each, actor=actor, now=now)
+
+
+def checkpoint_at(tenant_id: str, point: ChainPoint, *, key: SigningKey, now: datetime) -> Checkpoint:
+    """The signed statement that the tenant's chain goes through `point`."""
+    return sign_checkpoint(tenant_id=tenant_id, point=point, created_at=iso(now), key=key)
+
+
+def verify_against(
+    *, tenant_id: str, checkpoints: Sequence[Checkpoint], trusted: Collection[str] | None = None
+) -> ChainReport:
+    """Verifies a tenant's chain, and that it goes through every one of these checkpoints of it.
+
+    `trusted` are the public keys to believe; None means `trusted_keys()`. A checkpoint with a wrong signature or an
+    untrusted key makes the report invalid without a bad seq: it says nothing about the chain.
+    """
+    trusted = trusted_keys() if trusted is None else trusted
+    for checkpoint in checkpoints:
+        fault = signature_fault(checkpoint, trusted=trusted)
+        if fault:
+            return ChainReport(
+                valid=False, checked=0, first_bad_seq=None, reason=fault, last_seq=START.seq, last_hash=START.hash
+            )
+    return verify_chain(tenant_id=tenant_id, anchors=anchors_of(checkpoints))

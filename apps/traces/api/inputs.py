@@ -1,0 +1,153 @@
+"""What the doors of traces take: the filters of lists and exports, and where a page begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.fields import SkipField
+from rest_framework.request import Request
+
+from apps.governance.api import tenant_of
+from apps.governance.api.audit import InstantField
+from apps.governance.api.budgets import USDField
+from apps.traces.domain.filters import Filters
+from apps.traces.domain.record import STATUSES
+from apps.traces.services.reading import read_cursor
+from clasper.core.money import from_usd
+
+RISK_LEVELS = ("low", "medium", "high", "critical")
+MAX_OFFSET = 10_000
+"""Where exact counting stops too; a cursor leads further."""
+
+
+class Input(serializers.Serializer[Any]):
+    """A query or a body whose faults are all reported at once, those between fields too."""
+
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Other names of fields; the first one counts when both are given."""
+
+    def to_internal_value(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        given = {**{name: data[alias] for alias, name in self.aliases.items() if alias in data}, **dict(data.items())}
+        values: dict[str, Any] = {}
+        faults: dict[str, Any] = {}
+        for name, field in self.fields.items():
+            try:
+                values[name] = field.run_validation(field.get_value(given))
+            except serializers.ValidationError as error:
+                faults[name] = error.detail
+            except SkipField:
+                pass
+        for name, texts in self.rule_faults(values, given).items():
+            faults.setdefault(name, texts)
+        if faults:
+            raise serializers.ValidationError(faults)
+        return values
+
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
+        """What is wrong between fields; `values` are those that could be read, `given` what was sent."""
+        return {}
+
+
+@extend_schema_field(OpenApiTypes.STR)
+class CursorField(serializers.Field[Any, str, str, Any]):
+    """The `next_cursor` of the page before."""
+
+    def to_internal_value(self, data: str) -> Any:
+        try:
+            return read_cursor(data)
+        except ValueError as error:
+            raise serializers.ValidationError("Not a cursor of this list.") from error
+
+
+class FilterInput(Input):
+    """Filters of lists and exports; all of them narrow."""
+
+    tenant_id = serializers.CharField(required=False, max_length=128)
+    agent_id = serializers.CharField(required=False, max_length=64, help_text="The role. `agent_role` is the same.")
+    status = serializers.ChoiceField(required=False, choices=STATUSES)
+    model = serializers.CharField(required=False, max_length=160, help_text="A name, or provider/name.")
+    workspace_id = serializers.CharField(required=False, max_length=64)
+    environment = serializers.CharField(required=False, max_length=64)
+    user_id = serializers.CharField(required=False, max_length=128)
+    kind = serializers.CharField(required=False, max_length=16, help_text="`send`, `stream`, `llm_task`, ...")
+    risk = serializers.ChoiceField(required=False, choices=RISK_LEVELS, help_text="`risk_level` is the same.")
+    min_cost = USDField(required=False, help_text="At least this many USD.")
+    max_cost = USDField(required=False, help_text="At most this many USD.")
+    label = serializers.CharField(required=False, max_length=64)  # type: ignore[assignment]  # a filter, not a caption
+    label_value = serializers.CharField(required=False, max_length=256, allow_blank=True, trim_whitespace=False)
+    replay_of = serializers.UUIDField(required=False, help_text="Repetitions of this trace.")
+    text = serializers.CharField(
+        required=False, max_length=200, help_text="An exact id, or words in the texts of the newest 10,000 runs."
+    )
+    start_date = InstantField(required=False, help_text="Began not before. `start_time` is the same.")
+    end_date = InstantField(required=False, last=True, help_text="Began not after. `end_time` is the same.")
+
+    aliases = {
+        "agent_role": "agent_id",
+        "risk_level": "risk",
+        "start_time": "start_date",
+        "end_time": "end_date",
+    }
+
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
+        faults = {}
+        if "label_value" in given and "label" not in given:
+            faults["label_value"] = ["label_value needs label."]
+        if _is_less(values, "end_date", "start_date"):
+            faults["end_date"] = ["The end is before the start."]
+        if _is_less(values, "max_cost", "min_cost"):
+            faults["max_cost"] = ["The most is less than the least."]
+        return faults
+
+
+class ListInput(FilterInput):
+    """The filters, and which page of what they leave."""
+
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=50)
+    offset = serializers.IntegerField(required=False, min_value=0, max_value=MAX_OFFSET, default=0)
+    cursor = CursorField(required=False, help_text="The next_cursor of the page before; reaches further than offset.")
+
+
+class PageInput(Input):
+    """A tenant and which page, for the shorter lists."""
+
+    tenant_id = serializers.CharField(required=False, max_length=128)
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=500, default=100)
+    cursor = CursorField(required=False, help_text="The next_cursor of the page before.")
+
+
+def validated(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
+    """The values of a query or body. Raises ValidationError with all faults."""
+    read = kind(data=data)
+    read.is_valid(raise_exception=True)
+    return dict(read.validated_data)
+
+
+def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[str | None, dict[str, Any]]:
+    """The tenant whom the caller may ask about, then the query. Raises PermissionDenied before ValidationError."""
+    tenant_id = tenant_of(request, request.query_params.get("tenant_id"))
+    return tenant_id, validated(kind, request.query_params)
+
+
+def filters_of(tenant_id: str | None, query: Mapping[str, Any]) -> Filters:
+    """The filters of a validated FilterInput."""
+    texts = ("status", "agent_id", "model", "workspace_id", "environment", "user_id", "kind", "label", "text")
+    return Filters(
+        tenant_id=tenant_id,
+        risk_level=query.get("risk", ""),
+        replay_of=str(query.get("replay_of", "")),
+        label_value=query.get("label_value"),
+        start=query.get("start_date"),
+        end=query.get("end_date"),
+        min_cost=from_usd(query["min_cost"]) if "min_cost" in query else None,
+        max_cost=from_usd(query["max_cost"]) if "max_cost" in query else None,
+        **{name: query.get(name, "") for name in texts},
+    )
+
+
+def _is_less(values: Mapping[str, Any], high: str, low: str) -> bool:
+    return high in values and low in values and bool(values[high] < values[low])

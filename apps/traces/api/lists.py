@@ -1,0 +1,109 @@
+"""GET /traces, /traces/{id}, /traces/stats, and runs by their links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.governance.api import tenant_of
+from apps.governance.domain.permissions import TRACES_READ
+from apps.traces.api.inputs import ListInput, PageInput, asked, filters_of
+from apps.traces.api.shapes import detail_json, page_json, summary_json
+from apps.traces.domain.filters import Filters
+from apps.traces.services.reading import get_trace, list_traces, trace_stats
+from clasper.core.money import usd
+
+LINKS = ("task_id", "document_id", "message_id")
+
+
+class StatsQuery(serializers.Serializer[Any]):
+    """Tenant and days of the sums."""
+
+    tenant_id = serializers.CharField(required=False, max_length=128)
+    start_date = serializers.DateTimeField(required=False, default_timezone=UTC)
+    end_date = serializers.DateTimeField(required=False, default_timezone=UTC)
+
+
+class EntityInput(PageInput):
+    """What the runs are linked to; several links mean runs that have them all."""
+
+    task_id = serializers.CharField(required=False, max_length=128)
+    document_id = serializers.CharField(required=False, max_length=128)
+    message_id = serializers.CharField(required=False, max_length=128)
+
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
+        named = any(name in given for name in LINKS)
+        return {} if named else {"task_id": [f"Give one of {', '.join(LINKS)}."]}
+
+
+class TraceListView(APIView):
+    """`GET /traces`"""
+
+    required_scopes = {"GET": TRACES_READ}
+
+    @extend_schema(operation_id="traces_list", parameters=[ListInput], responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        """Runs, newest first. `next_cursor` leads to the next page and is stable while runs are added."""
+        tenant_id, query = asked(ListInput, request)
+        limit, offset = query["limit"], query["offset"]
+        page = list_traces(filters=filters_of(tenant_id, query), limit=limit, offset=offset, after=query.get("cursor"))
+        body = page_json(page, [summary_json(trace) for trace in page.traces])
+        searched = {} if page.text_searched is None else {"text_searched": page.text_searched}
+        return Response({**body, "limit": limit, "offset": offset, **searched})
+
+
+class TraceByEntityView(APIView):
+    """`GET /traces/by-entity`"""
+
+    required_scopes = {"GET": TRACES_READ}
+
+    @extend_schema(operation_id="traces_by_entity", parameters=[EntityInput], responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        """Runs that belong to a task, a document or a message, newest first."""
+        tenant_id, query = asked(EntityInput, request)
+        filters = Filters(tenant_id=tenant_id, **{name: query.get(name, "") for name in LINKS})
+        page = list_traces(filters=filters, limit=query["limit"], after=query.get("cursor"))
+        return Response({**page_json(page, [summary_json(trace) for trace in page.traces]), "limit": query["limit"]})
+
+
+class TraceDetailView(APIView):
+    """`GET /traces/{id}`"""
+
+    required_scopes = {"GET": TRACES_READ}
+
+    @extend_schema(operation_id="traces_read", responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, trace_id: str) -> Response:
+        """One run with its steps, annotations and redacted texts."""
+        tenant_id = tenant_of(request, None)
+        return Response(detail_json(get_trace(tenant_id=tenant_id, trace_id=trace_id)))
+
+
+class TraceStatsView(APIView):
+    """`GET /traces/stats`"""
+
+    required_scopes = {"GET": TRACES_READ}
+
+    @extend_schema(operation_id="traces_stats", parameters=[StatsQuery], responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        """Sums over ended runs, by whole UTC days."""
+        tenant_id, query = asked(StatsQuery, request)
+        stats = trace_stats(tenant_id=tenant_id, start=query.get("start_date"), end=query.get("end_date"))
+        by_status = {"success": 0, "error": 0, "timeout": 0, **stats.by_status}
+        ended_badly = stats.total - by_status["success"]
+        body = {
+            "total_traces": stats.total,
+            "traces_by_status": by_status,
+            "avg_duration_ms": round(stats.duration_ms / stats.total) if stats.total else 0,
+            "total_tokens": stats.tokens,
+            "total_cost": usd(stats.cost),
+            "error_rate": ended_badly / stats.total if stats.total else 0,
+        }
+        return Response(body)

@@ -1,0 +1,259 @@
+"""How two runs differ: section by section, the first step where they part, and all of it in one sentence.
+
+Every delta is the compared run's value less the base's. Amounts of money are dollars, exact to nine decimals. A text
+that retention has stripped counts as absent; `context` says how much of the texts each run has left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from apps.traces.domain.step_diff import outline, step_digests, steps, tool_calls
+from apps.traces.domain.text_diff import text_diff
+from apps.traces.domain.views import TraceDetail
+from clasper.core.money import usd
+
+__all__ = ["diff_traces", "step_digests", "summary_sentence"]
+
+_NAMES_SHOWN = 5
+
+
+def diff_traces(base: TraceDetail, compare: TraceDetail, *, include_text: bool = False) -> dict[str, Any]:
+    """The sections of the comparison, as the API shows them, with `summary` last.
+
+    `summary.totalDifferences` counts the sections that differ at all, `summary.significantChanges` names what matters.
+    With `include_text`, `output.textDiff` holds unified diff lines of the two answers.
+    """
+    old, new = base.summary, compare.summary
+    diff: dict[str, Any] = {
+        "traceIds": {"base": old.id, "compare": new.id},
+        "context": {
+            "sameTenant": old.tenant_id == new.tenant_id,
+            "sameWorkspace": old.workspace_id == new.workspace_id,
+            "sameAgent": old.agent_id == new.agent_id,
+            "baseStorageMode": base.storage_mode,
+            "compareStorageMode": compare.storage_mode,
+        },
+        "timing": _timing(old.duration_ms, new.duration_ms),
+        "model": {
+            "baseModel": old.model,
+            "compareModel": new.model,
+            "baseProvider": old.provider,
+            "compareProvider": new.provider,
+            "changed": (old.model, old.provider) != (new.model, new.provider),
+        },
+        "workspace": {
+            "baseHash": base.workspace_hash or None,
+            "compareHash": compare.workspace_hash or None,
+            "changed": base.workspace_hash != compare.workspace_hash,
+        },
+        "skills": _skills(base.skill_versions, compare.skill_versions),
+        "usage": _usage(base, compare),
+        "cost": {
+            "baseCost": usd(old.cost),
+            "compareCost": usd(new.cost),
+            "delta": usd(new.cost - old.cost),
+            "percentChange": _percent(old.cost, new.cost),
+        },
+        "toolCalls": tool_calls(base.steps, compare.steps),
+        "steps": steps(base, compare),
+        "output": _output(base, compare, include_text),
+        "errors": _errors(base, compare),
+    }
+    diff["summary"] = {
+        "totalDifferences": sum(_differing(diff, base, compare).values()),
+        "significantChanges": _significant(diff, base, compare),
+    }
+    return diff
+
+
+def summary_sentence(diff: Mapping[str, Any]) -> str:
+    """The comparison in one sentence that lists every significant change of a `diff_traces` result."""
+    ids = diff["traceIds"]
+    phrases = [_PHRASES[token](diff) for token in diff["summary"]["significantChanges"]]
+    told = ", ".join(phrases) or "no significant differences"
+    told = told[0].upper() + told[1:] if phrases else told
+    return f"Compared traces {ids['base']} vs {ids['compare']}: {told}."
+
+
+# --- Sections ---------------------------------------------------------------------------------------------------------
+
+
+def _timing(old: int | None, new: int | None) -> dict[str, Any]:
+    known = old is not None and new is not None
+    return {
+        "baseDurationMs": old,
+        "compareDurationMs": new,
+        "deltaMs": new - old if old is not None and new is not None else None,
+        "percentChange": _percent(old or 0, new or 0) if known else None,
+    }
+
+
+def _skills(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, Any]:
+    both = [name for name in old if name in new]
+    return {
+        "added": {name: version for name, version in new.items() if name not in old},
+        "removed": {name: version for name, version in old.items() if name not in new},
+        "changed": {name: {"base": old[name], "compare": new[name]} for name in both if old[name] != new[name]},
+        "unchanged": {name: old[name] for name in both if old[name] == new[name]},
+    }
+
+
+def _usage(base: TraceDetail, compare: TraceDetail) -> dict[str, int]:
+    old, new = base.summary, compare.summary
+    given, written = new.prompt_tokens - old.prompt_tokens, new.completion_tokens - old.completion_tokens
+    return {
+        "baseInputTokens": old.prompt_tokens,
+        "compareInputTokens": new.prompt_tokens,
+        "baseOutputTokens": old.completion_tokens,
+        "compareOutputTokens": new.completion_tokens,
+        "inputTokenDelta": given,
+        "outputTokenDelta": written,
+        "totalTokenDelta": given + written,
+    }
+
+
+def _output(base: TraceDetail, compare: TraceDetail, include_text: bool) -> dict[str, Any]:
+    old, new = _answer(base), _answer(compare)
+    lengths = _utf16_units(old or ""), _utf16_units(new or "")
+    shown: dict[str, Any] = {
+        "baseHasOutput": old is not None,
+        "compareHasOutput": new is not None,
+        "messagesEqual": old == new,
+        "baseMessageLength": lengths[0],
+        "compareMessageLength": lengths[1],
+        "messageLengthDelta": lengths[1] - lengths[0],
+    }
+    return {**shown, "textDiff": text_diff(old or "", new or "")} if include_text else shown
+
+
+def _answer(detail: TraceDetail) -> str | None:
+    found = detail.output.get("response") if isinstance(detail.output, Mapping) else detail.output
+    return found if found is None or isinstance(found, str) else json.dumps(found, sort_keys=True)
+
+
+def _errors(base: TraceDetail, compare: TraceDetail) -> dict[str, Any]:
+    old, new = base.summary, compare.summary
+    return {
+        "baseError": base.error or None,
+        "compareError": compare.error or None,
+        "baseHasError": bool(base.error or old.error_code),
+        "compareHasError": bool(compare.error or new.error_code),
+        "baseCode": old.error_code or None,
+        "compareCode": new.error_code or None,
+        "baseStatus": old.status,
+        "compareStatus": new.status,
+    }
+
+
+# --- What counts, and how it is told ----------------------------------------------------------------------------------
+
+
+def _differing(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail) -> dict[str, bool]:
+    """Which sections differ at all. `context` says how comparable the runs are and is no difference by itself."""
+    skills, tools, usage, timing = diff["skills"], diff["toolCalls"], diff["usage"], diff["timing"]
+    errors = diff["errors"]
+    model = diff["model"]["changed"]
+    calls = any(tools[part] for part in ("removed", "added", "changed"))
+    # Model and tool calls have sections of their own; `steps` counts for what these two do not explain.
+    unexplained = outline(base) != outline(compare) or not (model or calls or diff["steps"]["identical"])
+    return {
+        "timing": timing["baseDurationMs"] != timing["compareDurationMs"],
+        "model": model,
+        "workspace": diff["workspace"]["changed"],
+        "skills": any(skills[part] for part in ("added", "removed", "changed")),
+        "usage": bool(usage["inputTokenDelta"] or usage["outputTokenDelta"]),
+        "cost": base.summary.cost != compare.summary.cost,
+        "toolCalls": calls,
+        "steps": unexplained,
+        "output": not diff["output"]["messagesEqual"],
+        "errors": any(errors[f"base{name}"] != errors[f"compare{name}"] for name in ("Error", "Code", "Status")),
+    }
+
+
+def _significant(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail) -> list[str]:
+    """What matters, in the order of the reference's sample."""
+    old, new = base.summary, compare.summary
+    tools, errors = diff["toolCalls"], diff["errors"]
+    flipped = any(change["differences"]["successChanged"] for change in tools["changed"])
+    found = {
+        "model": old.model != new.model,
+        "provider": old.provider != new.provider,
+        "cost": _over_a_fifth(old.cost, new.cost),
+        "workspace": diff["workspace"]["changed"],
+        "skills": bool(diff["skills"]["changed"]),
+        "tool_calls": bool(tools["removedNames"] or tools["addedNames"] or flipped),
+        "error": any(errors[f"base{name}"] != errors[f"compare{name}"] for name in ("Error", "Code")),
+        "output": not diff["output"]["messagesEqual"],
+        "timing": _over_a_fifth(old.duration_ms or 0, new.duration_ms) if new.duration_ms is not None else False,
+    }
+    return [token for token, matters in found.items() if matters]
+
+
+def _over_a_fifth(old: int, new: int) -> bool:
+    return old > 0 and abs(new - old) * 5 > old
+
+
+def _percent(old: int, new: int) -> float | int | None:
+    """Change in per cent with two decimals; None when there is nothing to measure by."""
+    if old <= 0:
+        return None
+    percent = round((new - old) * 100 / old, 2)
+    return int(percent) if percent.is_integer() else percent
+
+
+def _tell_change(section: str, name: str) -> Callable[[Mapping[str, Any]], str]:
+    def tell(diff: Mapping[str, Any]) -> str:
+        facts = diff[section]
+        return f"{name.lower()} changed ({facts[f'base{name}'] or 'none'} → {facts[f'compare{name}'] or 'none'})"
+
+    return tell
+
+
+def _tell_percent(section: str, name: str) -> Callable[[Mapping[str, Any]], str]:
+    def tell(diff: Mapping[str, Any]) -> str:
+        percent = diff[section]["percentChange"]
+        return f"{name} {'decreased' if percent < 0 else 'increased'} by {abs(percent)}%"
+
+    return tell
+
+
+def _tell_skills(diff: Mapping[str, Any]) -> str:
+    changed = [f"{name} {each['base']} → {each['compare']}" for name, each in diff["skills"]["changed"].items()]
+    return f"skills changed ({_listed(changed)})"
+
+
+def _tell_tool_calls(diff: Mapping[str, Any]) -> str:
+    tools = diff["toolCalls"]
+    flipped = {each["name"]: None for each in tools["changed"] if each["differences"]["successChanged"]}
+    parts = {"added": tools["addedNames"], "removed": tools["removedNames"], "other success": list(flipped)}
+    return f"tool calls changed ({'; '.join(f'{what} {_listed(names)}' for what, names in parts.items() if names)})"
+
+
+def _tell_error(diff: Mapping[str, Any]) -> str:
+    had, has = diff["errors"]["baseHasError"], diff["errors"]["compareHasError"]
+    return "error changed" if had and has else "error appeared" if has else "error disappeared"
+
+
+_PHRASES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "model": _tell_change("model", "Model"),
+    "provider": _tell_change("model", "Provider"),
+    "cost": _tell_percent("cost", "cost"),
+    "workspace": lambda _: "workspace changed",
+    "skills": _tell_skills,
+    "tool_calls": _tell_tool_calls,
+    "error": _tell_error,
+    "output": lambda _: "output changed",
+    "timing": _tell_percent("timing", "duration"),
+}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _utf16_units(text: str) -> int:
+    return len(text) + sum(char > "\uffff" for char in text)

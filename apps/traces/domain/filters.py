@@ -1,0 +1,41 @@
+"""Which runs a question is about, as one value for lists, links, labels and exports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from clasper.core.money import NanoUSD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """All given filters narrow; `""` and None mean not given. `tenant_id` None means every tenant.
+
+    `model` is a name, or `provider/name`; `provider` and `model_name` say both halves for certain. `label_value` None
+    asks for the label with any value. Costs are nano-USD; times and costs include both ends. `text` is an exact id of
+    the run, its task, message, document or user, or stands somewhere in the stored texts.
+    """
+
+    tenant_id: str | None
+    status: str = ""
+    agent_id: str = ""
+    model: str = ""
+    provider: str = ""
+    model_name: str = ""
+    workspace_id: str = ""
+    environment: str = ""
+    user_id: str = ""
+    kind: str = ""
+    risk_level: str = ""
+    task_id: str = ""
+    document_id: str = ""
+    message_id: str = ""
+    replay_of: str = ""
+    label: str = ""
+    label_value: str | None = None
+    min_cost: NanoUSD | None = None
+    max_cost: NanoUSD | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    text: str = ""

@@ -1,0 +1,56 @@
+"""manage.py rebuild_rollups: make the day sums behind statistics and dashboards anew."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import date
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from apps.traces.services.rollups import Rebuilt, rebuild
+from clasper.core.clock import utc_now
+
+EPILOG = """examples:
+  manage.py rebuild_rollups                    every tenant's
+  manage.py rebuild_rollups --tenant acme
+  manage.py rebuild_rollups --json | jq .runs
+
+May run while the server does. A day whose sums count more runs than it has traces is kept as it is: retention has
+deleted some of its traces, and their sums are all that is left of them.
+"""
+
+
+class Command(BaseCommand):
+    help = "Makes the day sums of runs anew from the traces, day by day."
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--tenant", help="only this tenant's")
+        parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        progress = _silent if options["json"] else self._progress
+        done = rebuild(tenant_id=options["tenant"], now=utc_now(), progress=progress)
+        total = sum(done.values(), Rebuilt())
+        if options["json"]:
+            tenants = {tenant: _body(each) for tenant, each in done.items()}
+            self.stdout.write(json.dumps({**_body(total), "tenants": tenants}))
+            return
+        self.stdout.write(f"Days made anew: {total.days}, runs in them: {total.runs:,}, days kept: {total.kept}.")
+
+    def _progress(self, tenant_id: str, day: date, runs: int | None) -> None:
+        what = "kept: traces were deleted" if runs is None else f"{runs:,} runs"
+        self.stderr.write(f"{tenant_id} {day.isoformat()}: {what}")
+
+
+def _silent(tenant_id: str, day: date, runs: int | None) -> None:
+    pass
+
+
+def _body(done: Rebuilt) -> dict[str, int]:
+    return {"days": done.days, "runs": done.runs, "kept_days": done.kept}

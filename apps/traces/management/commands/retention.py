@@ -1,0 +1,133 @@
+"""manage.py retention: show and set retention policies, and enforce them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from apps.traces.api.retention import enforcement_json, enforcements_json, policy_json, stats_json
+from apps.traces.domain.retention import STORAGE_MODES, STRATEGIES
+from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
+from apps.traces.services.retention import get_policy, retention_stats, set_policy
+from clasper.core.clock import iso, utc_now
+from clasper.core.errors import ClasperError
+
+ACTOR = "system:command"
+
+PROGRESS_EVERY = 5_000
+"""Traces between two lines of progress."""
+
+EPILOG = """examples:
+  manage.py retention policy --tenant acme
+  manage.py retention policy --tenant acme --days 30 --strategy sampled --rate 0.1 --storage summary
+  manage.py retention enforce --tenant acme --dry-run
+  manage.py retention enforce --json | jq .totalDeleted
+  manage.py retention stats
+"""
+
+
+class Command(BaseCommand):
+    help = "Shows, sets and enforces retention policies: how long traces are kept, which, and with how much text."
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="{policy,enforce,stats}")
+        policy = actions.add_parser("policy", help="show a tenant's policy, or change what is given")
+        policy.add_argument("--tenant", required=True, help="the tenant the policy is for")
+        policy.add_argument("--days", type=int, metavar="N", help="days a trace is kept, 1 to 3650")
+        policy.add_argument("--strategy", metavar="NAME", help=f"which traces are kept: {', '.join(STRATEGIES)}")
+        policy.add_argument("--rate", type=float, metavar="SHARE", help="the share that sampled keeps, 0 to 1")
+        policy.add_argument("--storage", metavar="MODE", help=f"how much text is kept: {', '.join(STORAGE_MODES)}")
+        enforcing = actions.add_parser("enforce", help="delete and strip what the policies do not keep")
+        enforcing.add_argument("--tenant", help="only this tenant's traces (default: all tenants with a policy)")
+        enforcing.add_argument("--dry-run", action="store_true", help="only count")
+        stats = actions.add_parser("stats", help="count the policies")
+        for each in (policy, enforcing, stats):
+            each.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        act = {"policy": self._policy, "enforce": self._enforce, "stats": self._stats}[options["action"]]
+        try:
+            act(options)
+        except ClasperError as error:
+            raise CommandError(_explain(error)) from None
+
+    def _policy(self, options: dict[str, Any]) -> None:
+        given = {
+            "retention_days": options["days"],
+            "sampling_strategy": options["strategy"],
+            "sample_rate": options["rate"],
+            "storage_mode": options["storage"],
+        }
+        values = {name: value for name, value in given.items() if value is not None}
+        tenant_id = options["tenant"]
+        if values:
+            found = set_policy(tenant_id=tenant_id, actor=ACTOR, now=utc_now(), values=values)
+        else:
+            found = get_policy(tenant_id=tenant_id)
+        self._show(options, policy_json(found))
+
+    def _enforce(self, options: dict[str, Any]) -> None:
+        how: dict[str, Any] = {"actor": ACTOR, "now": utc_now(), "dry_run": options["dry_run"]}
+        progress = _Progress(self)
+        if options["tenant"] is not None:
+            done = [enforce(tenant_id=options["tenant"], progress=progress, **how)]
+            body = enforcement_json(done[0])
+        else:
+            done = enforce_all(progress=progress, **how)
+            body = enforcements_json(done)
+        if options["json"]:
+            self.stdout.write(json.dumps(body))
+            return
+        for each in done:
+            self.stdout.write(_line(each))
+        if not done:
+            self.stdout.write("No tenant has a policy.")
+
+    def _stats(self, options: dict[str, Any]) -> None:
+        body = stats_json(retention_stats(tenant_id=None))
+        by_strategy = body.pop("tenantsByStrategy") if not options["json"] else {}
+        self._show(options, {**body, **by_strategy})
+
+    def _show(self, options: dict[str, Any], body: dict[str, Any]) -> None:
+        if options["json"]:
+            self.stdout.write(json.dumps(body))
+            return
+        for name, value in body.items():
+            self.stdout.write(f"{name:18}{value}")
+
+
+class _Progress:
+    """Tells on stderr, every so many traces, how far the enforcement is."""
+
+    def __init__(self, command: BaseCommand) -> None:
+        self._command = command
+        self._told = 0
+        self._tenant = ""
+
+    def __call__(self, done: Enforcement) -> None:
+        seen = done.deleted + done.stripped + done.protected
+        if done.tenant_id != self._tenant:
+            self._tenant, self._told = done.tenant_id, 0
+        if seen >= self._told + PROGRESS_EVERY:
+            self._told = seen
+            self._command.stderr.write(f"{done.tenant_id}: {seen} traces so far")
+
+
+def _line(done: Enforcement) -> str:
+    would = "would be " if done.dry_run else ""
+    return (
+        f"{done.tenant_id}: {done.deleted} traces {would}deleted, {done.stripped} {would}stripped, "
+        f"{done.protected} protected; oldest remaining {iso(done.oldest) if done.oldest else 'none'}"
+    )
+
+
+def _explain(error: ClasperError) -> str:
+    faults: dict[str, list[str]] = error.details.get("fieldErrors", {})
+    return "\n  ".join([error.message, *(f"{field}: {text}" for field, texts in faults.items() for text in texts)])

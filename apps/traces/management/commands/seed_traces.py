@@ -1,0 +1,109 @@
+"""manage.py seed_traces: fill a database with invented runs, to look at and to measure with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from apps.traces.services.seeding import seed_traces
+from clasper.core.clock import iso, parse_iso, utc_now
+from clasper.core.errors import ClasperError
+
+MAX_COUNT = 100_000_000
+MAX_DAYS = 3650
+PROGRESS_SECONDS = 1.0
+
+EPILOG = """examples:
+  manage.py seed_traces --count 10000
+  manage.py seed_traces --count 1000000 --tenant acme --days 90 --seed 1
+  manage.py seed_traces --count 10000 --until 2026-02-10T12:00:00Z --json
+
+The same tenant, count, days, seed and end give the same runs, in any database. Runs that are there already are refused.
+Usage and the sums of /traces/stats count them; a budget that is set already does not.
+"""
+
+
+class Command(BaseCommand):
+    help = "Writes invented runs that look like a busy tenant's. Refused in production unless --yes is given."
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--count", type=int, required=True, metavar="N", help="how many runs")
+        parser.add_argument("--tenant", default="acme", help="whose runs they are (default: acme)")
+        parser.add_argument("--days", type=int, default=90, metavar="N", help="spread over so many days (default: 90)")
+        parser.add_argument("--seed", type=int, default=1, metavar="N", help="another number, other runs (default: 1)")
+        parser.add_argument("--until", help="where the days end, ISO 8601 (default: the hour's beginning)")
+        parser.add_argument("--yes", action="store_true", help="do it in production too")
+        parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.PRODUCTION and not options["yes"]:
+            raise CommandError("This is production: invented runs would count as usage. --yes does it all the same.")
+        until = _checked(options)
+        began = time.monotonic()
+        try:
+            seed_traces(
+                tenant_id=options["tenant"],
+                count=options["count"],
+                days=options["days"],
+                seed=options["seed"],
+                until=until,
+                progress=_silent if options["json"] else self._progress(options["count"]),
+            )
+        except ClasperError as error:
+            raise CommandError(error.message) from None
+        self._report(options, until, time.monotonic() - began)
+
+    def _progress(self, count: int) -> Any:
+        told = time.monotonic()
+
+        def progress(written: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                self.stderr.write(f"{written:,} of {count:,} runs")
+
+        return progress
+
+    def _report(self, options: dict[str, Any], until: datetime, seconds: float) -> None:
+        count, tenant = options["count"], options["tenant"]
+        if options["json"]:
+            facts = {"tenant_id": tenant, "count": count, "days": options["days"], "seed": options["seed"]}
+            self.stdout.write(json.dumps({**facts, "until": iso(until), "seconds": round(seconds, 3)}))
+            return
+        rate = round(count / max(seconds, 0.001))
+        self.stdout.write(f"{count:,} runs of {tenant} until {iso(until)} in {seconds:.1f} s, {rate:,} a second.")
+
+
+def _silent(written: int) -> None:
+    pass
+
+
+def _checked(options: dict[str, Any]) -> datetime:
+    """The end that the options name. Raises CommandError naming every fault."""
+    faults = []
+    if not 1 <= options["count"] <= MAX_COUNT:
+        faults.append(f"--count must lie between 1 and {MAX_COUNT}.")
+    if not 1 <= options["days"] <= MAX_DAYS:
+        faults.append(f"--days must lie between 1 and {MAX_DAYS}.")
+    if not 1 <= len(options["tenant"]) <= 128:
+        faults.append("--tenant must have 1 to 128 characters.")
+    until = utc_now().replace(minute=0, second=0, microsecond=0)
+    try:
+        until = parse_iso(options["until"]) if options["until"] else until
+    except ValueError:
+        faults.append("--until must be an ISO 8601 instant, for example 2026-02-10T12:00:00Z.")
+    if until.year - options["days"] // 365 < 1972:
+        faults.append("--until must lie so late that all runs began after 1970.")
+    if faults:
+        raise CommandError("\n  ".join(faults))
+    return until

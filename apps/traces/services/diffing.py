@@ -1,0 +1,41 @@
+"""Comparing two stored runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from apps.traces.domain.diff import diff_traces, summary_sentence
+from apps.traces.domain.views import TraceDetail
+from apps.traces.services.reading import get_trace
+from clasper.core.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What differs, as `diff_traces` gives it, and the same in one sentence."""
+
+    diff: dict[str, Any]
+    summary_text: str
+
+
+def compare_traces(*, tenant_id: str | None, base_id: str, compare_id: str, include_text: bool = False) -> Comparison:
+    """Compares two runs of a tenant (None: of any). `include_text` adds the diff of their answers.
+
+    Raises NotFound when a run is unknown or another tenant's; `details.missing` maps `base_trace_id` and
+    `compare_trace_id`, whichever it is, to the id.
+    """
+    ids = {"base_trace_id": base_id, "compare_trace_id": compare_id}
+    found = {name: _find(tenant_id, trace_id) for name, trace_id in ids.items()}
+    base, compare = found["base_trace_id"], found["compare_trace_id"]
+    if base is None or compare is None:
+        raise NotFound("No such trace.", details={"missing": {name: ids[name] for name in ids if found[name] is None}})
+    diff = diff_traces(base, compare, include_text=include_text)
+    return Comparison(diff=diff, summary_text=summary_sentence(diff))
+
+
+def _find(tenant_id: str | None, trace_id: str) -> TraceDetail | None:
+    try:
+        return get_trace(tenant_id=tenant_id, trace_id=trace_id)
+    except NotFound:
+        return None

@@ -1,0 +1,289 @@
+"""Enforcing retention: deleting and stripping old traces, oldest first, in transactions so short that runs go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple, cast
+
+from django.db import connection
+from django.db.models import Q
+
+from apps.governance.services.audit import record_audit
+from apps.traces.domain.retention import Fate, Policy, cutoff, fate
+from apps.traces.models import RetentionPolicy, Trace
+from apps.traces.services.retention import SCHEDULE, all_policies, policy_of, protected, strip
+from clasper.core.clock import iso
+from clasper.core.db import Batch, atomic_batch
+
+ENFORCED = "retention.enforce"
+ACTOR = "system:retention"
+
+PAGE = 500
+"""Traces that are looked at together, and the most that one transaction removes."""
+
+FIRST_BATCH = 50
+LEAST_BATCH = 20
+LONGEST_SECONDS = 0.02
+"""What a transaction may take: SQLite has one writer, and on PostgreSQL the disk is everybody's."""
+
+REST = 2.0
+"""Pause after a transaction, in terms of its own time, so that runs have most of the database."""
+
+_TABLES = ("trace_payloads", "trace_steps", "trace_labels", "trace_skills", "trace_annotations")
+
+_CLAIM = """INSERT INTO retention_policies
+ (tenant_id, retention_days, sampling_strategy, sample_rate, storage_mode, created_at, updated_at)
+ VALUES (%s, 0, '', 0, '', %s, %s)
+ ON CONFLICT (tenant_id) DO UPDATE SET updated_at = excluded.updated_at
+ WHERE retention_policies.updated_at <= %s RETURNING id"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Enforcement:
+    """What was done for a tenant, or with `dry_run` would be; while it is under way, what was done so far.
+
+    `protected` counts the traces that would have gone or been stripped but for a label or annotation. `oldest` is when
+    the oldest remaining trace began, None when there is none. Durations in milliseconds.
+    """
+
+    tenant_id: str
+    cutoff: datetime
+    dry_run: bool = False
+    deleted: int = 0
+    stripped: int = 0
+    protected: int = 0
+    oldest: datetime | None = None
+    duration_ms: int = 0
+    longest_transaction_ms: float = 0.0
+    complete: bool = False
+
+
+Progress = Callable[[Enforcement], None]
+
+
+class _Candidate(NamedTuple):
+    trace_id: str
+    fate: Fate
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Fits the size of transactions to the time they take, and rests between them."""
+
+    size: int = FIRST_BATCH
+    began: float = field(default_factory=time.perf_counter)
+    longest: float = 0.0
+
+    def spent(self, seconds: float) -> None:
+        self.longest = max(self.longest, seconds)
+        if seconds > LONGEST_SECONDS:
+            self.size = max(LEAST_BATCH, self.size // 2)
+        elif seconds < LONGEST_SECONDS / 2:
+            self.size = min(PAGE, self.size * 5 // 4)
+        time.sleep(seconds * REST)
+
+
+def enforce(
+    *,
+    tenant_id: str,
+    actor: str,
+    now: datetime,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Enforcement:
+    """Applies the tenant's policy, or the default one, to its ended traces; with `dry_run` only counts.
+
+    All rows of a trace go together; rollups, usage and the audit log keep their numbers. `progress` is told after each
+    transaction; `stopped` is asked between them and ends the work early. Writes one `retention.enforce` entry with the
+    counts, also when the work broke off.
+    """
+    policy = policy_of(tenant_id=tenant_id)
+    done = Enforcement(tenant_id=tenant_id, cutoff=cutoff(policy, now), dry_run=dry_run)
+    pace = _Pace()
+    try:
+        done.complete = _work(done, policy, pace, now, progress, stopped)
+    finally:
+        done.oldest = _oldest(tenant_id)
+        done.duration_ms = round((time.perf_counter() - pace.began) * 1000)
+        done.longest_transaction_ms = round(pace.longest * 1000, 1)
+        if not dry_run:
+            _record(done, actor, now)
+    return done
+
+
+def enforce_all(
+    *,
+    actor: str,
+    now: datetime,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[Enforcement]:
+    """Applies every policy there is, tenant by tenant."""
+    done = []
+    for each in all_policies():
+        if stopped():
+            break
+        done.append(
+            enforce(tenant_id=each.tenant_id, actor=actor, now=now, dry_run=dry_run, progress=progress, stopped=stopped)
+        )
+    return done
+
+
+def enforce_due(
+    *, now: datetime, every: timedelta, stopped: Callable[[], bool] = lambda: False
+) -> list[Enforcement] | None:
+    """Applies every policy when the last turn of the schedule is at least `every` ago; None when it is not.
+
+    Several processes may ask at once; one of them gets the turn. A turn that is stopped is given back.
+    """
+    if not _claim(now, every):
+        return None
+    done = enforce_all(actor=ACTOR, now=now, stopped=stopped)
+    if stopped():
+        RetentionPolicy.objects.filter(tenant_id=SCHEDULE, updated_at=now).update(updated_at=now - every)
+    return done
+
+
+def _work(
+    done: Enforcement,
+    policy: Policy,
+    pace: _Pace,
+    now: datetime,
+    progress: Progress | None,
+    stopped: Callable[[], bool],
+) -> bool:
+    """Whether it came to the end."""
+    for page in _pages(done.tenant_id, until=done.cutoff if policy.keeps_all else now):
+        candidates = _candidates(page, policy, now)
+        while candidates:
+            if stopped():
+                return False
+            part, candidates = candidates[: pace.size], candidates[pace.size :]
+            if done.dry_run:
+                with _reading() as batch:
+                    _count(done, _sort(batch, done.tenant_id, part))
+            else:
+                with atomic_batch() as batch:
+                    began = time.perf_counter()  # SQLite has the lock only now
+                    sorted_out = _sort(batch, done.tenant_id, part, lock=True)
+                    _apply(batch, done.tenant_id, sorted_out, policy)
+                pace.spent(time.perf_counter() - began)
+                _count(done, sorted_out)
+            if progress is not None:
+                progress(done)
+    return True
+
+
+_Row = tuple[str, str, datetime, str]
+"""Id, status, start and storage mode of a trace."""
+
+
+def _pages(tenant_id: str, *, until: datetime) -> Iterator[Sequence[_Row]]:
+    """The tenant's ended traces that began before `until`, oldest first; each page begins where the last one ended."""
+    traces = Trace.objects.for_tenant(tenant_id).filter(started_at__lt=until).exclude(status="running")
+    rows = traces.order_by("started_at", "id").values_list("id", "status", "started_at", "storage_mode")
+    page = list(rows[:PAGE])
+    while page:
+        yield page
+        last_id, _, last_start, _ = page[-1]
+        after = Q(started_at__gt=last_start) | Q(started_at=last_start, id__gt=last_id)
+        # The first condition says nothing new, but both databases can begin their walk of the index with it.
+        page = list(rows.filter(Q(started_at__gte=last_start) & after)[:PAGE]) if len(page) == PAGE else []
+
+
+def _candidates(page: Sequence[_Row], policy: Policy, now: datetime) -> list[_Candidate]:
+    decided = (
+        _Candidate(
+            trace_id,
+            fate(policy, trace_id=trace_id, status=status, started_at=started_at, storage_mode=mode, now=now),
+        )
+        for trace_id, status, started_at, mode in page
+    )
+    return [each for each in decided if each.fate != "keep"]
+
+
+class _Sorted(NamedTuple):
+    delete: list[str]
+    strip: list[str]
+    protected: int
+
+
+def _sort(batch: Batch, tenant_id: str, candidates: Sequence[_Candidate], *, lock: bool = False) -> _Sorted:
+    """Tells apart those that are still there and that nothing protects.
+
+    One that somebody else is writing to is passed over: its turn comes next time, and enforcement never waits for a
+    run.
+    """
+    ids = [each.trace_id for each in candidates]
+    # By the id alone, which is the primary key: with the tenant, SQLite would walk an index of all the tenant's traces.
+    sql = f"SELECT id FROM traces WHERE id IN ({_marks(ids)})"
+    if lock and batch.for_update:
+        sql += f"{batch.for_update} SKIP LOCKED"
+    there = {row[0] for row in batch.fetch_all(sql, ids)}
+    held = protected(batch, tenant_id, sorted(there)) if there else set()
+    reach = there - held
+    free = [each for each in candidates if each.trace_id in reach]
+    return _Sorted(
+        delete=[each.trace_id for each in free if each.fate == "delete"],
+        strip=[each.trace_id for each in free if each.fate == "strip"],
+        protected=len(held),
+    )
+
+
+def _apply(batch: Batch, tenant_id: str, sorted_out: _Sorted, policy: Policy) -> None:
+    if sorted_out.delete:
+        _delete(batch, tenant_id, sorted_out.delete)
+    if sorted_out.strip:
+        strip(batch, tenant_id, sorted_out.strip, policy.storage_mode)
+
+
+def _count(done: Enforcement, sorted_out: _Sorted) -> None:
+    done.deleted += len(sorted_out.delete)
+    done.stripped += len(sorted_out.strip)
+    done.protected += sorted_out.protected
+
+
+@contextmanager
+def _reading() -> Iterator[Batch]:
+    """A batch without a transaction: on SQLite a transaction would keep everybody else from writing."""
+    with connection.cursor() as cursor:
+        yield Batch(cursor, vendor=connection.vendor, native=False)
+
+
+def _delete(batch: Batch, tenant_id: str, trace_ids: Sequence[str]) -> None:
+    marks = _marks(trace_ids)
+    for table in _TABLES:
+        batch.execute(f"DELETE FROM {table} WHERE tenant_id = %s AND trace_id IN ({marks})", (tenant_id, *trace_ids))
+    batch.execute(f"DELETE FROM traces WHERE id IN ({marks})", trace_ids)
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _oldest(tenant_id: str) -> datetime | None:
+    traces = Trace.objects.for_tenant(tenant_id).order_by("started_at", "id")
+    return cast("datetime | None", traces.values_list("started_at", flat=True).first())
+
+
+def _record(done: Enforcement, actor: str, now: datetime) -> None:
+    details = {
+        "deleted": done.deleted,
+        "stripped": done.stripped,
+        "protected": done.protected,
+        "cutoff": iso(done.cutoff),
+        "complete": done.complete,
+    }
+    with atomic_batch() as batch:
+        record_audit(batch, tenant_id=done.tenant_id, event_type=ENFORCED, actor=actor, now=now, details=details)
+
+
+def _claim(now: datetime, every: timedelta) -> bool:
+    with atomic_batch() as batch:
+        return batch.fetch_one(_CLAIM, (SCHEDULE, now, now, now - every)) is not None

@@ -1,0 +1,88 @@
+"""Runs in bulk: batch after batch by keyset, so that an export of any size holds one batch in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from apps.governance.services.audit import record_audit
+from apps.traces import queries
+from apps.traces.domain.filters import Filters
+from apps.traces.domain.views import StepView, TraceSummary
+from apps.traces.models import Trace, TracePayload
+from apps.traces.services.reading import step_view, summaries, value_of
+from apps.traces.services.searching import search
+from clasper.core.clock import iso
+from clasper.core.db import atomic_batch
+
+BATCH = 500
+
+STEPS = "steps"
+CONTENT = "content"
+PARTS = (STEPS, CONTENT)
+"""What may be exported besides the rows of the list: the steps, and the stored texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The stored texts of a run; None where there are none."""
+
+    input: Any
+    output: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A run of an export; `steps` and `content` are None unless asked for."""
+
+    summary: TraceSummary
+    steps: tuple[StepView, ...] | None
+    content: Content | None
+
+
+def record_export(*, filters: Filters, file_format: str, parts: Collection[str], actor: str, now: datetime) -> None:
+    """Audits an export before its first row is given out, with what was asked for."""
+    given = {name: value for name, value in asdict(filters).items() if value not in (None, "")}
+    details = {"format": file_format, "include": sorted(parts), "filters": _plain(given)}
+    with atomic_batch() as batch:
+        record_audit(
+            batch,
+            tenant_id=filters.tenant_id or "",
+            event_type="trace.export",
+            actor=actor,
+            now=now,
+            details=details,
+        )
+
+
+def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator[list[Exported]]:
+    """The runs that match, newest first, in batches of at most BATCH; each batch is one look at the database."""
+    found = search(filters)
+    after: queries.Place | None = None
+    while True:
+        page = found.page(after=after, limit=BATCH)
+        yield _exported(page.rows, parts)
+        if page.next is None:
+            return
+        after = page.next
+
+
+def _exported(rows: list[Trace], parts: Collection[str]) -> list[Exported]:
+    steps = queries.steps_of_all(rows) if STEPS in parts else None
+    payloads = queries.payloads_of_all(rows) if CONTENT in parts else None
+    made = []
+    for row, summary in zip(rows, summaries(rows), strict=True):
+        texts = (payloads or {}).get(row.id, {})
+        views = None if steps is None else tuple(step_view(each, texts.get(each.seq)) for each in steps.get(row.id, ()))
+        made.append(Exported(summary, views, None if payloads is None else _content(texts.get(0))))
+    return made
+
+
+def _content(own: TracePayload | None) -> Content:
+    return Content(value_of(own.input), value_of(own.output)) if own else Content(None, None)
+
+
+def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: iso(value) if isinstance(value, datetime) else value for name, value in given.items()}

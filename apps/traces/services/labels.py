@@ -1,0 +1,65 @@
+"""Labels that people and callers put on a run, and the audit entry that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from apps.governance.services.audit import record_audit
+from apps.governance.services.redaction import redact_text
+from clasper.core.db import Batch, atomic_batch
+from clasper.core.errors import InvalidRequest, NotFound
+from clasper.core.ids import is_uuid
+
+MAX_LABELS = 50
+MAX_KEY = 64
+MAX_VALUE = 256
+
+_READ = "SELECT key, value FROM trace_labels WHERE tenant_id = %s AND trace_id = %s ORDER BY key"
+_SET = """INSERT INTO trace_labels (tenant_id, trace_id, key, value) VALUES (%s, %s, %s, %s)
+ ON CONFLICT (tenant_id, trace_id, key) DO UPDATE SET value = excluded.value"""
+_REMOVE = "DELETE FROM trace_labels WHERE tenant_id = %s AND trace_id = %s AND key = %s"
+
+
+def label_trace(
+    *, tenant_id: str | None, trace_id: str, changes: Mapping[str, str | None], actor: str, now: datetime
+) -> dict[str, str]:
+    """Merges labels into those of a run and gives all it has then; None or "" removes one. Values are redacted.
+
+    Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest for more than MAX_LABELS labels.
+    """
+    with atomic_batch() as batch:
+        owner = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id)
+        place = (owner, trace_id.lower())
+        before: dict[str, str] = dict(batch.fetch_all(_READ, place))
+        wanted = {key: redact_text(value)[:MAX_VALUE] if value else None for key, value in changes.items()}
+        merged = {key: value for key, value in {**before, **wanted}.items() if value is not None}
+        if len(merged) > MAX_LABELS:
+            raise InvalidRequest(field_errors={"labels": [f"A trace has at most {MAX_LABELS} labels."]})
+        added = {key: value for key, value in merged.items() if before.get(key) != value}
+        removed = sorted(before.keys() - merged.keys())
+        for key, value in added.items():
+            batch.execute(_SET, (*place, key, value))
+        for key in removed:
+            batch.execute(_REMOVE, (*place, key))
+        if added or removed:
+            record_audit(
+                batch,
+                tenant_id=owner,
+                event_type="trace.label",
+                actor=actor,
+                now=now,
+                trace_id=trace_id.lower(),
+                details={"set": added, "removed": removed},
+            )
+    return dict(sorted(merged.items()))
+
+
+def lock_trace(batch: Batch, *, tenant_id: str | None, trace_id: str) -> str:
+    """Keeps others from changing what belongs to the run until the batch ends; gives its tenant. Raises NotFound."""
+    row = None
+    if is_uuid(trace_id):
+        row = batch.fetch_one(f"SELECT tenant_id FROM traces WHERE id = %s{batch.for_update}", (trace_id.lower(),))
+    if row is None or tenant_id not in (None, row[0]):
+        raise NotFound("No such trace.")
+    return str(row[0])

@@ -1,0 +1,47 @@
+"""What a run must be known by to be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from apps.traces.domain.views import TraceDetail
+from apps.traces.models import Trace, TracePayload
+from apps.traces.services.reading import get_trace
+from apps.traces.services.recording import TOOLS_SEQ
+from clasper.core.errors import Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySource:
+    """A run with its texts, as they are stored: redacted. `tools` are objects of name, description and parameters."""
+
+    trace: TraceDetail
+    tools: Sequence[Mapping[str, Any]]
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """What was asked: message, messages, metadata."""
+        found: Mapping[str, Any] = self.trace.input
+        return found
+
+
+def replay_source(*, tenant_id: str | None, trace_id: str) -> ReplaySource:
+    """The run with what it was asked. Raises NotFound; Conflict `trace_running` or `trace_stripped` when it cannot be
+    repeated, because it has not ended or retention has removed its texts."""
+    trace = get_trace(tenant_id=tenant_id, trace_id=trace_id)
+    if trace.summary.status == "running":
+        raise Conflict("The run has not ended yet.", code="trace_running")
+    if not isinstance(trace.input, dict) or _storage_mode(trace.summary.id) != "full":
+        raise Conflict("The texts of this run are not kept any more, so it cannot be repeated.", code="trace_stripped")
+    row = TracePayload.objects.filter(
+        tenant_id=trace.summary.tenant_id, trace_id=trace.summary.id, seq=TOOLS_SEQ
+    ).first()
+    return ReplaySource(trace, msgspec.json.decode(row.input) if row is not None and row.input else ())
+
+
+def _storage_mode(trace_id: str) -> str:
+    return Trace.objects.values_list("storage_mode", flat=True).get(id=trace_id)

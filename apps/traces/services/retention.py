@@ -1,0 +1,205 @@
+"""Retention policies: set, read, counted, and heeded when a run settles. `enforcement` applies them to older traces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Avg, Count, QuerySet
+
+from apps.governance.services.audit import record_audit
+from apps.traces.domain.retention import (
+    PROTECTING_KEYS,
+    STRATEGIES,
+    Policy,
+    StorageMode,
+    mode_at_settle,
+    policy_faults,
+)
+from apps.traces.models import RetentionPolicy
+from clasper.core.db import Batch, atomic_batch
+from clasper.core.errors import InvalidRequest, NotFound
+
+POLICY_SET = "retention.policy"
+
+SCHEDULE = ""
+"""The name of the row that says when the schedule last ran, in the table of policies: no tenant has this name."""
+
+POLICY_SECONDS = 5
+"""How long a process goes by a policy that another one has changed."""
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Policy))
+_READ_DEMANDING = (
+    f"SELECT tenant_id, {', '.join(_FIELDS)} FROM retention_policies"
+    " WHERE tenant_id <> '' AND (sampling_strategy <> 'full' OR storage_mode <> 'full')"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPolicy:
+    """A tenant's policy and when it was made and last changed."""
+
+    tenant_id: str
+    policy: Policy
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionStats:
+    """How many policies there are, their average window in days (0 without any), and how many by strategy."""
+
+    policies: int
+    average_days: int
+    by_strategy: dict[str, int]
+
+
+def set_policy(*, tenant_id: str, actor: str, now: datetime, values: Mapping[str, Any]) -> TenantPolicy:
+    """Creates or changes the tenant's policy; `values` are fields of Policy, and what is left out stays.
+
+    Writes `retention.policy` with the policy before and after. Raises InvalidRequest naming every fault.
+    """
+    faults = policy_faults(values)
+    if not tenant_id:
+        faults["tenant_id"] = ["This field is required."]
+    if faults:
+        raise InvalidRequest(field_errors=faults)
+    with atomic_batch() as batch:
+        row, created = RetentionPolicy.objects.get_or_create(
+            tenant_id=tenant_id, defaults={**dataclasses.asdict(Policy()), "created_at": now, "updated_at": now}
+        )
+        if not created:
+            row = RetentionPolicy.objects.select_for_update().get(tenant_id=tenant_id)
+        before = None if created else dataclasses.asdict(_policy(row))
+        for name, value in values.items():
+            setattr(row, name, value)
+        row.updated_at = now
+        row.save()
+        after = dataclasses.asdict(_policy(row))
+        details = {"before": before, "after": after}
+        record_audit(batch, tenant_id=tenant_id, event_type=POLICY_SET, actor=actor, now=now, details=details)
+    demanding.forget()
+    return _view(row)
+
+
+def get_policy(*, tenant_id: str) -> TenantPolicy:
+    """The tenant's policy. Raises NotFound when it has none."""
+    row = _policies(tenant_id).first()
+    if row is None:
+        raise NotFound("The tenant has no retention policy.")
+    return _view(row)
+
+
+def policy_of(*, tenant_id: str) -> Policy:
+    """The tenant's policy, or the default one."""
+    row = _policies(tenant_id).first()
+    return Policy() if row is None else _policy(row)
+
+
+def all_policies() -> list[TenantPolicy]:
+    """Every tenant's policy, tenants sorted."""
+    return [_view(row) for row in _policies(None).order_by("tenant_id")]
+
+
+def retention_stats(*, tenant_id: str | None) -> RetentionStats:
+    """The figures of a tenant's policy, or of all policies with None."""
+    policies = _policies(tenant_id)
+    counts = dict(policies.order_by().values_list("sampling_strategy").annotate(Count("id")))
+    return RetentionStats(
+        policies=sum(counts.values()),
+        average_days=round(policies.aggregate(days=Avg("retention_days"))["days"] or 0),
+        by_strategy={strategy: counts.get(strategy, 0) for strategy in STRATEGIES},
+    )
+
+
+class DemandingPolicies:
+    """The policies that do not simply keep everything, read at most every POLICY_SECONDS.
+
+    A process has them all at hand, so that a run asks the database nothing, whether its tenant has a policy or not.
+    """
+
+    def __init__(self) -> None:
+        self._policies: dict[str, Policy] = {}
+        self._read_at: datetime | None = None
+
+    def of(self, batch: Batch, tenant_id: str, now: datetime) -> Policy | None:
+        """The tenant's policy, or None when it keeps everything or there is none."""
+        if self._read_at is None or abs(now - self._read_at) >= _POLICY_AGE:
+            self._policies = {row[0]: _as_policy(row[1:]) for row in batch.fetch_all(_READ_DEMANDING)}
+            self._read_at = now
+        return self._policies.get(tenant_id)
+
+    def forget(self) -> None:
+        """Reads again next time."""
+        self._read_at = None
+
+
+_POLICY_AGE = timedelta(seconds=POLICY_SECONDS)
+
+demanding = DemandingPolicies()
+"""The process's own; runs settle in one thread."""
+
+
+def settle_storage(batch: Batch, *, tenant_id: str, trace_id: str, status: str, now: datetime) -> StorageMode:
+    """What may be stored of the texts of a run that ends now. What was stored of them beyond that is removed."""
+    policy = demanding.of(batch, tenant_id, now)
+    if policy is None:
+        return "full"
+    mode = mode_at_settle(policy, trace_id=trace_id, status=status)
+    if mode == "full":
+        return mode
+    batch.flush_rows()
+    if protected(batch, tenant_id, [trace_id]):
+        return "full"
+    strip(batch, tenant_id, [trace_id], mode)
+    return mode
+
+
+def protected(batch: Batch, tenant_id: str, trace_ids: Sequence[str]) -> set[str]:
+    """Those of the traces that a label or an annotation keeps from retention."""
+    keys, ids = _marks(PROTECTING_KEYS), _marks(trace_ids)
+    one = f"tenant_id = %s AND trace_id IN ({ids}) AND key IN ({keys})"
+    rows = batch.fetch_all(
+        f"SELECT trace_id FROM trace_labels WHERE {one} UNION SELECT trace_id FROM trace_annotations WHERE {one}",
+        (tenant_id, *trace_ids, *PROTECTING_KEYS) * 2,
+    )
+    return {row[0] for row in rows}
+
+
+def strip(batch: Batch, tenant_id: str, trace_ids: Sequence[str], mode: StorageMode) -> None:
+    """Removes the texts that `mode` does not leave, and says so on the traces. Facts stay, an error's code among
+    them."""
+    marks = _marks(trace_ids)
+    but_own = " AND seq <> 0" if mode == "summary" else ""
+    error = ", error = ''" if mode == "minimal" else ""
+    batch.execute(
+        f"DELETE FROM trace_payloads WHERE tenant_id = %s AND trace_id IN ({marks}){but_own}", (tenant_id, *trace_ids)
+    )
+    # By the id alone: with the tenant, SQLite would walk an index of all the tenant's traces.
+    batch.execute(f"UPDATE traces SET storage_mode = %s{error} WHERE id IN ({marks})", (mode, *trace_ids))
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _policies(tenant_id: str | None) -> QuerySet[RetentionPolicy]:
+    rows = RetentionPolicy.objects.exclude(tenant_id=SCHEDULE)
+    return rows if tenant_id is None else rows.filter(tenant_id=tenant_id)
+
+
+def _policy(row: RetentionPolicy) -> Policy:
+    return _as_policy([getattr(row, name) for name in _FIELDS])
+
+
+def _as_policy(values: Sequence[Any]) -> Policy:
+    return Policy(**dict(zip(_FIELDS, values, strict=True)))
+
+
+def _view(row: RetentionPolicy) -> TenantPolicy:
+    return TenantPolicy(
+        tenant_id=row.tenant_id, policy=_policy(row), created_at=row.created_at, updated_at=row.updated_at
+    )

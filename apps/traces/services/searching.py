@@ -1,0 +1,203 @@
+"""How runs are found without a scan.
+
+A question is answered in one of three ways. With at most one filter that has an index of its own, the database walks
+that index, newest first. With a label, a task, a document or a message that few runs carry, their places are listed
+once. With anything else, a page looks at no more than `EXAMINED` runs and says where the next page goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+from django.db.models import QuerySet
+
+from apps.traces import queries
+from apps.traces.domain.filters import Filters
+from apps.traces.models import Trace
+from apps.traces.queries import Place
+from clasper.core.ids import is_uuid
+
+EXAMINED = 10_000
+"""Runs that a page looks at, at most."""
+
+CHUNK = 500
+"""Ids of one query: far below what any database takes, and enough to make the round trip small."""
+
+MENTIONED = 1_000
+"""Runs taken from each index of links when a text is searched for; newer ones are found in any case."""
+
+INDEXED = ("risk_level", "status", "model_name", "agent_id", "workspace_id")
+COMMON = {("status", "success"), ("risk_level", "low"), ("workspace_id", "default")}
+"""Values that most runs have, so that an index of them narrows least."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of runs. `next` is the place after which the next page begins, None when there is none."""
+
+    rows: list[Trace]
+    next: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Runs found by walking an index. `examined` are the runs looked at when that is more than the runs that match."""
+
+    rows: QuerySet[Trace]
+    examined: QuerySet[Trace] | None
+
+    def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
+        rows, last = self._window(after)
+        found = list(rows[offset : offset + limit + 1])
+        if len(found) > limit:
+            return Found(found[:limit], _place(found[limit - 1]))
+        return Found(found, last)
+
+    def total(self) -> tuple[int, bool]:
+        """How many match, and whether that is exact; of those that were looked at when not all were."""
+        rows, last = self._window(None)
+        count, exact = queries.capped_count(rows)
+        return count, exact and last is None
+
+    def newest(self) -> tuple[list[Place], bool]:
+        """The places of the newest runs, at most EXAMINED, and whether they are all."""
+        rows, last = self._window(None)
+        found = list(queries.places(rows)[: EXAMINED + 1])
+        return found[:EXAMINED], last is None and len(found) <= EXAMINED
+
+    def _window(self, after: Place | None) -> tuple[QuerySet[Trace], Place | None]:
+        """The runs to be looked at after a place, and the last of them when others follow."""
+        rows = queries.after(self.rows, after) if after else self.rows
+        if self.examined is None:
+            return rows, None
+        examined = queries.after(self.examined, after) if after else self.examined
+        edge = list(queries.places(examined)[EXAMINED - 1 : EXAMINED + 1])
+        if len(edge) < 2:
+            return rows, None
+        return queries.up_to(rows, edge[0]), edge[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Runs whose places are known, newest first. `searched` are the runs whose texts were read, None without a text."""
+
+    places: Sequence[Place]
+    complete: bool = True
+    searched: int | None = None
+
+    def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
+        places = [place for place in self.places if after is None or place < after]
+        chosen = places[offset : offset + limit]
+        rows = {
+            row.id: row
+            for ids in _chunks(trace_id for _, trace_id in chosen)
+            for row in Trace.objects.filter(id__in=ids)
+        }
+        more = len(places) > offset + limit
+        return Found(
+            [rows[trace_id] for _, trace_id in chosen if trace_id in rows], chosen[-1] if more and chosen else None
+        )
+
+    def total(self) -> tuple[int, bool]:
+        return len(self.places), self.complete
+
+
+def search(filters: Filters) -> Walk | Listed:
+    """Decides how the runs that match are found."""
+    found = _listed(filters) or _walk(filters)
+    return _mentioning(filters, found) if filters.text else found
+
+
+def _listed(filters: Filters) -> Listed | None:
+    """The runs of the filters' label or link, when they are few."""
+    carriers: list[QuerySet[Any, str]] = [
+        queries.linked(filters.tenant_id, name, getattr(filters, name))
+        for name in queries.LINKS
+        if getattr(filters, name)
+    ]
+    if filters.label:
+        carriers.append(queries.labelled(filters))
+    for ids in carriers:
+        some = list(ids[: queries.COUNT_CAP + 1])
+        if len(some) <= queries.COUNT_CAP:
+            return Listed(_places_of(filters, some))
+    return None
+
+
+def _places_of(filters: Filters, ids: Iterable[str]) -> list[Place]:
+    """Places of those among the runs that match, newest first."""
+    found = (place for some in _chunks(ids) for place in queries.places(queries.among(filters, some)))
+    return sorted(found, reverse=True)
+
+
+def _walk(filters: Filters) -> Walk:
+    filters = _one_model(filters)
+    given = {name: value for name in (*queries.EQUALITIES, "model") if (value := getattr(filters, name))}
+    driver = _driver(given)
+    rows = queries.matching(filters, driver=driver)
+    if not given.keys() - {driver} and not filters.label and filters.min_cost is None and filters.max_cost is None:
+        return Walk(rows, None)
+    examined = Filters(tenant_id=filters.tenant_id, start=filters.start, end=filters.end)
+    if driver:
+        examined = replace(examined, **{driver: given[driver]})
+    return Walk(rows, queries.matching(examined, driver=driver))
+
+
+def _one_model(filters: Filters) -> Filters:
+    """The filters with `model` said in one way where possible: some hosts' models have a slash in their names."""
+    provider, slash, name = filters.model.partition("/")
+    if not slash:
+        return replace(filters, model="", model_name=filters.model)
+    if not queries.has_model(filters.tenant_id, filters.model):
+        return replace(filters, model="", model_name=name, provider=provider)
+    if not queries.has_model(filters.tenant_id, name):
+        return replace(filters, model="", model_name=filters.model)
+    return filters
+
+
+def _driver(given: Mapping[str, str]) -> str:
+    """The filter whose index is walked: the one that should narrow most, `""` when none has an index."""
+    if given.get("kind", queries.COMMON_KINDS[0]) not in queries.COMMON_KINDS:
+        return "kind"
+    names = [name for name in INDEXED if name in given]
+    return min(names, key=lambda name: (name, given[name]) in COMMON, default="")
+
+
+def _mentioning(filters: Filters, found: Walk | Listed) -> Listed:
+    """Narrows to the runs that the text names or that hold it."""
+    places, complete = (found.places, found.complete) if isinstance(found, Listed) else found.newest()
+    chosen = set(_places_of(filters, _named(filters)))
+    for some in _chunks(places):
+        chosen.update(_holding(some, filters.text))
+    return Listed(sorted(chosen, reverse=True), complete, searched=len(places))
+
+
+def _named(filters: Filters) -> Iterator[str]:
+    """Ids of the runs whose own id, or the id of a link, the text is."""
+    if is_uuid(filters.text):
+        yield filters.text.lower()
+    for column in queries.LINKS:
+        yield from queries.linked(filters.tenant_id, column, filters.text)[:MENTIONED]
+
+
+def _holding(places: Sequence[Place], text: str) -> Iterator[Place]:
+    ids = [trace_id for _, trace_id in places]
+    facts = Trace.objects.filter(id__in=ids).values_list("id", "tenant_id", "user_id", *queries.LINKS)
+    named = {trace_id for trace_id, _, *names in facts if text in names}
+    holding = queries.mentioning(ids, {tenant_id for _, tenant_id, *_ in facts}, text)
+    return (place for place in places if place[1] in named or place[1] in holding)
+
+
+def _place(trace: Trace) -> Place:
+    return trace.started_at, trace.id
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk

@@ -1,0 +1,1 @@
+"""What operators watch Clasper with: the live events and the metrics."""

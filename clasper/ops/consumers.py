@@ -1,0 +1,90 @@
+"""The door of live events: `GET /ops/api/events`, server-sent events that a browser's EventSource resumes by itself."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from apps.governance.domain.permissions import GOVERNANCE_READ, resolve_tenant
+from apps.governance.services.access import authenticate_async, check_rate_async, record_denial, require
+from clasper.core.auth import Principal
+from clasper.core.clock import utc_now
+from clasper.core.consumers import ApiConsumer, Request
+from clasper.core.db import writer
+from clasper.core.errors import ClasperError, InvalidRequest, PermissionDenied
+from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_event
+from clasper.ops.live import Feed, hub
+
+CHECK_SECONDS = 1.5
+"""How often a listener's credential is looked at again: a revoked key stops within seconds here, too."""
+
+MAX_SEQ_DIGITS = 18
+
+
+class EventsConsumer(ApiConsumer):
+    """The tenant's audit entries as they are committed; with `Last-Event-ID`, also those since."""
+
+    methods = ("GET",)
+
+    async def handle_request(self, request: Request) -> None:
+        now = utc_now()
+        principal = await authenticate_async(request.headers, now=now)
+        try:
+            require(principal, GOVERNANCE_READ)
+            await check_rate_async(principal)
+            tenant_id = resolve_tenant(principal, request.query.get("tenant_id") or None)
+        except PermissionDenied as error:
+            await self._audit_denial(principal, error)
+            raise
+        given = request.headers.get("last-event-id") or request.query.get("last_event_id", "")
+        seq, faults = _read_seq(given)
+        if tenant_id is None:
+            faults["tenant_id"] = ["Name the tenant whose events you want."]
+        if faults or tenant_id is None:
+            raise InvalidRequest(field_errors=faults)
+        async with hub().listen(tenant_id) as (feed, newest):
+            if seq is not None and seq > newest:
+                raise InvalidRequest(field_errors={"last_event_id": [f"The newest event is {newest}."]})
+            await self._forward(feed, newest if seq is None else seq, request)
+        await self.send_part(b"", more=False)
+
+    async def _forward(self, feed: Feed, seq: int, request: Request) -> None:
+        await self.start(200, HEADERS)
+        # An id without data is no event, but what the client resumes after if it is cut off before the first one.
+        await self.send_part(b"id: %d\n\n" % seq, more=True)
+        checked = sent = monotonic()
+        closing = hub().closing
+        while not closing.is_set():
+            page = await feed.after(seq, patience=CHECK_SECONDS)
+            if monotonic() - checked >= CHECK_SECONDS:
+                await self._check_again(request)
+                checked = monotonic()
+            if page:
+                await self.send_part(b"".join(data for _, data in page), more=True)
+                seq, sent = page[-1][0], monotonic()
+            elif monotonic() - sent >= HEARTBEAT_SECONDS - CHECK_SECONDS:
+                await self.send_part(HEARTBEAT, more=True)
+                sent = monotonic()
+
+    async def _check_again(self, request: Request) -> None:
+        require(await authenticate_async(request.headers, now=utc_now()), GOVERNANCE_READ)
+
+    async def on_stream_error(self, error: ClasperError) -> None:
+        data = {"error": error.message, "code": error.error_code, "details": error.details}
+        await self.send_part(encode_event("error", data), more=False)
+
+    async def _audit_denial(self, principal: Principal, error: PermissionDenied) -> None:
+        permission = str(error.details.get("permission", ""))
+        route = f"GET {self.scope['path']}"
+        await writer.submit(
+            lambda batch: record_denial(batch, principal=principal, permission=permission, route=route, now=utc_now()),
+            key=principal.tenant_id or "",
+        )
+
+
+def _read_seq(text: str) -> tuple[int | None, dict[str, list[str]]]:
+    """The seq that an event id names, None without one, and what is wrong with it."""
+    if not text:
+        return None, {}
+    if text.isascii() and text.isdigit() and len(text) <= MAX_SEQ_DIGITS:
+        return int(text), {}
+    return None, {"last_event_id": ["Give the id of an event of this feed."]}

@@ -1,0 +1,49 @@
+"""The door of monitoring: `GET /metrics`."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from apps.agents.engine.catalogue import open_circuits
+from apps.agents.services.backlog import backlog
+from apps.governance.api import require_platform
+from apps.governance.domain.permissions import GOVERNANCE_READ
+from apps.traces.services.in_flight import runs_in_flight
+from clasper.metrics import CONTENT_TYPE, Gauge, exposition
+
+_TEXT = OpenApiResponse(OpenApiTypes.STR, description="Prometheus' text format.")
+
+
+class MetricsView(APIView):
+    """`GET /metrics`"""
+
+    required_scopes = {"GET": GOVERNANCE_READ}
+
+    @extend_schema(operation_id="metrics", responses={(200, "text/plain"): _TEXT})
+    def get(self, request: Request) -> HttpResponse:
+        """Counters and gauges for Prometheus, over all tenants: for the platform's key only."""
+        require_platform(request)
+        return HttpResponse(exposition(_gauges()), content_type=CONTENT_TYPE)
+
+
+def _gauges() -> list[Gauge]:
+    owed = backlog()
+    return [
+        _number("clasper_runs_in_flight", "Runs that have not ended, of all processes.", runs_in_flight()),
+        _number("clasper_outbox_pending", "Deliveries that wait for their first or next attempt.", owed.pending),
+        _number("clasper_outbox_dead", "Deliveries that were given up.", owed.dead),
+        Gauge(
+            name="clasper_circuit_open",
+            help="1 while the process that answers does not ask the provider, because it failed too often.",
+            label="provider",
+            values={name: float(is_open) for name, is_open in open_circuits().items()},
+        ),
+    ]
+
+
+def _number(name: str, text: str, value: int) -> Gauge:
+    return Gauge(name=name, help=text, values={"": float(value)})

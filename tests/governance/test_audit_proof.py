@@ -1,0 +1,391 @@
+"""GET and POST /audit/verify, GET /audit/checkpoint and /audit/export over a socket; the commands; the signing key."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from django.core.management import CommandError, call_command
+
+from apps.governance.domain.checkpoint import read_checkpoint, signature_fault
+from apps.governance.models import AuditHead
+from apps.governance.services import audit_export
+from apps.governance.services.audit import audit_stats, list_audit, record_audit
+from clasper.core.db import atomic_batch
+from clasper.core.signing import is_signed, read_signing_key
+from tests.world import ACME, GLOBEX, Server, tenant_key
+
+ROOT = Path(__file__).resolve().parents[2]
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SECRET = base64.b64encode(bytes(range(32))).decode()
+PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+EC_PEM = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+PUBLIC = read_signing_key(SECRET).public_key
+OTHER_PUBLIC = read_signing_key(base64.b64encode(bytes(32)).decode()).public_key
+
+
+@pytest.fixture
+def signing(settings: Any) -> None:
+    settings.CLASPER_AUDIT_SIGNING_KEY = SECRET
+
+
+@pytest.fixture
+def log(server: Server, now: datetime) -> None:
+    """Five entries of acme an hour apart and one of globex."""
+    with atomic_batch() as batch:
+        for tenant_id, hours in [(ACME, 0), (ACME, 1), (ACME, 2), (ACME, 3), (ACME, 4), (GLOBEX, 0)]:
+            record_audit(
+                batch,
+                tenant_id=tenant_id,
+                event_type="tool.call",
+                actor=f"user:u{hours}",
+                now=now + timedelta(hours=hours),
+                details={"tool": "-1+1", "n": hours},
+            )
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# --- Checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_the_signed_end_of_the_chain(signing: None, server: Server, log: None) -> None:
+    response = server.get("/audit/checkpoint", params={"tenant_id": ACME})
+    assert response.status_code == 200, response.text
+    body = response.json()
+    last = server.audit(tenant_id=ACME, event_type="tool.call")[-1]
+    assert list(body) == ["tenant_id", "seq", "hash", "created_at", "public_key", "signature"]
+    assert (body["tenant_id"], body["seq"], body["hash"], body["public_key"]) == (ACME, 5, last["hash"], PUBLIC)
+    assert signature_fault(read_checkpoint(body), trusted=[PUBLIC]) == ""
+    (entry,) = server.audit(tenant_id=ACME, event_type="audit.checkpoint")
+    assert (entry["seq"], entry["details"]) == (6, {"hash": last["hash"], "seq": 5})
+
+
+@pytest.mark.parametrize("field", ["tenant_id", "seq", "hash", "created_at"])
+def test_the_signature_covers_every_field(signing: None, server: Server, log: None, field: str) -> None:
+    body = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
+    other = {"tenant_id": GLOBEX, "seq": 4, "hash": "f" * 64, "created_at": "2026-01-01T00:00:00.000Z"}
+    forged = read_checkpoint({**body, field: other[field]})
+    assert "does not match its signature" in signature_fault(forged, trusted=[])
+
+
+def test_without_a_tenant_it_is_the_platforms_or_the_keys_own(signing: None, server: Server, log: None) -> None:
+    assert server.get("/audit/checkpoint").json()["tenant_id"] == ""
+    key = tenant_key(ACME, "governance:read")
+    assert server.get("/audit/checkpoint", key=key).json()["tenant_id"] == ACME
+    assert server.get("/audit/checkpoint", key=key, params={"tenant_id": GLOBEX}).status_code == 403
+
+
+def test_a_chain_without_entries_has_a_checkpoint_too(signing: None, server: Server) -> None:
+    body = server.get("/audit/checkpoint", params={"tenant_id": "nobody"}).json()
+    assert (body["seq"], body["hash"]) == (0, "0" * 64)
+
+
+def test_without_a_key_there_is_no_checkpoint(server: Server, log: None) -> None:
+    response = server.get("/audit/checkpoint", params={"tenant_id": ACME})
+    assert (response.status_code, response.json()["code"]) == (503, "signing_key_missing")
+    assert "CLASPER_AUDIT_SIGNING_KEY" in response.json()["error"]
+    assert server.audit(event_type="audit.checkpoint") == []
+
+
+# --- Verifying against one ------------------------------------------------------------------------------------------
+
+
+def post(server: Server, checkpoint: Any, **fields: Any) -> dict[str, Any]:
+    response = server.post("/audit/verify", {"checkpoint": checkpoint, **fields})
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def test_a_chain_is_verified_against_a_checkpoint(signing: None, server: Server, log: None) -> None:
+    checkpoint = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
+    body = post(server, checkpoint)
+    assert (body["valid"], body["tenant_id"], body["checked"]) == (True, ACME, 6)
+    first = list_audit(tenant_id=ACME).entries[-1]
+    AuditHead.objects.filter(tenant_id=ACME).update(seq=1, hash=first.hash)
+    body = post(server, checkpoint)
+    assert (body["valid"], body["first_bad_seq"]) == (False, 2)
+
+
+def test_a_checkpoint_that_proves_nothing_is_told_from_a_broken_chain(signing: None, server: Server, log: None) -> None:
+    checkpoint = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
+    body = post(server, {**checkpoint, "seq": 4})
+    assert (body["valid"], body["first_bad_seq"]) == (False, None)
+    assert body["reason"] == "the checkpoint of seq 4 does not match its signature"
+    body = post(server, checkpoint, public_key=OTHER_PUBLIC)
+    assert (body["valid"], body["first_bad_seq"], "not trusted" in body["reason"]) == (False, None, True)
+    assert post(server, checkpoint, public_key=PUBLIC)["valid"] is True
+
+
+def test_after_a_rotation_the_old_key_must_be_named(signing: None, server: Server, log: None, settings: Any) -> None:
+    checkpoint = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
+    settings.CLASPER_AUDIT_SIGNING_KEY = base64.b64encode(bytes(32)).decode()
+    assert "not trusted" in post(server, checkpoint)["reason"]
+    assert post(server, checkpoint, public_key=PUBLIC)["valid"] is True
+    settings.CLASPER_AUDIT_SIGNING_KEY = ""
+    assert post(server, checkpoint)["valid"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "faults"),
+    [
+        ({"tenant_id": 7}, 1),
+        ({"seq": -1}, 1),
+        ({"seq": True}, 1),
+        ({"seq": 2**53, "hash": "F" * 64}, 2),
+        ({"hash": "f" * 63, "created_at": "soon"}, 2),
+        ({"seq": 0}, 1),
+        ({"public_key": "x", "signature": None}, 2),
+    ],
+    ids=str,
+)
+def test_what_is_no_checkpoint_is_refused(
+    signing: None, server: Server, log: None, change: dict[str, Any], faults: int
+) -> None:
+    checkpoint = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
+    response = server.post("/audit/verify", {"checkpoint": {**checkpoint, **change}})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_request")
+    assert len(response.json()["details"]["fieldErrors"]["checkpoint"]) == faults
+
+
+@pytest.mark.parametrize("checkpoint", [None, [], "x", 7], ids=repr)
+def test_a_checkpoint_is_an_object(server: Server, checkpoint: Any) -> None:
+    response = server.post("/audit/verify", {"checkpoint": checkpoint})
+    assert (response.status_code, list(response.json()["details"]["fieldErrors"])) == (400, ["checkpoint"])
+
+
+def test_another_tenants_checkpoint_is_refused(signing: None, server: Server, log: None) -> None:
+    key = tenant_key(ACME, "governance:read")
+    foreign = server.get("/audit/checkpoint", params={"tenant_id": GLOBEX}).json()
+    assert server.post("/audit/verify", {"checkpoint": foreign}, key=key).status_code == 403
+    platform = server.get("/audit/checkpoint").json()
+    assert server.post("/audit/verify", {"checkpoint": platform}, key=key).status_code == 400
+    own = server.get("/audit/checkpoint", key=key).json()
+    assert server.post("/audit/verify", {"checkpoint": own}, key=key).json()["valid"] is True
+
+
+# --- Export ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_export_holds_the_entries_as_shown_and_a_checkpoint(
+    signing: None, server: Server, log: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_export, "CHUNK_ENTRIES", 2)
+    shown = server.audit(tenant_id=ACME)
+    response = server.get("/audit/export", params={"tenant_id": ACME, "format": "ndjson"})
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.headers["content-disposition"] == 'attachment; filename="audit.ndjson"'
+    *found, last = lines(response.text)
+    assert found == shown
+    checkpoint = read_checkpoint(last)
+    assert (checkpoint.tenant_id, checkpoint.seq, checkpoint.hash) == (ACME, 5, shown[-1]["hash"])
+    assert signature_fault(checkpoint, trusted=[PUBLIC]) == ""
+    (entry,) = server.audit(tenant_id=ACME, event_type="audit.export")
+    assert entry["details"] == {"end": None, "format": "ndjson", "start": None}
+    assert entry["actor"] == "system:daemon"
+
+
+def test_without_a_key_the_export_has_no_checkpoint(server: Server, log: None) -> None:
+    found = lines(server.get("/audit/export", params={"tenant_id": ACME}).text)
+    assert [entry["seq"] for entry in found] == [1, 2, 3, 4, 5]
+
+
+def test_without_a_tenant_every_chain_is_exported(signing: None, server: Server, log: None) -> None:
+    found = lines(server.get("/audit/export").text)
+    assert [each.get("seq", "checkpoint") for each in found] == [1, 2, 3, 4, 5, "checkpoint", 1, "checkpoint"]
+    assert len(server.audit(event_type="audit.export")) == 1
+    assert server.audit(event_type="audit.export")[0]["tenant_id"] == ""
+    own = lines(server.get("/audit/export", key=tenant_key(GLOBEX, "governance:read")).text)
+    assert {each["tenant_id"] for each in own[:-1]} == {GLOBEX}
+
+
+@pytest.mark.parametrize(
+    ("query", "seqs"),
+    [
+        ({"start_time": "2026-02-10T13:00:00Z"}, [2, 3, 4, 5]),
+        ({"end_date": "2026-02-10T14:00:00Z"}, [1, 2, 3]),
+        ({"start_time": "2026-02-10T13:00:00Z", "end_time": "2026-02-10T14:30:00Z"}, [2, 3]),
+        ({"start_time": "2027-01-01"}, []),
+    ],
+    ids=str,
+)
+def test_a_part_is_unbroken_and_verifies(
+    signing: None, server: Server, log: None, tmp_path: Path, query: dict[str, str], seqs: list[int]
+) -> None:
+    response = server.get("/audit/export", params={"tenant_id": ACME, **query})
+    *found, last = lines(response.text)
+    assert [entry["seq"] for entry in found] == seqs
+    assert last["checkpoint"]["seq"] == (seqs[-1] if seqs else 0)
+    path = tmp_path / "part.ndjson"
+    path.write_text(response.text)
+    command = [sys.executable, "-I", "-S", str(ROOT / "scripts" / "verify_audit.py"), str(path), "--part"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_entries_of_unruly_clocks_between_two_of_the_range_are_exported_too(
+    server: Server, log: None, now: datetime
+) -> None:
+    with atomic_batch() as batch:
+        for hours in (-9, 5):
+            record_audit(batch, tenant_id=ACME, event_type="tool.call", actor="a:b", now=now + timedelta(hours=hours))
+    found = lines(server.get("/audit/export", params={"tenant_id": ACME, "start_time": "2026-02-10T15:30:00Z"}).text)
+    assert [entry["seq"] for entry in found] == [5, 6, 7]
+
+
+def test_csv_is_for_spreadsheets(signing: None, server: Server, log: None) -> None:
+    with atomic_batch() as batch:
+        record_audit(batch, tenant_id="=1+1", event_type="tool.call", actor="@a:b", now=datetime.now().astimezone())
+    response = server.get("/audit/export", params={"format": "csv"})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    header, *rows = csv.reader(io.StringIO(response.text))
+    assert header == list(audit_export.COLUMNS)
+    assert len(rows) == 7
+    first = dict(zip(header, rows[0], strict=True))
+    assert (first["tenant_id"], first["actor"]) == ("'=1+1", "'@a:b")
+    second = dict(zip(header, rows[1], strict=True))
+    assert (second["timestamp"], second["trace_id"]) == ("2026-02-10T12:00:00.000Z", "")
+    assert json.loads(second["details"]) == {"n": 0, "tool": "-1+1"}
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ({"format": "xml", "start_time": "x"}, {"format", "start_time"}),
+        ({"start_time": "2026-02-02", "end_time": "2026-02-01"}, {"end_time"}),
+    ],
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
+)
+def test_a_faulty_export_is_refused_before_it_begins(server: Server, query: dict[str, str], fields: set[str]) -> None:
+    response = server.get("/audit/export", params=query)
+    assert (response.status_code, set(response.json()["details"]["fieldErrors"])) == (400, fields)
+    assert server.audit(event_type="audit.export") == []
+
+
+# --- Reading by actor, and figures ----------------------------------------------------------------------------------
+
+
+def test_entries_are_filtered_by_actor(server: Server, log: None) -> None:
+    assert [entry["seq"] for entry in server.audit(tenant_id=ACME, actor="user:u3")] == [4]
+    assert server.audit(actor="user:u0", event_type="agent.start") == []
+    assert len(server.audit(actor="user:u0")) == 2
+
+
+def test_actor_pages_are_stable_while_entries_arrive(server: Server, log: None, now: datetime) -> None:
+    def add(count: int) -> None:
+        with atomic_batch() as batch:
+            for _ in range(count):
+                record_audit(batch, tenant_id=ACME, event_type="tool.call", actor="user:u0", now=now)
+
+    add(4)
+    seen, cursor = [], None
+    while True:
+        page = list_audit(tenant_id=ACME, actor="user:u0", limit=2, cursor=cursor)
+        seen += [entry.seq for entry in page.entries]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        add(1)
+    assert seen == [9, 8, 7, 6, 1]
+
+
+def test_the_figures_are_those_of_the_entries(server: Server, log: None, now: datetime) -> None:
+    for hours, since in ((30, 0), (26, 3), (4, 5)):
+        stats = audit_stats(tenant_id=ACME, now=now + timedelta(hours=hours))
+        assert (stats.total_entries, stats.entries_last_24h) == (5, since), hours
+    stats = audit_stats(tenant_id=None, now=now + timedelta(hours=25, microseconds=1))
+    assert (stats.entries_by_type, stats.entries_last_24h, stats.oldest_entry) == ({"tool.call": 6}, 3, now)
+
+
+# --- Commands -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_exports_what_the_route_does(signing: None, server: Server, log: None, tmp_path: Path) -> None:
+    path = tmp_path / "acme.ndjson"
+    call_command("audit_export", "--tenant", ACME, "--out", str(path))
+    assert [each.get("seq", "checkpoint") for each in lines(path.read_text())] == [1, 2, 3, 4, 5, "checkpoint"]
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["acme.ndjson"]
+    (entry,) = server.audit(tenant_id=ACME, event_type="audit.export")
+    assert entry["actor"] == "system:command"
+
+
+def test_the_command_writes_to_the_standard_output(
+    server: Server, log: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("audit_export", "--tenant", ACME, "--end", "2026-02-10T13:00:00Z")
+    assert [each["seq"] for each in lines(capsys.readouterr().out)] == [1, 2]
+
+
+def test_checkpoints_are_taken_and_verified_by_commands(
+    signing: None, server: Server, log: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kept.ndjson"
+    call_command("audit_export", "--checkpoints", "--out", str(path))
+    assert [each["checkpoint"]["tenant_id"] for each in lines(path.read_text())] == [ACME, GLOBEX]
+    call_command("audit_verify", "--checkpoint", str(path))
+    assert capsys.readouterr().out == "acme: valid, 6 entries\nglobex: valid, 2 entries\n"
+    with pytest.raises(SystemExit):
+        call_command("audit_verify", "--tenant", ACME, "--checkpoint", str(path), "--checkpoint-key", OTHER_PUBLIC)
+    assert capsys.readouterr().out.startswith("acme: NOT VERIFIED: the checkpoint of seq 5 is signed by a key")
+
+
+def test_checkpoints_need_a_key(server: Server, log: None, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="CLASPER_AUDIT_SIGNING_KEY"):
+        call_command("audit_export", "--checkpoints", "--out", str(tmp_path / "x"))
+    assert list(tmp_path.glob("x*")) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"checkpoint": {}}', "7"])
+def test_a_file_without_checkpoints_is_unreadable(server: Server, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "kept"
+    path.write_text(content)
+    with pytest.raises(CommandError) as refused:
+        call_command("audit_verify", "--checkpoint", str(path))
+    assert refused.value.returncode == 2
+
+
+# --- The signing key ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["base64", "pem", "pem on one line", "file of base64", "file of pem"])
+def test_the_key_may_be_written_in_several_ways(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(PEM if form.endswith("pem") else f"{SECRET}\n")
+    texts = {"base64": SECRET, "pem": PEM, "pem on one line": PEM.replace("\n", "\\n")}
+    key = read_signing_key(texts.get(form, f"@{path}"))
+    assert key.public_key == PUBLIC
+    assert is_signed(b"m", public_key=PUBLIC, signature=key.sign(b"m"))
+
+
+FAULTY = {
+    "words": "correct horse battery staple",
+    "31 bytes": base64.b64encode(bytes(31)).decode(),
+    "another curve": EC_PEM.decode(),
+    "half a PEM": PEM[:60],
+    "no file": "@/nothing/here",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_malformed_key_stops_the_start_and_is_not_shown(fault: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "CLASPER_ENV": "test", "CLASPER_AUDIT_SIGNING_KEY": FAULTY[fault]}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "CLASPER_AUDIT_SIGNING_KEY" in done.stderr
+    assert FAULTY[fault] not in done.stderr

@@ -1,0 +1,182 @@
+"""Runs as OpenTelemetry spans, received by a collector of our own on a real socket."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from clasper import telemetry
+from clasper.gateways.llm.fake import FakeProvider, error
+from tests.world import ACME, Server
+
+service = pytest.importorskip(
+    "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="the extra telemetry is not installed"
+)
+pytest.importorskip("opentelemetry.sdk", reason="the extra telemetry is not installed")
+
+
+class Collector:
+    """Takes spans over OTLP/HTTP, or answers `status`."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.requests: queue.Queue[tuple[str, dict[str, str], bytes]] = queue.Queue()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                collector.requests.put((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(collector.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def spans(self) -> list[Any]:
+        """The spans of the next request."""
+        path, headers, body = self.requests.get(timeout=10)
+        assert path == "/v1/traces"
+        assert headers["content-type"] == "application/x-protobuf"
+        sent = service.ExportTraceServiceRequest.FromString(body)
+        return [span for resource in sent.resource_spans for scope in resource.scope_spans for span in scope.spans]
+
+
+@pytest.fixture
+def collector(settings: Any) -> Iterator[Collector]:
+    made = Collector()
+    settings.CLASPER_OTEL_ENDPOINT = made.url
+    settings.CLASPER_OTEL_HEADERS = {"X-Team": "support"}
+    yield made
+    telemetry.close()
+    made.close()
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    found = {}
+    for each in span.attributes:
+        kind = each.value.WhichOneof("value")
+        value = getattr(each.value, kind)
+        found[each.key] = [item.string_value for item in value.values] if kind == "array_value" else value
+    return found
+
+
+SECRET = "the vault is behind the painting"
+
+
+def test_a_run_is_a_trace(server: Server, openai: FakeProvider, collector: Collector) -> None:
+    answer = server.send(SECRET).json()
+    agent, chat = collector.spans()
+    trace_id = UUID(answer["trace_id"])
+    assert agent.trace_id == chat.trace_id == trace_id.bytes
+    assert chat.parent_span_id == agent.span_id != chat.span_id
+    assert not agent.parent_span_id
+    assert (agent.name, chat.name) == ("invoke_agent support", "chat gpt-4o-mini")
+    assert (agent.kind, chat.kind) == (1, 3), "internal, client"
+    assert agent.status.code == chat.status.code == 0
+    usage = {
+        "gen_ai.usage.input_tokens": answer["usage"]["prompt_tokens"],
+        "gen_ai.usage.output_tokens": answer["usage"]["completion_tokens"],
+    }
+    named = {"gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o-mini"}
+    cost = {"clasper.cost_usd": pytest.approx(answer["cost"]["totalCost"])}
+    assert attributes(agent) == {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.agent.name": "support",
+        "clasper.trace_id": answer["trace_id"],
+        "clasper.tenant_id": ACME,
+        "clasper.workspace_id": "default",
+        "clasper.environment": "default",
+        "clasper.run.kind": "send",
+        "clasper.run.status": "success",
+        **named,
+        **usage,
+        **cost,
+    }
+    found = attributes(chat)
+    assert found.pop("gen_ai.response.finish_reasons") == ["stop"]
+    assert found == {"gen_ai.operation.name": "chat", "clasper.attempt": 1, **named, **usage, **cost}
+    assert agent.start_time_unix_nano <= chat.start_time_unix_nano <= chat.end_time_unix_nano
+    trace = server.trace(answer["trace_id"])
+    assert agent.end_time_unix_nano - agent.start_time_unix_nano == trace["duration_ms"] * 1_000_000
+
+
+def test_tools_are_spans_and_no_text_leaves(server: Server, collector: Collector) -> None:
+    server.send(f'{SECRET}. Use tool orders:lookup {{"order_id": "ORD-1002"}} please.')
+    spans = collector.spans()
+    assert [span.name for span in spans][1:] == [spans[1].name, "execute_tool orders:lookup", spans[1].name]
+    assert attributes(spans[2]) == {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "orders:lookup"}
+    assert len({span.span_id for span in spans}) == 4
+    text = b"".join(span.SerializeToString() for span in spans)
+    for secret in (SECRET, "ORD-1002", "small shop"):
+        assert secret.encode() not in text
+
+
+def test_a_text_in_place_of_a_tools_name_does_not_leave() -> None:
+    assert telemetry._safe(SECRET) == "unnamed"
+    assert telemetry._safe("orders:lookup") == "orders:lookup"
+
+
+def test_a_failure_says_of_what_kind(server: Server, openai: FakeProvider, collector: Collector) -> None:
+    openai.script(error(503), error(503), error(503))
+    assert server.send().status_code == 502
+    agent, *chats = collector.spans()
+    assert agent.status.code == 2
+    assert not agent.status.message
+    assert attributes(agent)["error.type"] == "provider_error"
+    assert attributes(agent)["clasper.run.status"] == "error"
+    assert [attributes(chat)["clasper.attempt"] for chat in chats] == [1, 2, 3]
+    assert {attributes(chat)["error.type"] for chat in chats} == {"unavailable"}
+    assert {chat.status.code for chat in chats} == {2}
+
+
+def test_headers_are_sent(server: Server, collector: Collector) -> None:
+    server.send()
+    _, headers, _ = collector.requests.get(timeout=10)
+    assert headers["x-team"] == "support"
+
+
+def test_a_collector_that_refuses_harms_no_run_and_is_reported_once(
+    server: Server, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status = 400
+    for _ in range(3):
+        assert server.send().status_code == 200
+        collector.requests.get(timeout=10)
+    telemetry.close()
+    lines = [record for record in caplog.records if record.name == "clasper.telemetry"]
+    assert [line.getMessage() for line in lines] == ["telemetry of runs was lost"]
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+def test_it_is_off_without_an_endpoint(server: Server) -> None:
+    assert not telemetry.enabled()
+    server.send()
+    assert telemetry._exporter is None
+
+
+def test_a_missing_extra_stops_the_start(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.CLASPER_OTEL_ENDPOINT = "http://127.0.0.1:4318"
+    telemetry.check()
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ImproperlyConfigured, match="telemetry"):
+        telemetry.check()
