@@ -68,6 +68,8 @@ class Trace(models.Model):
                 name="traces_by_rare_kind",
                 condition=~models.Q(kind__in=["send", "stream"]),
             ),
+            # The platform's own lists, of all tenants.
+            models.Index(fields=["started_at", "id"], name="traces_by_start"),
             # The sweeper looks for running traces of every tenant, and there are never many.
             models.Index(fields=["lease_until"], name="traces_running", condition=models.Q(status="running")),
         ]
