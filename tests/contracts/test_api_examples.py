@@ -28,6 +28,7 @@ USAGE = {"prompt_tokens": 1250, "completion_tokens": 150, "total_tokens": 1400}
 DATA = {
     "GET /traces": ["traces[].labels"],
     "GET /traces/:id": ["labels", "skill_versions", "steps[].input", "steps[].output"],
+    "GET /traces/:id/replay": ["skill_versions"],
     "GET /traces/stats": ["traces_by_status"],
     "POST /traces/:id/label": ["labels"],
     "GET /audit": ["entries[].details"],
@@ -138,6 +139,7 @@ GOLDENS: dict[str, tuple[str, Callable[[Told], Any]]] = {
     "GET /traces/stats": ("traces_stats", lambda told: told.get("/traces/stats")),
     "POST /traces/:id/label": ("trace_label", lambda told: told.label()),
     "POST /traces/:id/annotate": ("trace_annotate", lambda told: told.annotate()),
+    "GET /traces/:id/replay": ("trace_replay", lambda told: told.get(f"/traces/{told.trace_id}/replay")),
     "GET /traces/:id/annotations": ("trace_annotations", lambda told: told.annotations()),
     "GET /traces/by-label": ("traces_by_label", lambda told: told.by_label()),
     "GET /traces/by-entity": ("traces_by_entity", lambda told: told.by_entity()),

@@ -44,7 +44,7 @@ _SET_OUTPUT = "UPDATE trace_payloads SET output = %s WHERE tenant_id = %s AND tr
 _INSERT_SKILL = "INSERT INTO trace_skills (tenant_id, trace_id, name, version) VALUES (%s, %s, %s, %s)"
 _INSERT_LABEL = "INSERT INTO trace_labels (tenant_id, trace_id, key, value) VALUES (%s, %s, %s, %s)"
 
-_ROLL_UP = """INSERT INTO trace_rollups
+ROLL_UP = """INSERT INTO trace_rollups
  (tenant_id, day, dimension, value, runs, input_tokens, output_tokens, cost, duration_ms)
  VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
  ON CONFLICT (tenant_id, dimension, day, value) DO UPDATE SET runs = trace_rollups.runs + excluded.runs,
@@ -74,7 +74,7 @@ class RollupSums:
 
     def flush(self, batch: Batch) -> None:
         for key in sorted(self._sums):
-            batch.queue(_ROLL_UP, (*key, *self._sums[key]))
+            batch.queue(ROLL_UP, (*key, *self._sums[key]))
 
 
 def redact_content(value: Any) -> Redacted:

@@ -15,20 +15,13 @@ from django.db.models import Max, Min
 from django.db.models.functions import TruncDate
 
 from apps.traces.models import Rollup, Trace
+from apps.traces.services.recording import ROLL_UP
 from clasper.core.db import Batch, atomic_batch
 
 DIMENSIONS = ("status", "model", "agent", "workspace", "environment", "risk")
 Dimensions = tuple[str, str, str, str, str, str]
 Amounts = Sequence[int]
 """Runs, input tokens, output tokens, cost in nano-USD, duration in milliseconds."""
-
-_ADD = """INSERT INTO trace_rollups
- (tenant_id, day, dimension, value, runs, input_tokens, output_tokens, cost, duration_ms)
- VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
- ON CONFLICT (tenant_id, dimension, day, value) DO UPDATE SET runs = trace_rollups.runs + excluded.runs,
- input_tokens = trace_rollups.input_tokens + excluded.input_tokens,
- output_tokens = trace_rollups.output_tokens + excluded.output_tokens,
- cost = trace_rollups.cost + excluded.cost, duration_ms = trace_rollups.duration_ms + excluded.duration_ms"""
 
 _SUMS = """SELECT status, provider, model, agent_id, workspace_id, environment, risk_level, COUNT(*),
  SUM(input_tokens + cached_tokens + cache_write_tokens), SUM(output_tokens), SUM(cost), SUM(duration_ms)
@@ -64,7 +57,7 @@ class RunSums:
                 for i, amount in enumerate(amounts):
                     place[i] += amount
         for (day, dimension, value), amounts in sorted(sums.items()):
-            batch.queue(_ADD, (tenant_id, day, dimension, value, *amounts))
+            batch.queue(ROLL_UP, (tenant_id, day, dimension, value, *amounts))
 
 
 @dataclass(frozen=True, slots=True)
