@@ -152,6 +152,19 @@ def test_a_run_without_its_texts(server: Server, openai: FakeProvider, original:
     assert len(openai.requests) == asked
 
 
+def test_a_key_repeats_the_replay_of_one_run_only(server: Server, openai: FakeProvider, original: str) -> None:
+    openai.default = reply("Shipped.")
+    other = server.send("And ORD-1001?").json()["trace_id"]
+    asked = len(openai.requests)
+    headers = {"Idempotency-Key": "again"}
+    first, same = (server.post(f"/traces/{original}/replay", {}, headers=headers) for _ in range(2))
+    assert len(openai.requests) == asked + 1
+    assert same.json()["trace_id"] == first.json()["trace_id"] == same.headers["X-Trace-Id"]
+    assert same.headers["Idempotency-Replayed"] == "true"
+    mixed_up = server.post(f"/traces/{other}/replay", {}, headers=headers)
+    assert (mixed_up.status_code, mixed_up.json()["code"]) == (409, "idempotency_mismatch")
+
+
 def test_bad_changes_are_told_all_at_once(server: Server, original: str) -> None:
     body = refused(
         server,

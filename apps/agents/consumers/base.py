@@ -62,10 +62,7 @@ class RunConsumer(ApiConsumer):
         async with aclosing(engine.run(run)) as events:
             async for event in events:
                 if isinstance(event, RunFinished):
-                    headers = {"X-Trace-Id": event.trace_id}
-                    if event.replayed:
-                        headers["Idempotency-Replayed"] = "true"
-                    await self.send_json(200, event.body, headers)
+                    await self.send_json(200, event.body, headers_of(event))
                     if event.webhook_pending:
                         await tasks.nudge()
 
@@ -128,6 +125,14 @@ class RunConsumer(ApiConsumer):
             lambda batch: record_denial(batch, principal=principal, permission=permission, route=route, now=utc_now()),
             key=principal.tenant_id or "",
         )
+
+
+def headers_of(finished: RunFinished) -> dict[str, str]:
+    """The response headers of a run that ended well."""
+    headers = {"X-Trace-Id": finished.trace_id}
+    if finished.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
 
 
 def named_by(headers: Mapping[str, str], raw: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:

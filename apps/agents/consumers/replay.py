@@ -8,7 +8,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 
 from apps.agents import engine
-from apps.agents.consumers.base import RunConsumer, named_by, refuse
+from apps.agents.consumers.base import RunConsumer, headers_of, named_by, refuse
 from apps.agents.domain.replay import ReplayBody, replay_faults
 from apps.agents.domain.run import RunFinished, RunRequest
 from apps.agents.engine.replays import compare_with_original, describe_replay, replay_request
@@ -40,7 +40,8 @@ class ReplayConsumer(RunConsumer):
         body, faults = convert(raw, ReplayBody)
         refuse(faults, replay_faults(raw))
         assert body is not None
-        named = named_by(request.headers, raw, now=utc_now())
+        # The same changes to another run are another request.
+        named = named_by(request.headers, {**raw, "replay_of": trace_id.lower()}, now=utc_now())
         run = await database_sync_to_async(replay_request)(
             principal=principal, tenant_id=tenant_id, trace_id=trace_id, body=body, named=named
         )
@@ -48,11 +49,13 @@ class ReplayConsumer(RunConsumer):
 
     async def _run(self, run: RunRequest) -> None:
         answer: dict[str, Any] = {}
+        headers: dict[str, str] = {}
         async with aclosing(engine.run(run)) as events:
             async for event in events:
                 if isinstance(event, RunFinished):
                     answer = dict(event.body)
+                    headers = headers_of(event)
         compared = await database_sync_to_async(compare_with_original)(
             tenant_id=run.tenant_id, original_id=run.replay_of, replay_id=answer["trace_id"]
         )
-        await self.send_json(200, {**answer, "replay_of": run.replay_of, **compared}, {"X-Trace-Id": run.trace_id})
+        await self.send_json(200, {**answer, "replay_of": run.replay_of, **compared}, headers)

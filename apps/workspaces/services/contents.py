@@ -55,6 +55,7 @@ def load_files(content_hash: str) -> dict[str, bytes]:
     """The files of a content, by path. Raises NotFound for a content that no run used."""
     found = WorkspaceContent.objects.filter(hash=content_hash).first()
     if found is None:
+        forget_known()
         raise NotFound("No run used this workspace content.", details={"workspace_version": content_hash})
     digests: dict[str, str] = msgspec.json.decode(found.files)
     rows = WorkspaceFile.objects.filter(digest__in=set(digests.values())).values_list("digest", "content")
