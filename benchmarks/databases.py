@@ -36,6 +36,8 @@ class Store(Protocol):
 
     def numbers(self, database: Database, queries: dict[str, str]) -> dict[str, int]: ...
 
+    def analyze(self, database: Database) -> None: ...
+
     def drop(self, database: Database) -> None: ...
 
 
@@ -61,6 +63,9 @@ class SQLiteStore:
             return {name: int(connection.execute(sql).fetchone()[0] or 0) for name, sql in queries.items()}
         finally:
             connection.close()
+
+    def analyze(self, database: Database) -> None:
+        """Nothing: Clasper keeps no statistics on SQLite."""
 
     def drop(self, database: Database) -> None:
         for suffix in ("", "-wal", "-shm"):
@@ -88,6 +93,10 @@ class PostgresStore:
                 row: Any = connection.execute(sql.encode()).fetchone()
                 found[name] = int(row[0] or 0)
             return found
+
+    def analyze(self, database: Database) -> None:
+        """What the server's own housekeeping does a while after so many rows were written."""
+        self._execute(database.url, "VACUUM ANALYZE")
 
     def drop(self, database: Database) -> None:
         self._execute(self.url, f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from benchmarks.servers import (
     Running,
     Variant,
     clean_environment,
+    manage,
     server_environment,
     serving,
 )
@@ -122,9 +123,21 @@ class Bench:
         self._bodies = folder / "bodies.jsonl"
         self._bodies.write_text("".join(f"{json.dumps(body(number))}\n" for number in range(BODIES)))
         self.template: Template = make_template(store)
+        self._seeded: dict[int, Template] = {}
 
     def close(self) -> None:
-        self.store.drop(self.template.database)
+        for template in (self.template, *self._seeded.values()):
+            self.store.drop(template.database)
+
+    def seeded(self, runs: int) -> Template:
+        """A copy of the template with so many invented runs of the tenant besides; made once."""
+        if runs not in self._seeded:
+            database = self.store.create(copy=self.template.database)
+            self._seeded[runs] = replace(self.template, database=database)
+            environment = server_environment(database_url=database.url, upstream="http://127.0.0.1:9")
+            manage("seed_traces", "--tenant", TENANT, "--count", str(runs), "--json", environment=environment)
+            self.store.analyze(database)
+        return self._seeded[runs]
 
     def prefill(self, runs: int) -> None:
         """Puts so many real runs into the template, so that every measurement begins with them."""

@@ -120,6 +120,7 @@ CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", "")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 
+CLASPER_DATABASE_POOL = env.int("CLASPER_DATABASE_POOL", 16)
 _SQLITE_SETUP = (
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON;"
     # Every batch rewrites the same hot pages; copying them back to the file four times less often is as safe.
@@ -132,8 +133,14 @@ _database: dict[str, Any] = dict(env.db_url("DATABASE_URL", default=f"sqlite:///
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     _database["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": _SQLITE_SETUP}
 else:
-    _database.setdefault("CONN_MAX_AGE", 60)
-    _database.setdefault("CONN_HEALTH_CHECKS", True)
+    # Each request has a thread of its own: what such a thread kept open would wait for the garbage collector.
+    _database.setdefault("OPTIONS", {})["pool"] = {
+        "min_size": 1,
+        "max_size": CLASPER_DATABASE_POOL,
+        "timeout": 10.0,
+        "max_idle": 60.0,
+    }
+    _database["CONN_HEALTH_CHECKS"] = True
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

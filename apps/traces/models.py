@@ -131,11 +131,15 @@ class TraceLabel(models.Model):
     trace_id = models.CharField(max_length=36)
     key = models.CharField(max_length=64)
     value = models.CharField(max_length=256)
+    started_at = models.DateTimeField(help_text="When the trace began: the indexes give its runs newest first.")
 
     class Meta:
         db_table = "trace_labels"
         constraints = [models.UniqueConstraint(fields=["tenant_id", "trace_id", "key"], name="trace_labels_once")]
-        indexes = [models.Index(fields=["tenant_id", "key", "value", "trace_id"], name="trace_labels_by_value")]
+        indexes = [
+            models.Index(fields=["tenant_id", "key", "value", "started_at", "trace_id"], name="trace_labels_by_value"),
+            models.Index(fields=["tenant_id", "key", "started_at", "trace_id"], name="trace_labels_by_key"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.trace_id} {self.key}={self.value}"
@@ -198,6 +202,19 @@ class RetentionPolicy(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tenant_id}: {self.retention_days} days"
+
+
+class RetentionTurn(models.Model):
+    """When the schedule of retention last took its turn: one row, which whoever takes the next turn changes."""
+
+    id = models.SmallIntegerField(primary_key=True)
+    taken_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "retention_turns"
+
+    def __str__(self) -> str:
+        return f"{self.taken_at:%Y-%m-%d %H:%M}"
 
 
 class Rollup(models.Model):

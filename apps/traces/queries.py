@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from django.db import connection
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models import F, Model, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
 
 from apps.traces.domain.filters import Filters
@@ -19,6 +19,9 @@ COUNT_CAP = 10_000
 
 Place = tuple[datetime, str]
 """Where a run stands in newest-first order: its start and its id."""
+
+M = TypeVar("M", bound=Model)
+R = TypeVar("R")
 
 LINKS = ("task_id", "document_id", "message_id")
 _COLUMNS = {"model_name": "model"}
@@ -57,8 +60,8 @@ def matching(filters: Filters, *, driver: str = "") -> QuerySet[Trace]:
     return _fulfilling(traces, filters, [name for name in EQUALITIES if name != driver])
 
 
-def among(filters: Filters, ids: Collection[str]) -> QuerySet[Trace]:
-    """Those of the traces that fulfil every filter but `text`, looked up by their ids."""
+def among(filters: Filters, ids: Collection[str] | QuerySet[Any, Any]) -> QuerySet[Trace]:
+    """Those of the traces that fulfil every filter but `text`, looked up by their ids, which a query may give."""
     traces = within(Trace.objects.filter(id__in=ids), filters.start, filters.end)
     return _fulfilling(traces, filters, ["tenant_id", *EQUALITIES])
 
@@ -85,23 +88,23 @@ def _fulfilling(traces: QuerySet[Trace], filters: Filters, names: Collection[str
 
 def has_model(tenant_id: str | None, name: str) -> bool:
     """Whether any run was answered by a model of exactly this name."""
-    return of_tenant(tenant_id).filter(model=name).exists()
+    return Trace.objects.filter(tenant_id__in=_tenants(tenant_id), model=name).exists()
 
 
-def within(traces: QuerySet[Trace], start: datetime | None, end: datetime | None) -> QuerySet[Trace]:
-    """Traces that began in a time range; both ends belong to it."""
+def within(rows: QuerySet[M, R], start: datetime | None, end: datetime | None) -> QuerySet[M, R]:
+    """Traces, or their labels, that began in a time range; both ends belong to it."""
     if start is not None:
-        traces = traces.filter(started_at__gte=start)
+        rows = rows.filter(started_at__gte=start)
     if end is not None:
-        traces = traces.filter(started_at__lte=end)
-    return traces
+        rows = rows.filter(started_at__lte=end)
+    return rows
 
 
-def after(traces: QuerySet[Trace], place: Place) -> QuerySet[Trace]:
-    """The traces that follow a place in newest-first order."""
+def after(rows: QuerySet[M, R], place: Place, *, name: str = "id") -> QuerySet[M, R]:
+    """What follows a place in newest-first order; `name` is the column of the trace's id."""
     started_at, trace_id = place
     # The first condition alone can be looked up in an index; the second only decides between equal starts.
-    return traces.filter(started_at__lte=started_at).exclude(started_at=started_at, id__gte=trace_id)
+    return rows.filter(started_at__lte=started_at).exclude(started_at=started_at, **{f"{name}__gte": trace_id})
 
 
 def up_to(traces: QuerySet[Trace], place: Place) -> QuerySet[Trace]:
@@ -128,21 +131,38 @@ def labelled(filters: Filters) -> QuerySet[TraceLabel, str]:
     return labels.values_list("trace_id", flat=True)
 
 
+def label_places(filters: Filters) -> QuerySet[TraceLabel, Place]:
+    """Places of one tenant's traces with the label of the filters, in their times, newest first; walks one index."""
+    labels = TraceLabel.objects.filter(tenant_id=filters.tenant_id, key=filters.label)
+    if filters.label_value is not None:
+        labels = labels.filter(value=filters.label_value)
+    labels = within(labels, filters.start, filters.end)
+    return labels.order_by("-started_at", "-trace_id").values_list("started_at", "trace_id")
+
+
 def linked(tenant_id: str | None, column: str, value: str) -> QuerySet[Trace, str]:
     """Ids of the traces that belong to a task, a document or a message."""
     traces = Trace.objects.filter(tenant_id__in=_tenants(tenant_id, "traces"), **{column: value})
     return traces.extra(where=[_PARTIAL[column]]).values_list("id", flat=True)  # noqa: S610  a constant
 
 
-def _tenants(tenant_id: str | None, table: str) -> list[str]:
+def _tenants(tenant_id: str | None, table: str = "traces") -> list[str]:
     """The tenant, or all that the table knows: one step through its index for each, never a scan of its rows."""
-    if tenant_id is not None:
-        return [tenant_id]
+    return [tenant_id] if tenant_id is not None else _first_tenants(table)
+
+
+def only_tenant() -> str | None:
+    """The tenant of all traces; None when there are several, or none."""
+    found = _first_tenants("traces", "LIMIT 2")
+    return found[0] if len(found) == 1 else None
+
+
+def _first_tenants(table: str, limit: str = "") -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"WITH RECURSIVE known (id) AS (SELECT MIN(tenant_id) FROM {table} UNION ALL"
             f" SELECT (SELECT MIN(tenant_id) FROM {table} WHERE tenant_id > known.id) FROM known"
-            " WHERE known.id IS NOT NULL) SELECT id FROM known WHERE id IS NOT NULL"
+            f" WHERE known.id IS NOT NULL) SELECT id FROM known WHERE id IS NOT NULL {limit}"
         )
         return [row[0] for row in cursor.fetchall()]
 
@@ -213,20 +233,32 @@ def annotations_of(trace: Trace) -> QuerySet[TraceAnnotation]:
     return TraceAnnotation.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id).order_by("id")
 
 
-def sums_by_status(*, tenant_id: str | None, start: datetime | None, end: datetime | None) -> list[dict[str, Any]]:
-    """Day sums of the status dimension: every run that ended is counted in it exactly once."""
-    rollups = Rollup.objects.filter(dimension="status")
+def day_sums(
+    *,
+    tenant_id: str | None,
+    dimension: str,
+    by: Sequence[str],
+    start: datetime | None,
+    end: datetime | None,
+    most: int | None = None,
+) -> list[dict[str, Any]]:
+    """Day sums of one dimension, added up for each combination of `by`: day, value, or both.
+
+    The newest days first, then the dearest; no more than `most` of them.
+    """
+    rollups = Rollup.objects.filter(dimension=dimension)
     if tenant_id is not None:
         rollups = rollups.filter(tenant_id=tenant_id)
     if start is not None:
         rollups = rollups.filter(day__gte=start.date())
     if end is not None:
         rollups = rollups.filter(day__lte=end.date())
-    sums = rollups.values("value").annotate(
+    sums = rollups.values(*by).annotate(
         runs_sum=Sum("runs"),
         duration_sum=Sum("duration_ms"),
         input_sum=Sum("input_tokens"),
         output_sum=Sum("output_tokens"),
         cost_sum=Sum("cost"),
     )
-    return [dict(row) for row in sums]
+    newest = ("-day",) if "day" in by else ()
+    return [dict(row) for row in sums.order_by(*newest, "-cost_sum", "-runs_sum", *by)[:most]]

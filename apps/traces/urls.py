@@ -6,8 +6,9 @@ from apps.traces.api.annotations import TraceAnnotateView, TraceAnnotationsView
 from apps.traces.api.diff import DiffView
 from apps.traces.api.export import TraceExportView
 from apps.traces.api.labels import TraceByLabelView, TraceLabelView
-from apps.traces.api.lists import TraceByEntityView, TraceDetailView, TraceListView, TraceStatsView
+from apps.traces.api.lists import TraceByEntityView, TraceDetailView, TraceListView
 from apps.traces.api.retention import EnforceView, PolicyView, StatsView
+from apps.traces.api.stats import TraceStatsView
 
 urlpatterns = [
     path("traces", TraceListView.as_view()),

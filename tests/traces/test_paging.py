@@ -28,6 +28,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "a look at each run": {"environment": "prod"},
     "a look at each of an index": {"status": "success", "user_id": "u-1"},
     "a label": {"label": "team", "label_value": "blue"},
+    "a label with any value": {"label": "team"},
+    "a look at each of a label": {"label": "team", "environment": "prod"},
     "a link": {"task_id": "t-1"},
     "a text": {"text": "needle"},
 }

@@ -94,11 +94,10 @@ class FilterInput(Input):
     }
 
     def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        faults = {}
+        faults: dict[str, list[str]] = {}
         if "label_value" in given and "label" not in given:
             faults["label_value"] = ["label_value needs label."]
-        if _is_less(values, "end_date", "start_date"):
-            faults["end_date"] = ["The end is before the start."]
+        faults |= order_faults(values)
         if _is_less(values, "max_cost", "min_cost"):
             faults["max_cost"] = ["The most is less than the least."]
         return faults
@@ -147,6 +146,11 @@ def filters_of(tenant_id: str | None, query: Mapping[str, Any]) -> Filters:
         max_cost=from_usd(query["max_cost"]) if "max_cost" in query else None,
         **{name: query.get(name, "") for name in texts},
     )
+
+
+def order_faults(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What is wrong with a range of `start_date` and `end_date`."""
+    return {"end_date": ["The end is before the start."]} if _is_less(values, "end_date", "start_date") else {}
 
 
 def _is_less(values: Mapping[str, Any], high: str, low: str) -> bool:

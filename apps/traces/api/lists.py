@@ -1,9 +1,8 @@
-"""GET /traces, /traces/{id}, /traces/stats, and runs by their links."""
+"""GET /traces, /traces/{id}, and runs by their links."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
@@ -18,18 +17,9 @@ from apps.governance.domain.permissions import TRACES_READ
 from apps.traces.api.inputs import ListInput, PageInput, asked, filters_of
 from apps.traces.api.shapes import detail_json, page_json, summary_json
 from apps.traces.domain.filters import Filters
-from apps.traces.services.reading import get_trace, list_traces, trace_stats
-from clasper.core.money import usd
+from apps.traces.services.reading import get_trace, list_traces
 
 LINKS = ("task_id", "document_id", "message_id")
-
-
-class StatsQuery(serializers.Serializer[Any]):
-    """Tenant and days of the sums."""
-
-    tenant_id = serializers.CharField(required=False, max_length=128)
-    start_date = serializers.DateTimeField(required=False, default_timezone=UTC)
-    end_date = serializers.DateTimeField(required=False, default_timezone=UTC)
 
 
 class EntityInput(PageInput):
@@ -84,26 +74,3 @@ class TraceDetailView(APIView):
         """One run with its steps, annotations and redacted texts."""
         tenant_id = tenant_of(request, None)
         return Response(detail_json(get_trace(tenant_id=tenant_id, trace_id=trace_id)))
-
-
-class TraceStatsView(APIView):
-    """`GET /traces/stats`"""
-
-    required_scopes = {"GET": TRACES_READ}
-
-    @extend_schema(operation_id="traces_stats", parameters=[StatsQuery], responses=OpenApiTypes.OBJECT)
-    def get(self, request: Request) -> Response:
-        """Sums over ended runs, by whole UTC days."""
-        tenant_id, query = asked(StatsQuery, request)
-        stats = trace_stats(tenant_id=tenant_id, start=query.get("start_date"), end=query.get("end_date"))
-        by_status = {"success": 0, "error": 0, "timeout": 0, **stats.by_status}
-        ended_badly = stats.total - by_status["success"]
-        body = {
-            "total_traces": stats.total,
-            "traces_by_status": by_status,
-            "avg_duration_ms": round(stats.duration_ms / stats.total) if stats.total else 0,
-            "total_tokens": stats.tokens,
-            "total_cost": usd(stats.cost),
-            "error_rate": ended_badly / stats.total if stats.total else 0,
-        }
-        return Response(body)

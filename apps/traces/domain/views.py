@@ -107,11 +107,34 @@ class TracePage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TraceStats:
-    """Sums over runs that have ended."""
+class RunSums:
+    """Sums over ended runs. Durations in milliseconds, cost in nano-USD."""
 
-    total: int
+    runs: int = 0
+    duration_ms: int = 0
+    tokens: int = 0
+    cost: int = 0
+
+    def __add__(self, other: RunSums) -> RunSums:
+        return RunSums(
+            runs=self.runs + other.runs,
+            duration_ms=self.duration_ms + other.duration_ms,
+            tokens=self.tokens + other.tokens,
+            cost=self.cost + other.cost,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceStats:
+    """The sums of all runs, and how many ended in which status."""
+
+    whole: RunSums
     by_status: Mapping[str, int]
-    duration_ms: int
-    tokens: int
-    cost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedStats:
+    """Sums of groups of runs, each with what its runs have in common; `complete` when no group was left out."""
+
+    groups: tuple[tuple[Mapping[str, str], RunSums], ...]
+    complete: bool

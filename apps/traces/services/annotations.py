@@ -32,7 +32,7 @@ def annotate_trace(
     trace_id = trace_id.lower()
     stored, author = redact_text(value), actor[:160]
     with atomic_batch() as batch:
-        owner = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id)
+        owner = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id).tenant_id
         if (batch.fetch_one(_COUNT, (owner, trace_id)) or (0,))[0] >= MAX_ANNOTATIONS:
             raise InvalidRequest(form_errors=[f"A trace has at most {MAX_ANNOTATIONS} annotations."])
         row = batch.fetch_one(_ADD, (owner, trace_id, key, stored, now, author))

@@ -14,8 +14,8 @@ from django.db.models import Q
 
 from apps.governance.services.audit import record_audit
 from apps.traces.domain.retention import Fate, Policy, cutoff, fate
-from apps.traces.models import RetentionPolicy, Trace
-from apps.traces.services.retention import SCHEDULE, all_policies, policy_of, protected, strip
+from apps.traces.models import RetentionTurn, Trace
+from apps.traces.services.retention import all_policies, policy_of, protected, strip
 from clasper.core.clock import iso
 from clasper.core.db import Batch, atomic_batch
 
@@ -35,11 +35,8 @@ REST = 2.0
 
 _TABLES = ("trace_payloads", "trace_steps", "trace_labels", "trace_skills", "trace_annotations")
 
-_CLAIM = """INSERT INTO retention_policies
- (tenant_id, retention_days, sampling_strategy, sample_rate, storage_mode, created_at, updated_at)
- VALUES (%s, 0, '', 0, '', %s, %s)
- ON CONFLICT (tenant_id) DO UPDATE SET updated_at = excluded.updated_at
- WHERE retention_policies.updated_at <= %s RETURNING id"""
+_CLAIM = """INSERT INTO retention_turns (id, taken_at) VALUES (1, %s)
+ ON CONFLICT (id) DO UPDATE SET taken_at = excluded.taken_at WHERE retention_turns.taken_at <= %s RETURNING id"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,7 +143,7 @@ def enforce_due(
         return None
     done = enforce_all(actor=ACTOR, now=now, stopped=stopped)
     if stopped():
-        RetentionPolicy.objects.filter(tenant_id=SCHEDULE, updated_at=now).update(updated_at=now - every)
+        RetentionTurn.objects.filter(taken_at=now).update(taken_at=now - every)
     return done
 
 
@@ -286,4 +283,4 @@ def _record(done: Enforcement, actor: str, now: datetime) -> None:
 
 def _claim(now: datetime, every: timedelta) -> bool:
     with atomic_batch() as batch:
-        return batch.fetch_one(_CLAIM, (SCHEDULE, now, now, now - every)) is not None
+        return batch.fetch_one(_CLAIM, (now, now - every)) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any, NamedTuple
 
 from apps.governance.services.audit import record_audit
 from apps.governance.services.redaction import redact_text
@@ -16,7 +17,7 @@ MAX_KEY = 64
 MAX_VALUE = 256
 
 _READ = "SELECT key, value FROM trace_labels WHERE tenant_id = %s AND trace_id = %s ORDER BY key"
-_SET = """INSERT INTO trace_labels (tenant_id, trace_id, key, value) VALUES (%s, %s, %s, %s)
+_SET = """INSERT INTO trace_labels (tenant_id, trace_id, key, value, started_at) VALUES (%s, %s, %s, %s, %s)
  ON CONFLICT (tenant_id, trace_id, key) DO UPDATE SET value = excluded.value"""
 _REMOVE = "DELETE FROM trace_labels WHERE tenant_id = %s AND trace_id = %s AND key = %s"
 
@@ -29,8 +30,8 @@ def label_trace(
     Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest for more than MAX_LABELS labels.
     """
     with atomic_batch() as batch:
-        owner = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id)
-        place = (owner, trace_id.lower())
+        trace = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id)
+        place = (trace.tenant_id, trace_id.lower())
         before: dict[str, str] = dict(batch.fetch_all(_READ, place))
         wanted = {key: redact_text(value)[:MAX_VALUE] if value else None for key, value in changes.items()}
         merged = {key: value for key, value in {**before, **wanted}.items() if value is not None}
@@ -39,13 +40,13 @@ def label_trace(
         added = {key: value for key, value in merged.items() if before.get(key) != value}
         removed = sorted(before.keys() - merged.keys())
         for key, value in added.items():
-            batch.execute(_SET, (*place, key, value))
+            batch.execute(_SET, (*place, key, value, trace.started_at))
         for key in removed:
             batch.execute(_REMOVE, (*place, key))
         if added or removed:
             record_audit(
                 batch,
-                tenant_id=owner,
+                tenant_id=trace.tenant_id,
                 event_type="trace.label",
                 actor=actor,
                 now=now,
@@ -55,11 +56,19 @@ def label_trace(
     return dict(sorted(merged.items()))
 
 
-def lock_trace(batch: Batch, *, tenant_id: str | None, trace_id: str) -> str:
-    """Keeps others from changing what belongs to the run until the batch ends; gives its tenant. Raises NotFound."""
+class LockedTrace(NamedTuple):
+    """Whose the run is, and when it began, as the database gives it."""
+
+    tenant_id: str
+    started_at: Any
+
+
+def lock_trace(batch: Batch, *, tenant_id: str | None, trace_id: str) -> LockedTrace:
+    """Keeps others from changing what belongs to the run until the batch ends. Raises NotFound."""
     row = None
     if is_uuid(trace_id):
-        row = batch.fetch_one(f"SELECT tenant_id FROM traces WHERE id = %s{batch.for_update}", (trace_id.lower(),))
+        sql = f"SELECT tenant_id, started_at FROM traces WHERE id = %s{batch.for_update}"
+        row = batch.fetch_one(sql, (trace_id.lower(),))
     if row is None or tenant_id not in (None, row[0]):
         raise NotFound("No such trace.")
-    return str(row[0])
+    return LockedTrace(*row)

@@ -1,18 +1,17 @@
-"""Reading runs: lists, one trace, sums. Tenant first in every question."""
+"""Reading runs: lists and one trace. Tenant first in every question."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
-from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceStats, TraceSummary
+from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceSummary
 from apps.traces.models import Trace, TraceAnnotation, TracePayload, TraceStep
 from apps.traces.queries import Place
 from apps.traces.services.searching import Listed, search
@@ -83,18 +82,6 @@ def get_trace(*, tenant_id: str | None, trace_id: str) -> TraceDetail:
         storage_mode=trace.storage_mode,
         input=value_of(payloads[0].input) if 0 in payloads else None,
         output=value_of(payloads[0].output) if 0 in payloads else None,
-    )
-
-
-def trace_stats(*, tenant_id: str | None, start: datetime | None = None, end: datetime | None = None) -> TraceStats:
-    """Sums over the runs that ended on the days from `start` to `end`, both whole UTC days, from the rollups."""
-    sums = queries.sums_by_status(tenant_id=tenant_id, start=start, end=end)
-    return TraceStats(
-        total=sum(row["runs_sum"] for row in sums),
-        by_status={row["value"]: row["runs_sum"] for row in sums},
-        duration_ms=sum(row["duration_sum"] for row in sums),
-        tokens=sum(row["input_sum"] + row["output_sum"] for row in sums),
-        cost=sum(row["cost_sum"] for row in sums),
     )
 
 

@@ -42,7 +42,7 @@ _INSERT_STEP = """INSERT INTO trace_steps (tenant_id, trace_id, seq, type, name,
 _INSERT_PAYLOAD = "INSERT INTO trace_payloads (tenant_id, trace_id, seq, input, output) VALUES (%s, %s, %s, %s, %s)"
 _SET_OUTPUT = "UPDATE trace_payloads SET output = %s WHERE tenant_id = %s AND trace_id = %s AND seq = 0"
 _INSERT_SKILL = "INSERT INTO trace_skills (tenant_id, trace_id, name, version) VALUES (%s, %s, %s, %s)"
-_INSERT_LABEL = "INSERT INTO trace_labels (tenant_id, trace_id, key, value) VALUES (%s, %s, %s, %s)"
+_INSERT_LABEL = "INSERT INTO trace_labels (tenant_id, trace_id, key, value, started_at) VALUES (%s, %s, %s, %s, %s)"
 
 ROLL_UP = """INSERT INTO trace_rollups
  (tenant_id, day, dimension, value, runs, input_tokens, output_tokens, cost, duration_ms)
@@ -106,7 +106,7 @@ def open_trace(opening: Opening) -> Job[bool]:
         for name, version in o.skills.items():
             batch.queue(_INSERT_SKILL, (o.tenant_id, o.id, name[:64], version[:80]))
         for key, value in labels:
-            batch.queue(_INSERT_LABEL, (o.tenant_id, o.id, key, value))
+            batch.queue(_INSERT_LABEL, (o.tenant_id, o.id, key, value, o.started_at))
         return True
 
     return job

@@ -25,16 +25,13 @@ from clasper.core.errors import InvalidRequest, NotFound
 
 POLICY_SET = "retention.policy"
 
-SCHEDULE = ""
-"""The name of the row that says when the schedule last ran, in the table of policies: no tenant has this name."""
-
 POLICY_SECONDS = 5
 """How long a process goes by a policy that another one has changed."""
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Policy))
 _READ_DEMANDING = (
     f"SELECT tenant_id, {', '.join(_FIELDS)} FROM retention_policies"
-    " WHERE tenant_id <> '' AND (sampling_strategy <> 'full' OR storage_mode <> 'full')"
+    " WHERE sampling_strategy <> 'full' OR storage_mode <> 'full'"
 )
 
 
@@ -187,8 +184,8 @@ def _marks(values: Sequence[str]) -> str:
 
 
 def _policies(tenant_id: str | None) -> QuerySet[RetentionPolicy]:
-    rows = RetentionPolicy.objects.exclude(tenant_id=SCHEDULE)
-    return rows if tenant_id is None else rows.filter(tenant_id=tenant_id)
+    policies = RetentionPolicy.objects.all()
+    return policies if tenant_id is None else policies.filter(tenant_id=tenant_id)
 
 
 def _policy(row: RetentionPolicy) -> Policy:

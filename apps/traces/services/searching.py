@@ -1,8 +1,11 @@
 """How runs are found without a scan.
 
-A question is answered in one of three ways. With at most one filter that has an index of its own, the database walks
-that index, newest first. With a label, a task, a document or a message that few runs carry, their places are listed
-once. With anything else, a page looks at no more than `EXAMINED` runs and says where the next page goes on.
+With at most one filter that has an index of its own, the database walks that index, newest first; with a label, that
+of the label. The runs of a task, a document or a message, when they are few, are listed once. Where other filters are
+held against these runs, a page looks at no more than `EXAMINED` of them and says where the next page goes on.
+
+Indexes begin with the tenant. Asked about all tenants, filters are held against the newest runs of all, unless there
+is only one tenant.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ from django.db.models import QuerySet
 
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
-from apps.traces.models import Trace
+from apps.traces.models import Trace, TraceLabel
 from apps.traces.queries import Place
 from clasper.core.ids import is_uuid
 
 EXAMINED = 10_000
 """Runs that a page looks at, at most."""
+
+COUNTED = 2_000
+"""Runs that are looked at for a total that cannot be exact."""
 
 CHUNK = 500
 """Ids of one query: far below what any database takes, and enough to make the round trip small."""
@@ -59,10 +65,12 @@ class Walk:
         return Found(found, last)
 
     def total(self) -> tuple[int, bool]:
-        """How many match, and whether that is exact; of those that were looked at when not all were."""
+        """How many match, and whether that is exact; when there are too many to look at, how many of the first few."""
         rows, last = self._window(None)
-        count, exact = queries.capped_count(rows)
-        return count, exact and last is None
+        if last is not None and self.examined is not None:
+            few = min(COUNTED, EXAMINED)
+            return queries.up_to(self.rows, queries.places(self.examined)[few - 1 : few].get()).count(), False
+        return queries.capped_count(rows)
 
     def newest(self) -> tuple[list[Place], bool]:
         """The places of the newest runs, at most EXAMINED, and whether they are all."""
@@ -83,6 +91,70 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """One tenant's runs of a label, found by walking the label's index; `filters` are held against them."""
+
+    filters: Filters
+
+    def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
+        found: list[Place] = []
+        looked = 0
+        for some in self._chunks(after, size=CHUNK if self._narrowed else offset + limit + 1):
+            found += self._matching(some)
+            looked += len(some)
+            if len(found) > offset + limit:
+                return Found(_rows(found[offset : offset + limit]), found[offset + limit - 1])
+            if looked >= EXAMINED:
+                return Found(_rows(found[offset:]), some[-1])
+        return Found(_rows(found[offset:]), None)
+
+    def total(self) -> tuple[int, bool]:
+        carriers, complete = queries.capped_count(self._labels)
+        if not self._narrowed:
+            return carriers, complete
+        looked_at = self._labels.values("trace_id")[: carriers if complete else COUNTED]
+        return queries.among(self._others, looked_at).count(), complete
+
+    def newest(self) -> tuple[list[Place], bool]:
+        """The places of the newest runs, of at most EXAMINED with the label, and whether they are all."""
+        found: list[Place] = []
+        looked = 0
+        for some in self._chunks(None, size=CHUNK):
+            found += self._matching(some)
+            looked += len(some)
+            if looked >= EXAMINED:
+                return found, False
+        return found, True
+
+    @property
+    def _labels(self) -> QuerySet[TraceLabel, Place]:
+        return queries.label_places(self.filters)
+
+    @property
+    def _others(self) -> Filters:
+        """The filters that the label's index does not answer."""
+        return replace(self.filters, label="", label_value=None, start=None, end=None)
+
+    @property
+    def _narrowed(self) -> bool:
+        return self._others != Filters(tenant_id=self.filters.tenant_id)
+
+    def _matching(self, some: list[Place]) -> list[Place]:
+        return _places_of(self._others, (trace_id for _, trace_id in some)) if self._narrowed else some
+
+    def _chunks(self, after: Place | None, *, size: int) -> Iterator[list[Place]]:
+        """Places of the label's runs, newest first."""
+        while True:
+            rest = self._labels if after is None else queries.after(self._labels, after, name="trace_id")
+            some = list(rest[:size])
+            if some:
+                yield some
+            if len(some) < size:
+                return
+            after = some[-1]
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """Runs whose places are known, newest first. `searched` are the runs whose texts were read, None without a text."""
 
@@ -93,23 +165,21 @@ class Listed:
     def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
         places = [place for place in self.places if after is None or place < after]
         chosen = places[offset : offset + limit]
-        rows = {
-            row.id: row
-            for ids in _chunks(trace_id for _, trace_id in chosen)
-            for row in Trace.objects.filter(id__in=ids)
-        }
         more = len(places) > offset + limit
-        return Found(
-            [rows[trace_id] for _, trace_id in chosen if trace_id in rows], chosen[-1] if more and chosen else None
-        )
+        return Found(_rows(chosen), chosen[-1] if more and chosen else None)
 
     def total(self) -> tuple[int, bool]:
         return len(self.places), self.complete
 
 
-def search(filters: Filters) -> Walk | Listed:
+def search(filters: Filters) -> Walk | Labelled | Listed:
     """Decides how the runs that match are found."""
-    found = _listed(filters) or _walk(filters)
+    if filters.tenant_id is None:
+        filters = replace(filters, tenant_id=queries.only_tenant())
+    if filters.label and filters.tenant_id is not None:
+        found: Walk | Labelled | Listed = Labelled(_one_model(filters))
+    else:
+        found = _listed(filters) or _walk(filters)
     return _mentioning(filters, found) if filters.text else found
 
 
@@ -138,7 +208,7 @@ def _places_of(filters: Filters, ids: Iterable[str]) -> list[Place]:
 def _walk(filters: Filters) -> Walk:
     filters = _one_model(filters)
     given = {name: value for name in (*queries.EQUALITIES, "model") if (value := getattr(filters, name))}
-    driver = _driver(given)
+    driver = _driver(given) if filters.tenant_id is not None else ""
     rows = queries.matching(filters, driver=driver)
     if not given.keys() - {driver} and not filters.label and filters.min_cost is None and filters.max_cost is None:
         return Walk(rows, None)
@@ -168,7 +238,7 @@ def _driver(given: Mapping[str, str]) -> str:
     return min(names, key=lambda name: (name, given[name]) in COMMON, default="")
 
 
-def _mentioning(filters: Filters, found: Walk | Listed) -> Listed:
+def _mentioning(filters: Filters, found: Walk | Labelled | Listed) -> Listed:
     """Narrows to the runs that the text names or that hold it."""
     places, complete = (found.places, found.complete) if isinstance(found, Listed) else found.newest()
     chosen = set(_places_of(filters, _named(filters)))
@@ -191,6 +261,13 @@ def _holding(places: Sequence[Place], text: str) -> Iterator[Place]:
     named = {trace_id for trace_id, _, *names in facts if text in names}
     holding = queries.mentioning(ids, {tenant_id for _, tenant_id, *_ in facts}, text)
     return (place for place in places if place[1] in named or place[1] in holding)
+
+
+def _rows(places: Sequence[Place]) -> list[Trace]:
+    """The runs at these places, without those that are gone meanwhile."""
+    ids = _chunks(trace_id for _, trace_id in places)
+    rows = {row.id: row for some in ids for row in Trace.objects.filter(id__in=some)}
+    return [rows[trace_id] for _, trace_id in places if trace_id in rows]
 
 
 def _place(trace: Trace) -> Place:

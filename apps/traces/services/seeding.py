@@ -42,7 +42,7 @@ _STEP = _insert(
 )
 _PAYLOAD = _insert("trace_payloads", "tenant_id, trace_id, seq, input, output")
 _SKILL = _insert("trace_skills", "tenant_id, trace_id, name, version")
-_LABEL = _insert("trace_labels", "tenant_id, trace_id, key, value")
+_LABEL = _insert("trace_labels", "tenant_id, trace_id, key, value, started_at")
 
 
 def seed_traces(
@@ -135,4 +135,4 @@ def _queue_content(batch: Batch, tenant_id: str, run: SampleRun) -> None:
     for name, version in profile.skills:
         batch.queue(_SKILL, (tenant_id, run.id, name, version))
     for key, value in run.labels:
-        batch.queue(_LABEL, (tenant_id, run.id, key, value))
+        batch.queue(_LABEL, (tenant_id, run.id, key, value, run.started_at))
