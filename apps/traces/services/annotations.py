@@ -16,6 +16,7 @@ from clasper.core.errors import InvalidRequest
 MAX_ANNOTATIONS = 1_000
 MAX_KEY = 64
 MAX_VALUE = 10_000
+MAX_AUTHOR = 160
 
 _COUNT = "SELECT COUNT(*) FROM trace_annotations WHERE tenant_id = %s AND trace_id = %s"
 _ADD = """INSERT INTO trace_annotations (tenant_id, trace_id, key, value, created_at, created_by)
@@ -23,14 +24,15 @@ _ADD = """INSERT INTO trace_annotations (tenant_id, trace_id, key, value, create
 
 
 def annotate_trace(
-    *, tenant_id: str | None, trace_id: str, key: str, value: str, actor: str, now: datetime
+    *, tenant_id: str | None, trace_id: str, key: str, value: str, actor: str, now: datetime, author: str = ""
 ) -> AnnotationView:
-    """Adds a note to a run; its value is redacted.
+    """Adds a note to a run; its texts are redacted. `author` is whom the caller names, else the actor.
 
     Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest beyond MAX_ANNOTATIONS.
     """
     trace_id = trace_id.lower()
-    stored, author = redact_text(value), actor[:160]
+    key, stored, named = redact_text(key)[:MAX_KEY], redact_text(value), redact_text(author)[:MAX_AUTHOR]
+    author = named or actor[:MAX_AUTHOR]
     with atomic_batch() as batch:
         owner = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id).tenant_id
         if (batch.fetch_one(_COUNT, (owner, trace_id)) or (0,))[0] >= MAX_ANNOTATIONS:
@@ -44,7 +46,7 @@ def annotate_trace(
             actor=actor,
             now=now,
             trace_id=trace_id,
-            details={"annotation_id": row[0], "key": key},
+            details={"annotation_id": row[0], "key": key, **({"created_by": named} if named else {})},
         )
     return AnnotationView(id=row[0], trace_id=trace_id, key=key, value=stored, created_at=now, created_by=author)
 
