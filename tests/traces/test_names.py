@@ -1,4 +1,4 @@
-"""Names that people give: keys of labels and notes, models, authors. What is set can be found, and no secret is kept."""
+"""Names that people give: keys of labels and notes, models, authors. What is set is found, and no secret is kept."""
 
 from __future__ import annotations
 
