@@ -27,7 +27,6 @@ def test_the_sample_comes_out() -> None:
 
 # --- What differs, and what matters -----------------------------------------------------------------------------------
 
-
 CALLED = [step(1, "llm_call", "gpt-4"), *searches(1)]
 FAILED = {"status": "error", "error_code": "timeout", "error": "Too late"}
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], int, list[str], str]] = {
@@ -238,7 +237,6 @@ def test_every_section_tells_its_values() -> None:
 
 
 # --- Where runs part --------------------------------------------------------------------------------------------------
-
 
 CALL = step(1, "tool_call", "search", input={"q": 1}, output=["x"])
 PARTINGS: dict[str, tuple[StepView, dict[str, Any], str]] = {
