@@ -82,6 +82,23 @@ def test_bodies_that_are_no_json(
     assert leaks(canaries, caplog) == []
 
 
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_credentials_and_names_of_hosts(
+    route: Route, server: Server, canaries: Canaries, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sends his own secrets as a credential, or mistakes a header for another, finds them nowhere."""
+    secret = canaries.text("credential", "key").rpartition(" ")[2]
+    token = canaries.text("credential", "token").rpartition(" ")[2]
+    for given in (
+        {"Authorization": f"Bearer {secret}"},
+        {"Authorization": f"Basic {token}"},
+        {"Authorization": token, "X-Agent-Daemon-Key": secret},
+        {"Cookie": f"session={token}", "Origin": canaries.name("origin"), "Host": canaries.name("host")},
+    ):
+        route.call(server, key="", headers=given)
+    assert leaks(canaries, caplog) == []
+
+
 FULL_BODIES: dict[str, Callable[[Make], dict[str, Any]]] = {
     "risk/score": lambda make: {
         "tool_names": [make("tool"), make("other tool")],

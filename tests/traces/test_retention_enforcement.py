@@ -230,21 +230,3 @@ def test_enforcing_twice_is_enforcing_once(
     again = enforced()
     assert (again.deleted, again.stripped, again.protected) == (0, 0, first.protected)
     assert left() == remaining
-
-
-# --- At the same time as runs -----------------------------------------------------------------------------------------
-
-
-def test_transactions_grow_while_they_are_quick_and_shrink_when_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enforcement, "REST", 0.0)
-    pace = enforcement._Pace()
-    for _ in range(50):
-        pace.spent(0.001)
-    assert pace.size == enforcement.PAGE
-    sizes = []
-    for _ in range(20):
-        pace.spent(0.5)
-        sizes.append(pace.size)
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == enforcement.LEAST_BATCH
-    assert pace.longest == 0.5

@@ -11,6 +11,7 @@ import pytest
 from django.db import connection, transaction
 
 from apps.traces.models import Trace
+from apps.traces.services import enforcement
 from apps.traces.services.enforcement import enforce_due
 from apps.traces.services.retention import all_policies, retention_stats
 from tests.traces.retention_deeds import DAY, enforced, events, policy
@@ -135,3 +136,18 @@ def test_no_statement_walks_all_traces_of_a_tenant() -> None:
     of_traces = [plan for sql, plan in plans.items() if " traces " in sql and "IN (" in sql]
     assert len(of_traces) == 3
     assert all("(id=?)" in plan for plan in of_traces)
+
+
+def test_transactions_grow_while_they_are_quick_and_shrink_when_they_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enforcement, "REST", 0.0)
+    pace = enforcement._Pace()
+    for _ in range(50):
+        pace.spent(0.001)
+    assert pace.size == enforcement.PAGE
+    sizes = []
+    for _ in range(20):
+        pace.spent(0.5)
+        sizes.append(pace.size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == enforcement.LEAST_BATCH
+    assert pace.longest == 0.5
