@@ -133,9 +133,9 @@ class AuditView(APIView):
     @extend_schema(operation_id="audit_list", tags=["Governance"], parameters=[AuditQuery], responses=AuditPageBody)
     def get(self, request: Request) -> Response:
         """Query the audit log. Its entries form one hash chain for each tenant."""
-        query = valid_query(AuditQuery, request)
+        tenant_id, query = asked(AuditQuery, request)
         page = list_audit(
-            tenant_id=tenant_of(request, query.get("tenant_id")),
+            tenant_id=tenant_id,
             event_type=query.get("event_type") or None,
             trace_id=query.get("trace_id") or None,
             actor=query.get("actor") or None,
@@ -165,8 +165,8 @@ class AuditStatsView(APIView):
     @extend_schema(operation_id="audit_stats", tags=["Governance"], parameters=[TenantQuery], responses=AuditStatsBody)
     def get(self, request: Request) -> Response:
         """Count the audit log's entries, by event and in the last 24 hours."""
-        query = valid_query(TenantQuery, request)
-        stats = audit_stats(tenant_id=tenant_of(request, query.get("tenant_id")), now=utc_now())
+        tenant_id, _ = asked(TenantQuery, request)
+        stats = audit_stats(tenant_id=tenant_id, now=utc_now())
         return Response(
             {
                 "total_entries": stats.total_entries,
@@ -177,11 +177,12 @@ class AuditStatsView(APIView):
         )
 
 
-def valid_query(kind: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
-    """The query's values. Raises ValidationError with all its faults."""
+def asked(kind: type[TenantQuery], request: Request) -> tuple[str | None, dict[str, Any]]:
+    """The tenant whom the caller may ask about, then the query. Raises PermissionDenied before ValidationError."""
+    tenant_id = tenant_of(request, request.query_params.get("tenant_id"))
     query = kind(data=request.query_params)
     query.is_valid(raise_exception=True)
-    return dict(query.validated_data)
+    return tenant_id, dict(query.validated_data)
 
 
 def _entry_body(entry: AuditRecord) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clasper.core.canonical import canonical_json
 from clasper.core.clock import iso
 
 EVENT_TYPES: dict[str, str] = {
@@ -131,32 +130,6 @@ class ChainReport:
     reason: str
     last_seq: int
     last_hash: str
-
-
-def entry_hash(
-    *,
-    tenant_id: str,
-    seq: int,
-    timestamp: str,
-    event_type: str,
-    trace_id: str | None,
-    actor: str,
-    details: Mapping[str, Any],
-    prev_hash: str,
-) -> str:
-    """Lower-case hex SHA-256 over the canonical JSON of exactly these eight fields; `timestamp` is the text shown.
-
-    Raises ValueError for values that JSON cannot carry exactly.
-    """
-    entry_draft = draft(
-        tenant_id=tenant_id,
-        timestamp=timestamp,
-        event_type=event_type,
-        trace_id=trace_id,
-        actor=actor,
-        details=canonical_json(dict(details)),
-    )
-    return seal(entry_draft, ChainPoint(seq - 1, prev_hash))
 
 
 def draft(
