@@ -148,6 +148,8 @@ class Bench:
             environment = server_environment(database_url=database.url, upstream="http://127.0.0.1:9")
             manage("seed_traces", "--tenant", TENANT, "--count", str(runs), "--json", environment=environment)
             self.store.analyze(database)
+            with self.serving(Variant("budget"), database):
+                pass  # a server is given a budget, which begins with what the invented runs cost
         return self._seeded[runs]
 
     def peopled(self, tenants: int) -> Template:

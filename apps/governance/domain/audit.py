@@ -45,6 +45,7 @@ EVENT_TYPES: dict[str, str] = {
     "trace.annotate": "A note was put on a trace.",
     "trace.export": "Traces were exported.",
     "trace.label": "Labels of a trace were changed.",
+    "trace.read": "The texts of a trace were given out.",
     "trace.replay": "A run was repeated, perhaps with changes.",
     "workspace.rollback": "A workspace was set back to an earlier version.",
     "workspace.snapshot": "A version of a workspace was recorded.",

@@ -28,9 +28,9 @@ ACTOR = "system:retention"
 PAGE = 500
 """Traces that are looked at together, and the most that one transaction removes."""
 
-FIRST_BATCH = 50
-LEAST_BATCH = 20
-LONGEST_SECONDS = 0.02
+FIRST_BATCH = 20
+LEAST_BATCH = 5
+LONGEST_SECONDS = 0.006
 """What a transaction may take: SQLite has one writer, and on PostgreSQL the disk is everybody's."""
 
 REST = 2.0
