@@ -84,7 +84,7 @@ ROUTES = (
     Route("POST", "api/agents/stream", AGENTS_RUN, body=send_body()),
     Route("POST", "llm-task", AGENTS_RUN, body=_TASK),
     Route("POST", "compact", AGENTS_RUN, body=_COMPACT),
-    Route("GET", "traces/<str:trace_id>/replay", TRACES_READ, answers=404),
+    Route("GET", "traces/<str:trace_id>/replay", TRACES_READ, also=WORKSPACE_READ, answers=404),
     Route("POST", "traces/<str:trace_id>/replay", AGENTS_RUN, also=TRACES_WRITE, answers=404),
     Route("GET", "traces", TRACES_READ),
     Route("GET", "traces/stats", TRACES_READ),
