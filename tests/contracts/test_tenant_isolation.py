@@ -104,13 +104,13 @@ def test_a_title_of_acmes_makes_a_task_of_ones_own(world: World) -> None:
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda route: route.name)
 def test_acmes_trace_id_cannot_be_taken_or_written_to(run: Route, world: World) -> None:
-    before = world.rows()
     trace = world.server.trace(world.trace_id)
+    before = world.rows()
     body = {name: value for name, value in (run.body or {}).items() if name != "tenant_id"}
     answer = run.call(world.server, key=world.stranger, json=body, headers={"X-Trace-Id": world.trace_id})
     assert (answer.status_code, answer.json()["code"]) == (409, "trace_id_in_use")
-    assert world.server.trace(world.trace_id) == trace
     assert world.rows() == before
+    assert world.server.trace(world.trace_id) == trace
 
 
 def test_idempotency_keys_are_each_tenants_own(world: World) -> None:

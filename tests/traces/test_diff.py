@@ -148,7 +148,6 @@ def test_every_section_tells_its_values() -> None:
     new = detail(
         "b",
         tenant_id=GLOBEX,
-        storage_mode="minimal",
         cost=300_000_000,
         completion_tokens=0,
         duration_ms=2001,
@@ -166,7 +165,7 @@ def test_every_section_tells_its_values() -> None:
         "sameWorkspace": True,
         "sameAgent": True,
         "baseStorageMode": "full",
-        "compareStorageMode": "minimal",
+        "compareStorageMode": "full",
     }
     assert found["timing"] == {"baseDurationMs": 2000, "compareDurationMs": 2001, "deltaMs": 1, "percentChange": 0.05}
     assert found["workspace"] == {"baseHash": "sha256:0", "compareHash": None, "changed": True}
@@ -234,6 +233,39 @@ def test_every_section_tells_its_values() -> None:
         "messageLengthDelta": -3,
     }
     assert found["errors"]["baseHasError"] is found["errors"]["compareHasError"] is False
+
+
+def test_what_retention_has_stripped_from_one_run_is_no_difference() -> None:
+    told = [step(1, "llm_call", "gpt-4", output={"text": ""}), *searches(1)]
+    silent = [step(1, "llm_call", "gpt-4"), step(2, "tool_call", "search")]
+    whole = detail("a", steps=told, error="Too late", error_code="timeout")
+    summary = detail("b", storage_mode="summary", steps=silent, error="Too late", error_code="timeout")
+    minimal = detail("c", storage_mode="minimal", steps=silent, output=None, error_code="timeout")
+    for base, compare in ((whole, summary), (summary, minimal), (minimal, whole), (minimal, minimal)):
+        found = diff_traces(base, compare, include_text=True)
+        assert found["summary"] == {"totalDifferences": 0, "significantChanges": []}
+        assert (found["steps"]["identical"], found["toolCalls"]["changed"]) == (True, [])
+    assert diff_traces(whole, summary)["output"]["messagesEqual"] is True
+    unknown = diff_traces(whole, minimal, include_text=True)["output"]
+    assert unknown == {
+        "baseHasOutput": True,
+        "compareHasOutput": False,
+        "messagesEqual": None,
+        "baseMessageLength": 2,
+        "compareMessageLength": 0,
+        "messageLengthDelta": None,
+        "textDiff": None,
+    }
+
+
+def test_what_is_left_of_stripped_runs_is_compared() -> None:
+    whole = detail("a", steps=searches(1, 1))
+    summary = detail("b", storage_mode="summary", steps=[step(1, "tool_call", "search", status="error")])
+    found = diff_traces(whole, dataclasses.replace(summary, output={"response": "Ho"}))
+    assert found["summary"]["significantChanges"] == ["tool_calls", "output"]
+    assert found["steps"]["firstDivergence"]["reason"] == "status"
+    failed = detail("c", storage_mode="minimal", steps=[], output=None, status="error", error_code="timeout")
+    assert diff_traces(whole, failed)["summary"]["significantChanges"] == ["tool_calls", "error"]
 
 
 # --- Where runs part --------------------------------------------------------------------------------------------------

@@ -50,6 +50,13 @@ def test_a_diff_of_answers_is_audited_for_both(server: Server) -> None:
     assert [entry["details"] for entry in reads(server)] == [{"trace_id": each, "part": "diff"} for each in ids]
 
 
+def test_reading_what_a_replay_needs_is_audited(server: Server) -> None:
+    trace_id = server.send().json()["trace_id"]
+    assert server.get(f"/traces/{trace_id}/replay", key=tenant_key(ACME, "traces:read")).status_code == 200
+    (entry,) = reads(server)
+    assert entry["details"] == {"trace_id": trace_id, "part": "replay"}
+
+
 @pytest.mark.parametrize("path", ["", "/replay"])
 def test_a_stranger_reads_nothing_and_leaves_nothing(server: Server, path: str) -> None:
     trace_id = Told().write()
