@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from apps.governance.api.audit import InstantField
 from apps.governance.domain.permissions import TRACES_READ
 from apps.traces.api.inputs import Input, asked, order_faults
-from apps.traces.domain.views import RunSums
+from apps.traces.domain.views import Totals
 from apps.traces.services.stats import DAY, DIMENSIONS, grouped_stats, trace_stats
 from clasper.core.money import usd
 
@@ -76,7 +76,7 @@ class TraceStatsView(APIView):
         return Response(body)
 
 
-def _averages(sums: RunSums) -> dict[str, Any]:
+def _averages(sums: Totals) -> dict[str, Any]:
     return {
         "avg_duration_ms": round(sums.duration_ms / sums.runs) if sums.runs else 0,
         "total_tokens": sums.tokens,

@@ -107,16 +107,16 @@ class TracePage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSums:
-    """Sums over ended runs. Durations in milliseconds, cost in nano-USD."""
+class Totals:
+    """What ended runs took together. Durations in milliseconds, cost in nano-USD."""
 
     runs: int = 0
     duration_ms: int = 0
     tokens: int = 0
     cost: int = 0
 
-    def __add__(self, other: RunSums) -> RunSums:
-        return RunSums(
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
             runs=self.runs + other.runs,
             duration_ms=self.duration_ms + other.duration_ms,
             tokens=self.tokens + other.tokens,
@@ -128,7 +128,7 @@ class RunSums:
 class TraceStats:
     """The sums of all runs, and how many ended in which status."""
 
-    whole: RunSums
+    whole: Totals
     by_status: Mapping[str, int]
 
 
@@ -136,5 +136,5 @@ class TraceStats:
 class GroupedStats:
     """Sums of groups of runs, each with what its runs have in common; `complete` when no group was left out."""
 
-    groups: tuple[tuple[Mapping[str, str], RunSums], ...]
+    groups: tuple[tuple[Mapping[str, str], Totals], ...]
     complete: bool

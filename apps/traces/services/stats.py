@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from apps.traces import queries
-from apps.traces.domain.views import GroupedStats, RunSums, TraceStats
+from apps.traces.domain.views import GroupedStats, Totals, TraceStats
 
 DIMENSIONS: Mapping[str, str] = {
     "status": "status",
@@ -31,9 +31,9 @@ def trace_stats(*, tenant_id: str | None, start: datetime | None = None, end: da
     The status is the dimension in which every run is counted exactly once.
     """
     rows = queries.day_sums(tenant_id=tenant_id, dimension="status", by=("value",), start=start, end=end)
-    by_status = {row["value"]: _sums(row) for row in rows}
+    by_status = {row["value"]: _totals(row) for row in rows}
     return TraceStats(
-        whole=sum(by_status.values(), RunSums()),
+        whole=sum(by_status.values(), Totals()),
         by_status={status: sums.runs for status, sums in by_status.items()},
     )
 
@@ -54,7 +54,7 @@ def grouped_stats(
     by = (*((DAY,) if by_day else ()), *(("value",) if dimension else ()))
     name = DIMENSIONS[dimension or "status"]
     rows = queries.day_sums(tenant_id=tenant_id, dimension=name, by=by, start=start, end=end, most=MOST_GROUPS + 1)
-    groups = [(_key(row, dimension), _sums(row)) for row in rows[:MOST_GROUPS]]
+    groups = [(_key(row, dimension), _totals(row)) for row in rows[:MOST_GROUPS]]
     if by_day:
         groups.sort(key=lambda group: group[0][DAY])
     return GroupedStats(groups=tuple(groups), complete=len(rows) <= MOST_GROUPS)
@@ -65,8 +65,8 @@ def _key(row: Mapping[str, Any], dimension: str) -> dict[str, str]:
     return {**({DAY: day.isoformat()} if day else {}), **({dimension: row["value"]} if dimension else {})}
 
 
-def _sums(row: Mapping[str, Any]) -> RunSums:
-    return RunSums(
+def _totals(row: Mapping[str, Any]) -> Totals:
+    return Totals(
         runs=row["runs_sum"],
         duration_ms=row["duration_sum"],
         tokens=row["input_sum"] + row["output_sum"],
