@@ -19,7 +19,7 @@ from django.conf import settings
 from django.urls import path, re_path
 
 from apps.agents import urls as agents
-from clasper import telemetry, worker
+from clasper import metrics, telemetry, worker
 from clasper.core.consumers import Receive, Send, limited
 from clasper.core.db import writer
 from clasper.gateways.http import close_session
@@ -57,6 +57,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            telemetry.start()
             _spare_the_collector()
             running.enter_context(serving())
             end_on_signals()
@@ -69,6 +70,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
                 await asyncio.gather(background, return_exceptions=True)
             await close_session()
             await asyncio.to_thread(writer.close)
+            metrics.write()
             running.close()
             await asyncio.to_thread(telemetry.close)
             await send({"type": "lifespan.shutdown.complete"})

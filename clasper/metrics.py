@@ -123,6 +123,11 @@ def count_run(*, kind: str, status: str, provider: str, duration_ms: int, calls:
     _tally.add(kind, status, provider, duration_ms / 1000, calls, tools)
 
 
+def write() -> None:
+    """Writes what was counted to where other workers read it; for a process that ends."""
+    _tally.write()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
     """A value read when it is asked for: one number, or one for each value of the label."""

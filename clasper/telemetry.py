@@ -153,14 +153,18 @@ def check() -> None:
         _load(settings.CLASPER_OTEL_ENDPOINT, settings.CLASPER_OTEL_HEADERS)
 
 
+def start() -> None:
+    """Loads what exporting takes, so that no run waits for it, if runs are to be exported.
+
+    Raises ImproperlyConfigured when the extra is not installed.
+    """
+    if enabled():
+        _running()
+
+
 def export(run: RunFacts) -> None:
     """Has an ended run exported in the background."""
-    global _exporter
-    if _exporter is None:
-        with _starting:
-            if _exporter is None:
-                _exporter = Exporter(settings.CLASPER_OTEL_ENDPOINT, settings.CLASPER_OTEL_HEADERS)
-    _exporter.put(run)
+    _running().put(run)
 
 
 def close() -> None:
@@ -173,6 +177,14 @@ def close() -> None:
 
 _exporter: Exporter | None = None
 _starting = threading.Lock()
+
+
+def _running() -> Exporter:
+    global _exporter
+    with _starting:
+        if _exporter is None:
+            _exporter = Exporter(settings.CLASPER_OTEL_ENDPOINT, settings.CLASPER_OTEL_HEADERS)
+        return _exporter
 
 
 def _load(endpoint: str, headers: dict[str, str]) -> _Sdk:

@@ -34,7 +34,8 @@ from hypothesis import settings as hypothesis_settings
 
 from apps.traces.services.retention import demanding
 from apps.workspaces.services.contents import forget_known
-from clasper.core.db import AppendOnlyModel, AppendOnlyTrigger, writer
+from clasper.core.db import writer
+from clasper.core.tables import AppendOnlyModel, AppendOnlyTrigger
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.fake import FakeChat, FakeProvider
 from tests.world import DAEMON_KEY, Server

@@ -12,8 +12,8 @@ from apps.control_plane.domain.requests import Page
 from apps.control_plane.domain.scope import Scope
 from apps.control_plane.models import Document, Message, Task
 from clasper.core.clock import iso
-from clasper.core.db import TenantQuerySet
 from clasper.core.errors import NotFound
+from clasper.core.tables import TenantQuerySet
 
 R = TypeVar("R")
 

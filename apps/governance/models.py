@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
-from clasper.core.db import AppendOnlyModel, TenantQuerySet
 from clasper.core.ids import new_id
+from clasper.core.tables import AppendOnlyModel, TenantQuerySet
 
 
 class ApiKey(models.Model):

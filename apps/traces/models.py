@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-from clasper.core.db import TenantQuerySet
+from clasper.core.tables import TenantQuerySet
 
 
 class Trace(models.Model):

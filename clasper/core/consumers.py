@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from channels.generic.http import AsyncHttpConsumer
+from django.conf import settings
 
-from clasper.core.errors import BodyTooLarge, ClasperError, MethodNotAllowed, UnsupportedMediaType
-from clasper.core.http import decode_json, error_body, error_headers, max_body_bytes, public_error
+from clasper.core.errors import BodyTooLarge, ClasperError, InvalidRequest, MethodNotAllowed, UnsupportedMediaType
+from clasper.core.http import MALFORMED, decode_json, error_body, error_headers, max_body_bytes, public_error
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -100,8 +101,7 @@ class ApiConsumer(AsyncHttpConsumer):
             if body is None:
                 raise BodyTooLarge()
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
-            query = dict(parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True))
-            await self.handle_request(Request(headers, body, query))
+            await self.handle_request(Request(headers, body, _read_query(self.scope["query_string"])))
         except Exception as error:
             public = public_error(error)
             if self.started:
@@ -146,6 +146,17 @@ def limited(application: Any) -> Any:
             await application(scope, replay, send)
 
     return within_limit
+
+
+def _read_query(text: bytes) -> dict[str, str]:
+    """The query's parameters, as many as Django takes. Raises InvalidRequest."""
+    try:
+        fields = parse_qsl(
+            text.decode("latin-1"), keep_blank_values=True, max_num_fields=settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+        )
+    except ValueError as error:
+        raise InvalidRequest(MALFORMED) from error
+    return dict(fields)
 
 
 async def _read_body(receive: Receive) -> tuple[bytes | None, bool]:

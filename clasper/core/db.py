@@ -1,4 +1,4 @@
-"""Database writes: the group commit of the run path, and the guards every table builds on.
+"""Database writes: the group commit of the run path. What tables build on is in `core.tables`.
 
 A *job* is a plain function of a `Batch`. The engine submits jobs to the process's `GroupWriter`, whose single thread
 commits whatever is waiting in one transaction and then wakes each caller; ordinary views and commands run the same
@@ -18,11 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
-from django.db import DatabaseError, InterfaceError, connections, models, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from clasper.core.errors import Unavailable
 
@@ -162,13 +162,19 @@ class _Ticket(Generic[T]):
     future: asyncio.Future[None]
     result: Any = None
     error: Exception | None = None
+    woken: bool = False
+
+
+class _NotBegun(Exception):
+    """No transaction could be begun: the database is away or locked, and no job ran."""
 
 
 class GroupWriter:
     """One thread and one connection that commit the waiting jobs of all coroutines together.
 
-    Raises Unavailable from `submit` when the database cannot be reached; whatever a job itself raises reaches only the
-    coroutine that submitted it.
+    Raises Unavailable from `submit` when the database cannot be reached or is locked; then everybody who waits is told
+    at once, since each would wait in vain as long. Whatever a job itself raises reaches only the coroutine that
+    submitted it.
     """
 
     MAX_BATCH = 128
@@ -219,61 +225,77 @@ class GroupWriter:
                 self._thread.start()
 
     def _run(self) -> None:
-        busy = False
+        busy = last = False
         try:
-            while (first := self._queue.get()) is not None:
+            while not last and (first := self._queue.get()) is not None:
                 if busy:
                     time.sleep(self.LINGER_SECONDS)
-                tickets = [first]
-                last = False
-                with suppress(queue.Empty):
-                    while len(tickets) < self.MAX_BATCH:
-                        ticket = self._queue.get_nowait()
-                        if ticket is None:
-                            last = True
-                            break
-                        tickets.append(ticket)
+                others, last = self._take(self.MAX_BATCH - 1)
+                tickets = [first, *others]
                 busy = len(tickets) >= self.BUSY_BATCH
-                self._commit(tickets)
-                if last:
-                    break
+                try:
+                    self._commit(tickets)
+                except _NotBegun as error:
+                    late, last = ([], True) if last else self._take(self._queue.qsize())
+                    self._give_up([*tickets, *late], error)
         finally:
             connections[self._using].close()
 
+    def _take(self, most: int) -> tuple[list[_Ticket[Any]], bool]:
+        """At most so many of those that wait, and whether the order to end came after them."""
+        tickets: list[_Ticket[Any]] = []
+        with suppress(queue.Empty):
+            while len(tickets) < most:
+                ticket = self._queue.get_nowait()
+                if ticket is None:
+                    return tickets, True
+                tickets.append(ticket)
+        return tickets, False
+
     def _commit(self, tickets: list[_Ticket[Any]]) -> None:
+        """Commits what can be committed and wakes each ticket as soon as it has its answer. Raises _NotBegun."""
         together = sorted((ticket for ticket in tickets if not ticket.alone), key=lambda ticket: ticket.key)
         single = [ticket for ticket in tickets if ticket.alone]
         if together:
             try:
                 self._transact(together)
+            except _NotBegun:
+                raise
             except Exception:
                 if len(together) > 1:
                     logger.warning(
                         "%d writes failed together and are run again one by one", len(together), exc_info=True
                     )
                 single += together
+            else:
+                _wake(together)
         for ticket in single:
             self._commit_alone(ticket)
-        _wake(tickets)
+            _wake([ticket])
 
     def _commit_alone(self, ticket: _Ticket[Any]) -> None:
         try:
             self._transact([ticket])
+        except _NotBegun:
+            raise
         except (DatabaseError, InterfaceError) as error:
             logger.error("a write failed", exc_info=True)
-            ticket.error = Unavailable("The database is not available; try again.")
-            ticket.error.__cause__ = error
+            ticket.error = _unavailable(error)
         except Exception as error:
             ticket.error = error
+
+    def _give_up(self, tickets: list[_Ticket[Any]], error: _NotBegun) -> None:
+        left = [ticket for ticket in tickets if not ticket.woken]
+        logger.error("a write failed", exc_info=error, extra={"writes": len(left)})
+        for ticket in left:
+            ticket.error = _unavailable(error.__cause__)
+        _wake(left)
 
     def _transact(self, tickets: list[_Ticket[Any]]) -> None:
         connection = connections[self._using]
         try:
+            cursor = _begin(connection)
             with connection.wrap_database_errors:
-                connection.ensure_connection()
-                raw = connection.connection
-                cursor = _native_cursor(connection.vendor, raw)
-                cursor.execute("BEGIN IMMEDIATE" if connection.vendor == "sqlite" else "BEGIN")
                 try:
                     batch = Batch(cursor, vendor=connection.vendor, native=True)
                     for ticket in tickets:
@@ -289,9 +311,37 @@ class GroupWriter:
             batch.committed()
         except (DatabaseError, InterfaceError):
             # A broken connection cannot be told from a failed statement on every driver, and a new one is cheap.
-            with suppress(Exception):
-                connection.close()
+            _close(connection)
             raise
+
+
+def _begin(connection: Any) -> Any:
+    """A cursor in a new transaction, on a new connection if the old one was lost. Raises _NotBegun."""
+    try:
+        reused = connection.connection is not None
+        try:
+            return _cursor_in_transaction(connection)
+        except (DatabaseError, InterfaceError):
+            if not reused or connection.is_usable():
+                raise
+            _close(connection)
+            return _cursor_in_transaction(connection)
+    except (DatabaseError, InterfaceError) as error:
+        _close(connection)
+        raise _NotBegun from error
+
+
+def _cursor_in_transaction(connection: Any) -> Any:
+    with connection.wrap_database_errors:
+        connection.ensure_connection()
+        cursor = _native_cursor(connection.vendor, connection.connection)
+        cursor.execute("BEGIN IMMEDIATE" if connection.vendor == "sqlite" else "BEGIN")
+        return cursor
+
+
+def _close(connection: Any) -> None:
+    with suppress(Exception):
+        connection.close()
 
 
 def _native_cursor(vendor: str, raw: Any) -> Any:
@@ -304,9 +354,16 @@ def _native_cursor(vendor: str, raw: Any) -> Any:
     return raw.cursor()
 
 
+def _unavailable(cause: BaseException | None) -> Unavailable:
+    error = Unavailable("The database is not available; try again.")
+    error.__cause__ = cause
+    return error
+
+
 def _wake(tickets: list[_Ticket[Any]]) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[_Ticket[Any]]] = {}
     for ticket in tickets:
+        ticket.woken = True
         by_loop.setdefault(ticket.loop, []).append(ticket)
     for loop, group in by_loop.items():
         with suppress(RuntimeError):  # the loop was closed while its write was under way
@@ -325,80 +382,3 @@ def _resolve(tickets: list[_Ticket[Any]]) -> None:
 
 writer = GroupWriter()
 """The process's writer for the run path."""
-
-
-class TenantQuerySet(models.QuerySet[Any]):
-    """Queries of a tenant's table begin with `for_tenant`."""
-
-    def for_tenant(self, tenant_id: str) -> Self:
-        return self.filter(tenant_id=tenant_id)
-
-
-class AppendOnlyError(Exception):
-    """Somebody tried to change or delete a row of an append-only table."""
-
-
-def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
-    raise AppendOnlyError("rows of this table are never changed or deleted")
-
-
-class AppendOnlyQuerySet(TenantQuerySet):
-    """Reads and inserts only; a database trigger refuses the same for everybody else."""
-
-    update = _refuse
-    delete = _refuse
-    bulk_update = _refuse
-    update_or_create = _refuse
-
-
-class AppendOnlyModel(models.Model):
-    """A row that is written once."""
-
-    objects = AppendOnlyQuerySet.as_manager()
-
-    class Meta:
-        abstract = True
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if not self._state.adding:
-            _refuse()
-        super().save(*args, **kwargs)
-
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        _refuse()
-
-
-@dataclass(frozen=True, slots=True)
-class AppendOnlyTrigger:
-    """The statements that make a table append-only in the database itself, and those that undo it."""
-
-    table: str
-    _events: tuple[str, ...] = field(default=("UPDATE", "DELETE"), repr=False)
-
-    def create(self, vendor: str) -> list[str]:
-        name, table = f"{self.table}_append_only", self.table
-        if vendor == "sqlite":
-            return [
-                f"CREATE TRIGGER {name}_{event.lower()} BEFORE {event} ON {table} "
-                f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-                for event in self._events
-            ]
-        function = (
-            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{table} is append-only'; END $$"
-        )
-        return [
-            function,
-            f"CREATE TRIGGER {name}_rows BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()",
-            f"CREATE TRIGGER {name}_truncate BEFORE TRUNCATE ON {table} EXECUTE FUNCTION {name}()",
-        ]
-
-    def drop(self, vendor: str) -> list[str]:
-        name, table = f"{self.table}_append_only", self.table
-        if vendor == "sqlite":
-            return [f"DROP TRIGGER IF EXISTS {name}_{event.lower()}" for event in self._events]
-        return [
-            f"DROP TRIGGER IF EXISTS {name}_rows ON {table}",
-            f"DROP TRIGGER IF EXISTS {name}_truncate ON {table}",
-            f"DROP FUNCTION IF EXISTS {name}()",
-        ]

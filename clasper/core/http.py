@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from django.conf import settings
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
@@ -40,6 +40,8 @@ logger = logging.getLogger("clasper.http")
 
 MAX_JSON_DEPTH = 64
 """Deeper bodies are refused: no document of the API comes near, and recursion over them is an attack."""
+
+MALFORMED = "The request is malformed, or its host is not served here."
 
 
 def error_body(error: ClasperError) -> dict[str, Any]:
@@ -165,6 +167,8 @@ def public_error(error: BaseException) -> ClasperError:
         return PermissionDenied()
     if isinstance(error, RequestDataTooBig):
         return BodyTooLarge()
+    if isinstance(error, SuspiciousOperation):
+        return InvalidRequest(MALFORMED)
     if isinstance(error, DatabaseError):
         logger.error("database error", exc_info=error)
         return Unavailable("The database is not available; try again.")
@@ -217,8 +221,8 @@ def error_response(error: ClasperError) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler400: a host that is not allowed, or headers that make no sense."""
-    return error_response(InvalidRequest("The request is malformed, or its host is not served here."))
+    """Django's handler400: a host that is not allowed, or a request that makes no sense."""
+    return error_response(InvalidRequest(MALFORMED))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

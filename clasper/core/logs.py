@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     *("message", "asctime", "taskName"),
     "color_message",  # uvicorn's second copy of the event, with escape codes
+    "request",  # Django's, whose address callers may fill with anything
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from clasper.core.errors import InvalidRequest
@@ -15,6 +16,8 @@ OFFLINE = "offline"
 MAX_MODEL_NAME = 128
 """Characters of a model's name, without its provider."""
 
+_MODEL_NAME = re.compile(r"[A-Za-z0-9._:/@+~-]*")
+"""What hosts name their models with. Names are stored and told as they are, so nothing else may come in as one."""
 _ALIASES = {"google": "gemini"}
 _PREFIXES = frozenset({*PROVIDERS, OFFLINE})
 
@@ -41,7 +44,7 @@ def parse_model_ref(text: str, default_provider: str) -> ModelRef:
 
     Only the first slash counts, so `openrouter/openai/gpt-4o` is OpenRouter's `openai/gpt-4o`. A provider is known by
     its name, whether or not this server can reach it: asking another one for a model of that name would be wrong.
-    Raises InvalidRequest (field `model`) for a name that is empty, too long or not printable.
+    Raises InvalidRequest (field `model`) for a name that is empty, too long or written as no host would.
     """
     name = text.strip()
     prefix, slash, rest = name.partition("/")
@@ -59,6 +62,6 @@ def _faults(model: str) -> list[str]:
     faults = []
     if len(model) > MAX_MODEL_NAME:
         faults.append(f"A model's name has at most {MAX_MODEL_NAME} characters.")
-    if not model.isprintable():
-        faults.append("A model's name has no control characters.")
+    if not _MODEL_NAME.fullmatch(model):
+        faults.append("A model's name has only letters, digits and . _ : / @ + ~ -")
     return faults

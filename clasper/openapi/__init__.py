@@ -172,7 +172,6 @@ class SchemaView(APIView):
     """`GET /api/schema`"""
 
     public = True
-    http_method_names = ["get", "head"]
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
@@ -184,7 +183,6 @@ class DocsView(SpectacularSwaggerSplitView):
     """`GET /api/docs`: the document as a page. Its scripts and styles are files served from here."""
 
     public = True
-    http_method_names = ["get", "head"]
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """A refusal is the one error body here, too; the page's own renderer would write HTML."""

@@ -15,6 +15,7 @@ import threading
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from types import FrameType
@@ -248,7 +249,12 @@ def _group(tenant_id: str) -> str:
     return f"clasper.live.{hashlib.sha256(tenant_id.encode()).hexdigest()[:40]}"
 
 
-@sync_to_async
+# Runs share a thread for their reads. With one apart, listeners that catch up hold none of them up; with several, they
+# would only take more of the processor from them.
+_reader = ThreadPoolExecutor(1, thread_name_prefix="clasper-live")
+
+
+@sync_to_async(thread_sensitive=False, executor=_reader)
 def _page(tenant_id: str, seq: int) -> list[Line]:
     # Outside a request nobody else ends a connection that has grown too old or was lost.
     close_old_connections()
@@ -258,7 +264,7 @@ def _page(tenant_id: str, seq: int) -> list[Line]:
         close_old_connections()
 
 
-@sync_to_async
+@sync_to_async(thread_sensitive=False, executor=_reader)
 def _newest(tenant_id: str) -> int:
     close_old_connections()
     try:

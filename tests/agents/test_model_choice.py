@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from genai_prices.data import providers
 
+from apps.agents.engine.models import named_model
+from apps.governance.services.redaction import redact_text
 from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
@@ -156,6 +159,14 @@ def test_the_default_provider_may_be_an_alias(server: Server, backend: Backend, 
         assert asked(found) == ["gemini/gemini-2.5-flash"]
 
 
+def test_no_model_of_the_price_list_is_refused(server: Server, settings: Any) -> None:
+    names = {model.id for provider in providers for model in provider.models}
+    assert len(names) > 500
+    for name in names:
+        assert named_model(name).model in name
+        assert redact_text(name) == name
+
+
 # --- Names that are refused ------------------------------------------------------------------------------------------
 
 
@@ -169,6 +180,11 @@ def test_the_default_provider_may_be_an_alias(server: Server, backend: Backend, 
         pytest.param("x" * 129, id="too long"),
         pytest.param("anthropic/", id="provider without model"),
         pytest.param("   ", id="blank"),
+        pytest.param("gpt-4o bob@example.com please", id="text"),
+        pytest.param("bob@example.com", id="e-mail"),
+        pytest.param("openai/bob@example.com", id="e-mail of a provider"),
+        pytest.param("gpt-4111-1111-1111-1111", id="card"),
+        pytest.param("sk-abcdefghijklmnopqrstuvwxyz123456", id="key"),
     ],
 )
 def test_a_name_that_is_none_is_refused(

@@ -13,6 +13,7 @@ from django.db import connection
 from apps.agents import engine
 from apps.governance.domain.permissions import SCOPES
 from clasper.core.http import MAX_JSON_DEPTH
+from clasper.core.logs import JSONFormatter
 from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw
 from tests.contracts.routes import GUARDED, READING_BODIES, ROUTES, RUNS, Route
 from tests.world import ACME, Server, parse_events, tenant_key
@@ -22,7 +23,7 @@ INTERNAL = (
     *("site-packages", "Exception", "Error:", 'File "'),
 )
 
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS")
 ALLOWED: dict[str, set[str]] = {}
 for _route in ROUTES:
     ALLOWED.setdefault(_route.path, set()).add(_route.method)
@@ -70,12 +71,33 @@ def test_wrong_method(method: str, path: str, server: Server) -> None:
     response = server.request(method, path)
     check(response, 405, "method_not_allowed")
     named = {each.strip() for each in response.headers["Allow"].split(",")}
-    assert named - {"HEAD", "OPTIONS"} == ALLOWED[path]
+    assert named - {"HEAD"} == ALLOWED[path]
+    assert not server.audit()
+
+
+@pytest.mark.parametrize("path", ["/traces/export?format=csv", "/audit/export", f"/audit/checkpoint?tenant_id={ACME}"])
+def test_what_is_audited_when_it_is_given_out_takes_no_head(path: str, server: Server) -> None:
+    response = server.request("HEAD", path)
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET")
+    assert not server.audit()
 
 
 def test_a_host_that_is_not_served(server: Server, settings: Any) -> None:
     settings.ALLOWED_HOSTS = ["clasper.example.com"]
     check(server.get("/health"), 400, "invalid_request")
+
+
+ADMIN = "/admin/login/"
+
+
+@pytest.mark.parametrize("path", [*ALLOWED, ADMIN, "/nothing"])
+def test_more_parameters_than_anybody_needs(path: str, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    known = ALLOWED.get(path, {"GET"})
+    query = "&".join(f"secret{n}=1" for n in range(1_001))
+    response = server.request("GET" if "GET" in known else "POST", f"{path}?{query}", json={})
+    if response.status_code not in (200, 404):
+        check(response, 400, "invalid_request")
+    assert not [each for each in caplog.records if "secret1" in JSONFormatter().format(each)]
 
 
 # --- Who is calling ------------------------------------------------------------------------------------------------

@@ -1,23 +1,24 @@
-"""Group commit: many jobs, one transaction, each caller told its own outcome; and tables that are never rewritten."""
+"""Group commit: many jobs, one transaction, each caller told its own outcome."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from django.apps import apps
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, connections
 
-from clasper.core.db import AppendOnlyError, AppendOnlyModel, Batch, GroupWriter, Job, atomic_batch
+from clasper.core.db import Batch, GroupWriter, Job, atomic_batch
 from clasper.core.errors import Unavailable
+from tests.agents.processes import free_port
 
 INSERT = "INSERT INTO group_commit_test (n, tag) VALUES (%s, %s)"
-GUARDED = sorted(
-    (model for model in apps.get_models() if issubclass(model, AppendOnlyModel)), key=lambda model: model.__name__
-)
 
 
 @pytest.fixture
@@ -199,6 +200,90 @@ async def test_a_caller_that_leaves_does_not_stop_its_write(writer: GroupWriter)
     assert await asyncio.to_thread(in_thread, rows) == [(1, ""), (2, "")]
 
 
+# --- No database ---------------------------------------------------------------------------------------------------
+
+PATIENCE = 0.5
+"""Seconds that the databases of these tests wait before they give up."""
+
+
+@pytest.fixture
+def other(store: None, settings: Any) -> Iterator[Callable[..., GroupWriter]]:
+    """Makes the writer of a database of its own, named by its settings."""
+    made: list[GroupWriter] = []
+
+    def make(**terms: Any) -> GroupWriter:
+        connections.settings["other"] = {**connections.settings["default"], **terms}
+        made.append(GroupWriter("other"))
+        return made[0]
+
+    yield make
+    for each in made:
+        each.close()
+    if (connection := connections["other"]).vendor == "postgresql":
+        connection.close_pool()
+    del connections["other"], connections.settings["other"]
+
+
+async def outcomes(writer: GroupWriter, count: int) -> tuple[list[Any], float]:
+    """What becomes of so many jobs, every third of them alone, and how long the last one waited."""
+    began = time.monotonic()
+    jobs = [writer.submit(lambda batch: "done", alone=n % 3 == 0) for n in range(count)]
+    return await asyncio.gather(*jobs, return_exceptions=True), time.monotonic() - began
+
+
+async def test_while_the_database_is_locked_everybody_is_told_at_once(
+    other: Callable[..., GroupWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GroupWriter, "MAX_BATCH", 4)
+    name = str(tmp_path / "locked.db")
+    writer = other(ENGINE="django.db.backends.sqlite3", NAME=name, OPTIONS={"timeout": PATIENCE})
+    with contextlib.closing(sqlite3.connect(name, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        results, seconds = await outcomes(writer, 12)
+        assert [type(each) for each in results] == [Unavailable] * 12
+        assert len({id(each) for each in results}) == 12, "each caller adds its own trace id"
+        assert seconds < 2 * PATIENCE
+        holder.execute("ROLLBACK")
+    assert (await outcomes(writer, 12))[0] == ["done"] * 12
+
+
+async def test_while_the_database_is_away_everybody_is_told_at_once(
+    other: Callable[..., GroupWriter], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"pool": {"min_size": 1, "max_size": 2, "timeout": PATIENCE}}
+    address = {"HOST": "127.0.0.1", "PORT": free_port(), "NAME": "nobody", "USER": "", "PASSWORD": ""}
+    writer = other(ENGINE="django.db.backends.postgresql", OPTIONS=options, **address)
+    results, seconds = await outcomes(writer, 12)
+    assert [type(each) for each in results] == [Unavailable] * 12
+    assert seconds < 2 * PATIENCE
+    assert sum(record.name == "clasper.db" for record in caplog.records) == 1
+
+
+def test_a_connection_that_was_lost_between_two_writes_costs_none(writer: GroupWriter) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no connections to lose")
+    session = asyncio.run(writer.submit(lambda batch: batch.fetch_one("SELECT pg_backend_pid()")))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", session)
+    assert asyncio.run(writer.submit(insert(1))) == 10
+
+
+async def test_each_job_that_runs_again_is_answered_as_soon_as_it_is_committed(writer: GroupWriter) -> None:
+    first_is_answered = threading.Event()
+
+    def wait_for_it(batch: Batch) -> bool:
+        return first_is_answered.wait(5)
+
+    async with Gate(writer):
+        first = asyncio.ensure_future(writer.submit(insert(1), key="a"))
+        first.add_done_callback(lambda _: first_is_answered.set())
+        mistaken = asyncio.ensure_future(writer.submit(fail(ValueError()), key="b"))
+        last = asyncio.ensure_future(writer.submit(wait_for_it, key="c"))
+        await asyncio.sleep(0)
+    assert await last is True
+    await asyncio.gather(first, mistaken, return_exceptions=True)
+
+
 # --- Loops, threads, life ------------------------------------------------------------------------------------------
 
 
@@ -311,41 +396,3 @@ def test_atomic_batch_commits_or_rolls_back_with_the_orm(table: None) -> None:
     with pytest.raises(DatabaseError):
         run(insert(3), insert(1, "twice"))
     assert rows() == [(1, "kept")]
-
-
-# --- Append-only tables --------------------------------------------------------------------------------------------
-
-
-def test_some_tables_are_append_only() -> None:
-    assert [model._meta.db_table for model in GUARDED] == ["audit_log"]
-
-
-@pytest.mark.parametrize("model", GUARDED, ids=lambda model: model.__name__)
-@pytest.mark.parametrize("method", ["update", "delete", "bulk_update", "update_or_create"])
-def test_append_only_querysets_refuse(model: type[AppendOnlyModel], method: str) -> None:
-    with pytest.raises(AppendOnlyError):
-        getattr(model.objects.all(), method)()
-    with pytest.raises(AppendOnlyError):
-        getattr(model.objects.for_tenant("acme"), method)()
-
-
-@pytest.mark.parametrize("model", GUARDED, ids=lambda model: model.__name__)
-def test_append_only_rows_refuse(model: type[AppendOnlyModel]) -> None:
-    row = model()
-    row._state.adding = False
-    with pytest.raises(AppendOnlyError):
-        row.save()
-    with pytest.raises(AppendOnlyError):
-        row.delete()
-
-
-@pytest.mark.parametrize("model", GUARDED, ids=lambda model: model.__name__)
-def test_every_append_only_table_has_its_triggers(model: type[AppendOnlyModel], store: None) -> None:
-    """Asked of the database itself, so that a table whose migration forgot them is noticed."""
-    names = {
-        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s",
-        "postgresql": "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass",
-    }
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(names[connection.vendor], (model._meta.db_table,))
-        assert len([name for (name,) in cursor.fetchall() if "append_only" in name]) == 2

@@ -27,7 +27,13 @@ NAMES = [
     ("  gpt-4o \n", "openai", "gpt-4o"),
     ("openai", "openai", "openai"),
     ("/x", "openai", "/x"),
-    ("模型", "openai", "模型"),
+    ("@cf/meta/llama-3", "openai", "@cf/meta/llama-3"),
+    ("accounts/fireworks/models/x", "openai", "accounts/fireworks/models/x"),
+    ("openrouter/~openai/gpt-latest", "openrouter", "~openai/gpt-latest"),
+    ("anthropic/claude-3.5-sonnet:beta", "anthropic", "claude-3.5-sonnet:beta"),
+    ("claude-sonnet-4-5@20250929", "openai", "claude-sonnet-4-5@20250929"),
+    ("ft:gpt-4o-mini:org::id", "openai", "ft:gpt-4o-mini:org::id"),
+    ("llama3.2:3b-instruct-q4_K_M", "openai", "llama3.2:3b-instruct-q4_K_M"),
 ]
 
 
@@ -58,6 +64,10 @@ BAD_NAMES = [
     pytest.param("openai/gpt\x1b[31m", 1, id="escape"),
     pytest.param("gpt\u200b-4", 1, id="invisible"),
     pytest.param("gpt\ud800", 1, id="half a character"),
+    pytest.param("gpt-4o of my friend", 1, id="a text"),
+    pytest.param("模型", 1, id="letters of no host"),
+    pytest.param("gpt-4o\tmini", 1, id="tab"),
+    pytest.param("<b>gpt</b>", 1, id="markup"),
     pytest.param(f"{TOO_LONG}\x07x", 2, id="long and loud"),
 ]
 

@@ -21,8 +21,9 @@ from apps.governance.models import AuditEntry, AuditHead
 from apps.governance.services import audit
 from apps.governance.services.audit import audit_stats, list_audit, record_audit, verify_all, verify_chain
 from clasper.core.clock import iso
-from clasper.core.db import AppendOnlyError, AppendOnlyTrigger, Batch, GroupWriter, atomic_batch
+from clasper.core.db import Batch, GroupWriter, atomic_batch
 from clasper.core.errors import InvalidRequest
+from clasper.core.tables import AppendOnlyError, AppendOnlyTrigger
 from tests.governance.chain import entry_hash
 
 TRACE = "0194c8f0-7e1a-7000-8000-000000000001"

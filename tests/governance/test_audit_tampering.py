@@ -23,7 +23,8 @@ from apps.governance.queries import chain_point
 from apps.governance.services.audit import record_audit, verify_chain
 from apps.governance.services.checkpoints import checkpoint_at, signing_key
 from clasper.core.clock import iso
-from clasper.core.db import AppendOnlyTrigger, atomic_batch
+from clasper.core.db import atomic_batch
+from clasper.core.tables import AppendOnlyTrigger
 from tests.governance.chain import entry_hash
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "verify_audit.py"

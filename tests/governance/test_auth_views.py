@@ -88,7 +88,6 @@ def key(now: datetime, *scopes: str, **limits: Any) -> dict[str, str]:
         (OnlyGet, "post", 403),
         (OnlyGet, "put", 405),
         (Undeclared, "get", 403),
-        (Undeclared, "options", 403),
         (NearlyPublic, "get", 403),
         (Public, "post", 200),
     ],

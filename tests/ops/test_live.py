@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
+from asgiref.sync import SyncToAsync
 from django.conf import settings as django_settings
 
 from apps.governance.services.keys import list_api_keys, revoke_api_key
@@ -122,6 +124,22 @@ def test_a_slow_listener_costs_no_memory_and_loses_nothing(server: Server) -> No
         assert feed.listeners == 2
         assert len(feed._recent) == live.KEPT
         assert seqs(slow.hear(MANY)) == list(range(1, MANY + 1))
+
+
+def test_listeners_and_runs_do_not_wait_for_each_others_reads(server: Server) -> None:
+    note(3)
+    waiting = threading.Event()
+    readers = (SyncToAsync.single_thread_executor, live._reader)
+    try:
+        readers[0].submit(waiting.wait, 20)
+        with Listener.open(server.url, last=0) as (listener, _):
+            assert seqs(listener.hear(3)) == [1, 2, 3]
+        waiting.set()
+        waiting = threading.Event()
+        readers[1].submit(waiting.wait, 20)
+        assert server.send(key=tenant_key()).status_code == 200
+    finally:
+        waiting.set()
 
 
 # --- Whose it is -----------------------------------------------------------------------------------------------------

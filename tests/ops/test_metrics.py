@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from django.db import connection
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.agents.services import backlog
@@ -162,6 +164,21 @@ def workers(store: None, tmp_path: Path, workspace: Path) -> Iterator[Installati
     installation = Installation.create(tmp_path, workspace)
     yield installation
     installation.kill()
+
+
+def test_a_worker_that_stops_has_written_what_it_counted(workers: Installation, tmp_path: Path) -> None:
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    workers.environment["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    server = workers.serve()
+    for _ in range(3):
+        assert server.send().status_code == 200
+    (process,) = workers.processes
+    process.terminate()
+    process.wait(20)
+    summed = CollectorRegistry()
+    MultiProcessCollector(summed, path=str(directory))  # type: ignore[no-untyped-call]
+    assert value(read(generate_latest(summed).decode()), RUNS, kind="send", status="success", provider="offline") == 3
 
 
 def test_workers_count_together(workers: Installation) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import queue
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from clasper import telemetry
 from clasper.gateways.llm.fake import FakeProvider, error, reply, tool_calls
 from tests.agents.canaries import Canaries
+from tests.agents.processes import ROOT, Installation
 from tests.world import ACME, Server
 
 service = pytest.importorskip(
@@ -195,6 +198,31 @@ def test_it_is_off_without_an_endpoint(server: Server) -> None:
     assert not telemetry.enabled()
     server.send()
     assert telemetry._exporter is None
+
+
+START = """
+import asyncio, sys
+from clasper.asgi import application
+
+async def send(message):
+    print(message["type"], "opentelemetry.sdk.trace" in sys.modules)
+
+async def main():
+    messages = iter(["lifespan.startup", "lifespan.shutdown"])
+    async def receive():
+        return {"type": next(messages)}
+    await application({"type": "lifespan"}, receive, send)
+
+asyncio.run(main())
+"""
+
+
+def test_no_run_waits_for_the_sdk_to_load(store: None, tmp_path: Path, workspace: Path) -> None:
+    """Every worker process starts by itself: what the command has loaded is not there."""
+    installation = Installation.create(tmp_path, workspace, CLASPER_OTEL_ENDPOINT="http://127.0.0.1:4318")
+    command = [sys.executable, "-c", START]
+    told = subprocess.run(command, cwd=ROOT, env=installation.environment, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[0] == "lifespan.startup.complete True"
 
 
 def test_a_missing_extra_stops_the_start(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_field
@@ -23,6 +21,7 @@ from apps.governance.services.audit import verify_all, verify_chain
 from apps.governance.services.audit_export import CSV, MEDIA_TYPES, NDJSON, export_chunks, plan_export
 from apps.governance.services.checkpoints import take_checkpoint, verify_against
 from clasper.core.clock import utc_now
+from clasper.core.export import streamed
 
 
 class ChainBody(serializers.Serializer[Any]):
@@ -109,6 +108,7 @@ class AuditCheckpointView(APIView):
     """Signed statements to keep outside the database."""
 
     required_scopes = {"GET": GOVERNANCE_READ}
+    http_method_names = ["get"]  # HEAD would audit a checkpoint that is not given out
 
     @extend_schema(
         operation_id="audit_checkpoint", tags=["Governance"], parameters=[TenantQuery], responses=CheckpointBody
@@ -124,6 +124,7 @@ class AuditExportView(APIView):
     """The audit log as a file."""
 
     required_scopes = {"GET": GOVERNANCE_READ}
+    http_method_names = ["get"]  # HEAD would audit an export of which nothing is sent
 
     @extend_schema(
         operation_id="audit_export",
@@ -144,12 +145,6 @@ class AuditExportView(APIView):
             end=query["end"],
         )
         chunks = export_chunks(parts, format_name=name, now=now)
-        response = StreamingHttpResponse(_streamed(chunks), content_type=MEDIA_TYPES[name])
+        response = StreamingHttpResponse(streamed(chunks), content_type=MEDIA_TYPES[name])
         response["Content-Disposition"] = f'attachment; filename="audit.{name}"'
         return response
-
-
-async def _streamed(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks, each made in a thread when the one before was taken, so that a slow reader holds no memory."""
-    while (chunk := await sync_to_async(lambda: next(chunks, None))()) is not None:
-        yield chunk

@@ -2,7 +2,7 @@ from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
-from clasper.core.db import AppendOnlyTrigger
+from clasper.core.tables import AppendOnlyTrigger
 
 TRIGGER = AppendOnlyTrigger("audit_log")
 

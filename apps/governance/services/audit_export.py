@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ from apps.governance.services.audit import record_audit
 from apps.governance.services.checkpoints import checkpoint_at, signing_key
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
+from clasper.core.export import csv_text
 
 CHUNK_ENTRIES = 1_000
 """Entries in memory at once; no query and no transaction outlives a chunk."""
@@ -30,9 +29,6 @@ MEDIA_TYPES = {NDJSON: "application/x-ndjson", CSV: "text/csv; charset=utf-8"}
 COLUMNS = (
     "id", "timestamp", "event_type", "tenant_id", "trace_id", "actor", "details", "seq", "prev_hash", "hash",
 )  # fmt: skip
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What spreadsheets would calculate instead of showing it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +66,7 @@ def export_chunks(parts: Iterable[ExportPart], *, format_name: str, now: datetim
     signing key; csv is for reading and holds entries only.
     """
     if format_name == CSV:
-        yield _csv_rows([COLUMNS])
+        yield csv_text([COLUMNS])
     render = {NDJSON: _ndjson, CSV: _csv}[format_name]
     for part in parts:
         end = yield from _entries(part, render)
@@ -114,17 +110,7 @@ def _raw(details: str) -> msgspec.Raw | str:
 
 
 def _csv(rows: list[AuditEntry]) -> bytes:
-    return _csv_rows([[_cell(value) for value in _shown(row).values()] for row in rows])
-
-
-def _csv_rows(rows: Iterable[Iterable[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return csv_text(_shown(row).values() for row in rows)
 
 
 def _shown(row: AuditEntry) -> dict[str, Any]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -23,6 +19,7 @@ from apps.traces.api.inputs import FilterInput, asked, filters_of
 from apps.traces.api.shapes import step_json, summary_json
 from apps.traces.services.exporting import PARTS, Exported, export_batches, record_export
 from clasper.core.clock import utc_now
+from clasper.core.export import csv_text, streamed
 from clasper.core.money import NANO_PER_USD
 
 CSV = "csv"
@@ -35,7 +32,6 @@ COLUMNS = (
     *("risk_level", "estimated"),
 )
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _json = msgspec.json.Encoder().encode
 
 
@@ -61,6 +57,7 @@ class TraceExportView(APIView):
     """`GET /traces/export`"""
 
     required_scopes = {"GET": TRACES_READ}
+    http_method_names = ["get"]  # HEAD would audit an export of which nothing is sent
 
     @extend_schema(
         operation_id="traces_export",
@@ -74,11 +71,9 @@ class TraceExportView(APIView):
         record_export(
             filters=filters, file_format=file_format, parts=parts, actor=principal_of(request).actor, now=utc_now()
         )
-        lines = _csv_lines if file_format == CSV else _ndjson_lines
-        head = _csv_text([COLUMNS]) if file_format == CSV else b""
-        rows = _stream(head, export_batches(filters=filters, parts=parts), lines)
+        batches = export_batches(filters=filters, parts=parts)
         return StreamingHttpResponse(
-            rows,
+            streamed(_csv(batches) if file_format == CSV else _ndjson(batches)),
             content_type=MEDIA_TYPES[file_format],
             headers={
                 "Content-Disposition": f'attachment; filename="traces.{file_format}"',
@@ -87,20 +82,9 @@ class TraceExportView(APIView):
         )
 
 
-async def _stream(
-    head: bytes, batches: Iterator[list[Exported]], lines: Callable[[list[Exported]], bytes]
-) -> AsyncIterator[bytes]:
-    """The export's bytes, a batch at a time; the database is asked in a thread when the client has taken the last."""
-    if head:
-        yield head
-    following = sync_to_async(partial(next, batches, None))
-    while (batch := await following()) is not None:
-        if batch:
-            yield lines(batch)
-
-
-def _ndjson_lines(batch: list[Exported]) -> bytes:
-    return b"".join(_json(_shown(run)) + b"\n" for run in batch)
+def _ndjson(batches: Iterator[list[Exported]]) -> Iterator[bytes]:
+    for batch in batches:
+        yield b"".join(_json(_shown(run)) + b"\n" for run in batch)
 
 
 def _shown(run: Exported) -> dict[str, Any]:
@@ -117,28 +101,17 @@ def _without_texts(step: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in step.items() if name not in ("input", "output")}
 
 
-def _csv_lines(batch: list[Exported]) -> bytes:
-    return _csv_text([_cells(run) for run in batch])
+def _csv(batches: Iterator[list[Exported]]) -> Iterator[bytes]:
+    yield csv_text([COLUMNS])
+    for batch in batches:
+        yield csv_text(_cells(run) for run in batch)
 
 
 def _cells(run: Exported) -> list[Any]:
     shown = summary_json(run.summary)
     dollars, rest = divmod(run.summary.cost, NANO_PER_USD)
     shown |= {"total_cost": f"{dollars}.{rest:09d}", "labels": _json(shown["labels"]).decode()}
-    return [_safe(shown[name]) for name in COLUMNS]
-
-
-def _safe(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def _csv_text(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+    return [shown[name] for name in COLUMNS]
 
 
 def _parts(query: Mapping[str, Any]) -> tuple[str, ...]:

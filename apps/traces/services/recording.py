@@ -137,9 +137,9 @@ def close_trace(closing: Closing) -> Job[bool]:
     found += sum(in_output.values()) + sum(in_error.values())
     usage = c.usage
     row = (
-        *(c.status, c.error_code[:64], error[:2000], c.ended_at, c.duration_ms, c.provider, c.model),
+        *(c.status, c.error_code[:64], _column(error, 2000), c.ended_at, c.duration_ms, c.provider, c.model),
         *(usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning),
-        *(c.cost, c.price_version[:64], c.estimated, found, c.task_id),
+        *(c.cost, c.price_version[:64], c.estimated, found, _column(c.task_id, 128)),
         *((c.risk.score, c.risk.level, _json(c.risk.factors).decode()) if c.risk else (None, None, None)),
         c.id,
     )
@@ -181,7 +181,7 @@ def link_delivered(
         assignments = ", ".join(f"{column} = %s" for column in given)
         batch.queue(
             f"UPDATE traces SET {assignments} WHERE id = %s AND tenant_id = %s",
-            (*(value[:128] for value in given.values()), trace_id, tenant_id),
+            (*(_column(value, 128) for value in given.values()), trace_id, tenant_id),
         )
 
 
@@ -200,6 +200,11 @@ def orphaned(batch: Batch, *, now: datetime, limit: int) -> list[Orphan]:
     return [Orphan(**{**each, "started_at": from_row(each["started_at"])}) for each in facts]
 
 
+def _column(text: str, size: int) -> str:
+    """What a column of this size takes of a text from outside: PostgreSQL has no NUL, models and backends may."""
+    return text.replace("\x00", "")[:size]
+
+
 _StepRows = list[tuple[tuple[Any, ...], tuple[Any, ...] | None]]
 
 
@@ -209,7 +214,8 @@ def _step_rows(tenant_id: str, trace_id: str, steps: Iterable[Step]) -> tuple[_S
     for s in steps:
         name = redact(s.name) if s.type == "tool_call" else s.name  # models invent names of tools
         facts = (
-            *(tenant_id, trace_id, s.seq, s.type, name[:128], s.provider, s.status, s.code[:64], s.started_at),
+            *(tenant_id, trace_id, s.seq, s.type, _column(name, 128), s.provider, s.status, _column(s.code, 64)),
+            s.started_at,
             *(s.duration_ms, s.attempt, s.prompt_tokens, s.completion_tokens, s.cost),
         )
         payload = None
