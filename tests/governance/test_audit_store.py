@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 from apps.governance.domain.audit import GENESIS, entry_hash
 from apps.governance.models import AuditEntry, AuditHead
 from apps.governance.services import audit
-from apps.governance.services.audit import audit_stats, list_audit, record_audit, verify_all, verify_chain
+from apps.governance.services.audit import audit_stats, list_audit, read_cursor, record_audit, verify_all, verify_chain
 from clasper.core.clock import iso
 from clasper.core.db import AppendOnlyError, AppendOnlyTrigger, Batch, GroupWriter, atomic_batch
-from clasper.core.errors import InvalidRequest
 
 TRACE = "0194c8f0-7e1a-7000-8000-000000000001"
 LENGTH = 6
@@ -320,7 +319,7 @@ def test_cursor_pages_are_stable_while_entries_arrive(store: None, now: datetime
     seen: list[int] = []
     cursor = None
     while True:
-        page = list_audit(**filters, limit=2, cursor=cursor)
+        page = list_audit(**filters, limit=2, before=cursor and read_cursor(cursor))
         seen += [entry.id for entry in page.entries]
         cursor = page.next_cursor
         if cursor is None:
@@ -337,9 +336,9 @@ def test_offset_pages(store: None, now: datetime) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "YXVkaXQ6MQ==", "YXVkaXQ6LTE", "YXVkaXQ6MDE", "é", "a" * 64, "YXVkaXQ6"])
-def test_a_forged_cursor_is_refused(store: None, cursor: str) -> None:
-    with pytest.raises(InvalidRequest):
-        list_audit(tenant_id="acme", cursor=cursor)
+def test_a_forged_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        read_cursor(cursor)
 
 
 def test_the_total_is_counted_only_so_far(store: None, now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:

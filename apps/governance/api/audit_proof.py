@@ -14,8 +14,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.audit import RangeQuery, TenantQuery, valid_query
-from apps.governance.api.auth import principal_of, tenant_of
+from apps.governance.api.audit import RangeQuery, TenantQuery, time_range
+from apps.governance.api.auth import asked, principal_of, tenant_of
 from apps.governance.domain.audit import summarize, summarize_all
 from apps.governance.domain.checkpoint import Checkpoint, checkpoint_body, checkpoint_faults, read_checkpoint
 from apps.governance.domain.permissions import GOVERNANCE_READ
@@ -83,8 +83,7 @@ class AuditVerifyView(APIView):
     @extend_schema(operation_id="audit_verify", tags=["Governance"], parameters=[TenantQuery], responses=VerifyBody)
     def get(self, request: Request) -> Response:
         """Recompute a tenant's hash chain, or every tenant's, and name the first entry that does not fit."""
-        query = valid_query(TenantQuery, request)
-        tenant_id = tenant_of(request, query.get("tenant_id"))
+        tenant_id, _ = asked(TenantQuery, request)
         if tenant_id is not None:
             return Response(summarize(tenant_id, verify_chain(tenant_id=tenant_id)))
         return Response(summarize_all(verify_all()))
@@ -116,9 +115,8 @@ class AuditCheckpointView(APIView):
     )
     def get(self, request: Request) -> Response:
         """Sign where a tenant's chain stands now, or the platform's own when no tenant is named."""
-        query = valid_query(TenantQuery, request)
-        tenant_id = tenant_of(request, query.get("tenant_id")) or ""
-        checkpoint = take_checkpoint(tenant_id=tenant_id, actor=principal_of(request).actor, now=utc_now())
+        tenant_id, _ = asked(TenantQuery, request)
+        checkpoint = take_checkpoint(tenant_id=tenant_id or "", actor=principal_of(request).actor, now=utc_now())
         return Response(checkpoint_body(checkpoint))
 
 
@@ -135,16 +133,16 @@ class AuditExportView(APIView):
     )
     def get(self, request: Request) -> StreamingHttpResponse:
         """Stream entries in the order of their chain; with a signing key ndjson ends with a checkpoint line."""
-        query = valid_query(ExportQuery, request)
-        tenant_id = tenant_of(request, query.get("tenant_id"))
+        tenant_id, query = asked(ExportQuery, request)
+        start, end = time_range(query)
         name, now = query["format"], utc_now()
         parts = plan_export(
             tenant_id=tenant_id,
             format_name=name,
             actor=principal_of(request).actor,
             now=now,
-            start=query["start"],
-            end=query["end"],
+            start=start,
+            end=end,
         )
         chunks = export_chunks(parts, format_name=name, now=now)
         response = StreamingHttpResponse(_streamed(chunks), content_type=MEDIA_TYPES[name])

@@ -12,10 +12,10 @@ from rest_framework.views import APIView
 
 from apps.governance.api import principal_of, tenant_of
 from apps.governance.domain.permissions import TRACES_READ, TRACES_WRITE
-from apps.traces.api.inputs import Input, validated
 from apps.traces.api.shapes import annotation_json
 from apps.traces.services.annotations import MAX_KEY, MAX_VALUE, annotate_trace, list_annotations
 from clasper.core.clock import utc_now
+from clasper.core.inputs import Input, validated
 
 
 class AnnotationInput(Input):
