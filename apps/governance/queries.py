@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -100,22 +101,22 @@ def chain_figures(*, tenant_id: str | None, since: datetime) -> list[ChainFigure
     return [ChainFigures._make(row) for row in rows]
 
 
-def chain_rows(tenant_id: str, *, up_to: int) -> Iterator[ChainRow]:
+def chain_rows(tenant_id: str, *, up_to: int, after: int = 0) -> Iterator[ChainRow]:
     """The tenant's entries in ascending seq, a chunk at a time. Raises ValueError at a row that cannot be read."""
-    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__lte=up_to).order_by("seq").values_list(*ChainRow._fields)
+    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__gt=after, seq__lte=up_to).order_by("seq")
     last: int | None = None
     try:
-        for row in map(ChainRow._make, rows.iterator(chunk_size=VERIFY_CHUNK)):
+        for row in map(ChainRow._make, rows.values_list(*ChainRow._fields).iterator(chunk_size=VERIFY_CHUNK)):
             last = row.seq
             yield row
     except ValueError:
         # SQLite stores any text in any column and fails for the whole chunk: read on singly, up to the row itself.
         rest = rows if last is None else rows.filter(seq__gt=last)
-        yield from map(ChainRow._make, rest.iterator(chunk_size=1))
+        yield from map(ChainRow._make, rest.values_list(*ChainRow._fields).iterator(chunk_size=1))
 
 
-def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datetime | None) -> tuple[int, int]:
-    """First and last seq of the unbroken part that holds every entry of the time range; (1, 0) when there is none.
+def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datetime | None) -> tuple[int, int] | None:
+    """First and last seq of the unbroken part that holds every entry of the time range; None when there is none.
 
     Clocks of several processes differ, so entries between two of the range need not lie in it themselves.
     """
@@ -123,19 +124,27 @@ def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datet
         return 1, up_to
     inside = audit_entries(tenant_id=tenant_id, start=start, end=end).filter(seq__lte=up_to)
     found = inside.aggregate(first=Min("seq"), last=Max("seq"))
-    return (1, 0) if found["first"] is None else (found["first"], found["last"])
+    return None if found["first"] is None else (found["first"], found["last"])
 
 
 def chain_chunk(tenant_id: str, *, after: int, up_to: int, size: int) -> list[Any]:
-    """The next entries of a chain, at most `size`, in ascending seq."""
-    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__gt=after, seq__lte=up_to)
-    return list(rows.order_by("seq")[:size])
+    """The next entries of a chain, at most `size`, in ascending seq; they end before one that cannot be read."""
+    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__gt=after, seq__lte=up_to).order_by("seq")[:size]
+    try:
+        return list(rows)
+    except ValueError:
+        readable: list[Any] = []
+        with suppress(ValueError):
+            readable.extend(rows.iterator(chunk_size=1))
+        return readable
 
 
 def chain_point(tenant_id: str, seq: int) -> ChainPoint:
-    """The place of a stored entry in its chain; the start before the first, or where the entry is missing."""
+    """The place of a stored entry in its chain; the start before the first; without a hash where it is missing."""
+    if seq < 1:
+        return START
     found = AuditEntry.objects.filter(tenant_id=tenant_id, seq=seq).values_list("hash", flat=True).first()
-    return START if found is None else ChainPoint(seq, found)
+    return ChainPoint(seq, found or "")
 
 
 def api_keys(*, tenant_id: str | None) -> QuerySet[Any]:
