@@ -40,6 +40,18 @@ def audit_entries(
     return AuditEntry.objects.filter(**{name: value for name, value in given.items() if value is not None})
 
 
+def by_tenant(entries: QuerySet[Any]) -> QuerySet[Any]:
+    """Entries of all tenants, found in each tenant's part of the indexes, which all begin with the tenant."""
+    return entries.filter(tenant_id__in=AuditHead.objects.values("tenant_id"))
+
+
+def window_edge(*, before: int | None, size: int) -> int | None:
+    """The id of the last of the `size` newest entries of all tenants before an id; None when no older one is left."""
+    ids = AuditEntry.objects.order_by("-id").values_list("id", flat=True)
+    edge = list((ids if before is None else ids.filter(id__lt=before))[size - 1 : size + 1])
+    return edge[0] if len(edge) > 1 else None
+
+
 def newest_first(entries: QuerySet[Any], *, by_seq: bool, few: bool) -> QuerySet[Any]:
     """Descending ids. Within a tenant seq and id rise together, and only seq is indexed for a tenant's whole log.
 
