@@ -1,7 +1,7 @@
 """`make bench`: measures the cases one after the other and says which goals were met.
 
-    python -m benchmarks [p1 p2 p3 p9 p1wires stream] [--rounds N] [--seconds S] [--prefill N] [--quick]
-                         [--database-url URL]
+    python -m benchmarks [p1 p2 p3 p9 p1wires stream p5 p6 p8 p10] [--rounds N] [--seconds S] [--prefill N] [--quick]
+                         [--small N] [--large N] [--database-url URL]
 
 Exit code 0 when everything measured is valid, met or not; 1 when a run was invalid; 2 when one could not be made.
 """
@@ -14,18 +14,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from rich.console import Console
 
 from benchmarks.cases import Effort, Report, footprint, overhead, provider_latency, wires
 from benchmarks.compare import ROUNDS
+from benchmarks.forgetting import forgetting
+from benchmarks.growth import growth
+from benchmarks.reading import reading
 from benchmarks.report import EVERYTHING_ON, circumstances, save, show
 from benchmarks.runner import Bench, bench
 from benchmarks.servers import BenchmarkFailed
 from benchmarks.streams import streams
 
 CASES = ("p1", "p2", "p3", "p9", "p1wires", "stream")
+LARGE_CASES = ("p5", "p6", "p10")
+"""They begin with filling databases with as many runs as `--large` says; measured only when named."""
 LONGEST_SECONDS = 900.0
 """No case begins another round later than this, so that a whole run ends within some fifteen minutes."""
 BUSY = 0.7
@@ -78,15 +84,17 @@ def _measure(
     if effort.rounds < ROUNDS:
         console.print(f"[yellow]Fewer than {ROUNDS} rounds: fit for a look, not for a claim.[/]\n")
     reports = []
-    for case in _chosen(options.cases or CASES):
+    for case in _chosen(options):
         report = case(made, effort)
         show(console, report)
         reports.append(report)
     return reports, where
 
 
-def _chosen(names: tuple[str, ...]) -> list[Callable[[Bench, Effort], Report]]:
-    """The cases behind the names; P1 and P2 share their rounds."""
+def _chosen(options: argparse.Namespace) -> list[Callable[[Bench, Effort], Report]]:
+    """The cases that were named; P1 and P2 share their rounds."""
+    names = options.cases or CASES
+    sizes = {"small": options.small, "large": options.large}
     chosen: list[Callable[[Bench, Effort], Report]] = []
     if "p1" in names or "p2" in names:
         chosen.append(lambda made, effort: overhead(made, effort, floor="p1" in names, governance="p2" in names))
@@ -98,6 +106,12 @@ def _chosen(names: tuple[str, ...]) -> list[Callable[[Bench, Effort], Report]]:
         chosen.append(wires)
     if "stream" in names:
         chosen.append(streams)
+    if "p5" in names:
+        chosen.append(partial(reading, **sizes))
+    if "p6" in names:
+        chosen.append(partial(forgetting, runs=options.large))
+    if "p10" in names:
+        chosen.append(partial(growth, **sizes))
     return chosen
 
 
@@ -105,10 +119,14 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measures what docs/performance.md claims."
     )
-    parser.add_argument("cases", nargs="*", type=str.lower, choices=[*CASES, []], help="default: all")
+    parser.add_argument(
+        "cases", nargs="*", type=str.lower, choices=[*CASES, *LARGE_CASES, []], help=f"default: {' '.join(CASES)}"
+    )
     parser.add_argument("--rounds", type=int, default=0, help=f"default: {ROUNDS}")
     parser.add_argument("--seconds", type=float, default=0.0, help="of load in each run (default: 4)")
     parser.add_argument("--database-url", default="", help="a PostgreSQL URL; databases are made and dropped beside it")
+    parser.add_argument("--small", type=int, default=10_000, help="runs stored in the smaller database of p5 and p10")
+    parser.add_argument("--large", type=int, default=1_000_000, help="runs stored in the larger one, and in that of p6")
     parser.add_argument("--prefill", type=int, default=0, help="runs that every database already holds")
     parser.add_argument("--quick", action="store_true", help="two rounds of two seconds: a look, no claim")
     parser.add_argument("--seed", type=int, default=None, help="of the order of variants")

@@ -110,11 +110,10 @@ class PostgresStore:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A migrated database with the tenant's API key, and how many runs it already holds."""
+    """A migrated database with the tenant's API key, which may hold runs already."""
 
     database: Database
     api_key: str
-    runs: int = 0
 
 
 def store_for(url: str, folder: Path) -> Store:
@@ -131,24 +130,23 @@ def make_template(store: Store) -> Template:
     return Template(database, json.loads(manage(*create, environment=environment))["key"])
 
 
-_OF_TENANT = f"tenant_id = '{TENANT}'"
 QUERIES: dict[str, str] = {
-    "traces": f"SELECT COUNT(*) FROM traces WHERE {_OF_TENANT}",
-    "succeeded": f"SELECT COUNT(*) FROM traces WHERE {_OF_TENANT} AND status = 'success'",
-    "with_message": f"SELECT COUNT(*) FROM traces WHERE {_OF_TENANT} AND message_id <> ''",
-    "trace_cost": f"SELECT SUM(cost) FROM traces WHERE {_OF_TENANT}",
-    "redactions": f"SELECT SUM(redactions) FROM traces WHERE {_OF_TENANT}",
-    "steps": f"SELECT COUNT(*) FROM trace_steps WHERE {_OF_TENANT}",
-    "contents": f"SELECT COUNT(*) FROM trace_payloads WHERE {_OF_TENANT} AND seq = 0 AND output IS NOT NULL",
-    "rolled_up": f"SELECT SUM(runs) FROM trace_rollups WHERE {_OF_TENANT} AND dimension = 'status'",
-    "starts": f"SELECT COUNT(*) FROM audit_log WHERE {_OF_TENANT} AND event_type = 'agent.start'",
-    "ends": f"SELECT COUNT(*) FROM audit_log WHERE {_OF_TENANT} AND event_type = 'agent.complete'",
-    "delivered": f"SELECT COUNT(*) FROM outbox WHERE {_OF_TENANT} AND status = 'delivered'",
-    "undelivered": f"SELECT COUNT(*) FROM outbox WHERE {_OF_TENANT} AND status <> 'delivered'",
-    "budget_spent": f"SELECT SUM(spent) FROM tenant_budgets WHERE {_OF_TENANT}",
-    "budget_reserved": f"SELECT SUM(reserved) FROM tenant_budgets WHERE {_OF_TENANT}",
-    "holds": f"SELECT COUNT(*) FROM budget_holds WHERE {_OF_TENANT}",
-    "ledger_cost": f"SELECT SUM(cost) FROM spend_days WHERE {_OF_TENANT}",
+    "traces": "SELECT COUNT(*) FROM traces",
+    "succeeded": "SELECT COUNT(*) FROM traces WHERE status = 'success'",
+    "with_message": "SELECT COUNT(*) FROM traces WHERE message_id <> ''",
+    "trace_cost": "SELECT SUM(cost) FROM traces",
+    "redactions": "SELECT SUM(redactions) FROM traces",
+    "steps": "SELECT COUNT(*) FROM trace_steps",
+    "contents": "SELECT COUNT(*) FROM trace_payloads WHERE seq = 0 AND output IS NOT NULL",
+    "rolled_up": "SELECT SUM(runs) FROM trace_rollups WHERE dimension = 'status'",
+    "starts": "SELECT COUNT(*) FROM audit_log WHERE event_type = 'agent.start'",
+    "ends": "SELECT COUNT(*) FROM audit_log WHERE event_type = 'agent.complete'",
+    "delivered": "SELECT COUNT(*) FROM outbox WHERE status = 'delivered'",
+    "undelivered": "SELECT COUNT(*) FROM outbox WHERE status <> 'delivered'",
+    "budget_spent": "SELECT SUM(spent) FROM tenant_budgets",
+    "budget_reserved": "SELECT SUM(reserved) FROM tenant_budgets",
+    "holds": "SELECT COUNT(*) FROM budget_holds",
+    "ledger_cost": "SELECT SUM(cost) FROM spend_days",
 }
 FLOOR_QUERIES: dict[str, str] = {
     "traces": "SELECT COUNT(*) FROM traces",
@@ -160,7 +158,7 @@ FLOOR_QUERIES: dict[str, str] = {
 
 
 def faults_of_clasper(rows: dict[str, int], answered: int) -> list[str]:
-    """What a governed run did not write as it must; empty when all is there."""
+    """What `answered` governed runs did not write as they must; empty when all is there. `rows` are what came new."""
     per_run = ("traces", "succeeded", "with_message", "steps", "contents", "rolled_up", "starts", "ends", "delivered")
     expected = dict.fromkeys((*per_run, "redactions"), answered) | dict.fromkeys(
         ("undelivered", "budget_reserved", "holds"), 0

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,17 @@ import httpx
 
 from benchmarks import processes
 from benchmarks.checks import answers_in, refused_in, served_faults
-from benchmarks.databases import CHECKS, TENANT, Database, SQLiteStore, Store, Template, make_template, store_for
+from benchmarks.databases import (
+    CHECKS,
+    QUERIES,
+    TENANT,
+    Database,
+    SQLiteStore,
+    Store,
+    Template,
+    make_template,
+    store_for,
+)
 from benchmarks.servers import (
     DAEMON_KEY,
     BenchmarkFailed,
@@ -44,7 +54,7 @@ class Load:
     """What is asked of a server: closed loop with so many clients, or open loop at `rate` a second.
 
     `seconds` includes `settle`, in which clients begin one after the other and nothing is timed; CPU counts throughout.
-    `streams` asks for server-sent events.
+    `streams` asks for server-sent events. With `tenants` the platform key asks for so many tenants in turn.
     """
 
     clients: int = 32
@@ -54,6 +64,7 @@ class Load:
     requests: int = 0
     settle: float = 0.5
     streams: bool = False
+    tenants: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +131,13 @@ class Bench:
         self.folder = folder
         self.store: Store = store
         self._floor_store: Store = SQLiteStore(folder)
-        self._bodies = folder / "bodies.jsonl"
-        self._bodies.write_text("".join(f"{json.dumps(body(number))}\n" for number in range(BODIES)))
         self.template: Template = make_template(store)
         self._seeded: dict[int, Template] = {}
+        self._peopled: dict[int, Template] = {}
+        self._rows: dict[Database, dict[str, int]] = {}
 
     def close(self) -> None:
-        for template in (self.template, *self._seeded.values()):
+        for template in (self.template, *self._seeded.values(), *self._peopled.values()):
             self.store.drop(template.database)
 
     def seeded(self, runs: int) -> Template:
@@ -137,20 +148,35 @@ class Bench:
             environment = server_environment(database_url=database.url, upstream="http://127.0.0.1:9")
             manage("seed_traces", "--tenant", TENANT, "--count", str(runs), "--json", environment=environment)
             self.store.analyze(database)
+            with self.serving(Variant("budget"), database):
+                pass  # a server is given a budget, which begins with what the invented runs cost
         return self._seeded[runs]
+
+    def peopled(self, tenants: int) -> Template:
+        """A copy of the template in which so many tenants have a budget with a hard limit; made once."""
+        if tenants not in self._peopled:
+            database = self.store.create(copy=self.template.database)
+            self._peopled[tenants] = replace(self.template, database=database)
+            budgets = self._file(f"budgets-{tenants}", (_budget(tenant(number)) for number in range(tenants)))
+            with self.serving(Variant("budgets"), database) as (server, _):
+                found = self._load(server, "/budget", budgets, Load(clients=8, requests=tenants, tenants=tenants))
+                if refused := refused_in(found):
+                    raise BenchmarkFailed(f"budgets were refused: {refused}")
+            self.store.analyze(database)
+        return self._peopled[tenants]
 
     def prefill(self, runs: int) -> None:
         """Puts so many real runs into the template, so that every measurement begins with them."""
-        database = self.template.database
-        with self.serving(Variant("prefill"), database) as (server, _):
+        with self.serving(Variant("prefill"), self.template.database) as (server, _):
             self.load(server, Load(clients=64, requests=runs))
-        self.template = Template(database, self.template.api_key, runs)
 
-    def measure(self, variant: Variant, load: Load, *, upstream: tuple[str, ...] = ()) -> Measured:
+    def measure(
+        self, variant: Variant, load: Load, *, upstream: tuple[str, ...] = (), template: Template | None = None
+    ) -> Measured:
         """One run of the variant on a database of its own. Raises BenchmarkFailed when it cannot be made at all."""
-        with self.fresh(variant) as database:
+        with self.fresh(variant, template) as database:
             with self.serving(variant, database, upstream) as (server, world):
-                warm = self.load(server, Load(load.clients, load.warmup, rate=load.rate))
+                warm = self.load(server, replace(load, seconds=load.warmup))
                 meter = Meter(server.pid, database.name)
                 before = meter.read()
                 found = self.load(server, load)
@@ -158,8 +184,8 @@ class Bench:
                 answered = answers_in(warm, found)
                 counts = world.counts()
                 faults = refused_in(warm, found) + served_faults(counts, variant, answered)
-                faults += chain_faults(server, variant)
-            rows, wrong = self.written(variant, database, answered)
+                faults += chain_faults(server, variant, tenant(0) if load.tenants else TENANT)
+            rows, wrong = self.written(variant, database, answered, template)
         return Measured(
             variant=variant.name,
             requests=found["requests"],
@@ -189,10 +215,10 @@ class Bench:
         return Footprint(variant.name, server.started_in, idle, used, refused_in(found) + wrong)
 
     @contextlib.contextmanager
-    def fresh(self, variant: Variant) -> Iterator[Database]:
+    def fresh(self, variant: Variant, template: Template | None = None) -> Iterator[Database]:
         """A new database for the variant: a copy of the template, or for the floor an empty file."""
         store = self._store_of(variant)
-        database = store.create(copy=self.template.database if variant.writes_clasper else None)
+        database = store.create(copy=(template or self.template).database if variant.writes_clasper else None)
         try:
             yield database
         finally:
@@ -215,14 +241,25 @@ class Bench:
             )
             with started as server:
                 if variant.kind == "clasper":
-                    _set_budget(server)
+                    call(server, "POST", "/budget", _budget(TENANT))
                 yield server, world
 
     def load(self, server: Running, load: Load) -> dict[str, Any]:
         """Runs the load generator, a process of its own, and gives its findings. Raises BenchmarkFailed without any."""
-        url = f"{server.url}{STREAM if load.streams else SEND}"
-        command = [sys.executable, "-m", "benchmarks.load", url, "--body-file", str(self._bodies)]
-        command += ["--clients", str(load.clients), "--header", f"Authorization: Bearer {self.template.api_key}"]
+        sends = (body(number, load.tenants) for number in range(max(BODIES, load.tenants)))
+        return self._load(server, STREAM if load.streams else SEND, self._file(f"sends-{load.tenants}", sends), load)
+
+    def _file(self, name: str, bodies: Iterable[dict[str, Any]]) -> Path:
+        """A file of request bodies, one a line."""
+        path = self.folder / f"{name}.jsonl"
+        if not path.exists():
+            path.write_text("".join(f"{json.dumps(each)}\n" for each in bodies))
+        return path
+
+    def _load(self, server: Running, path: str, bodies: Path, load: Load) -> dict[str, Any]:
+        key = f"X-Agent-Daemon-Key: {DAEMON_KEY}" if load.tenants else f"Authorization: Bearer {self.template.api_key}"
+        command = [sys.executable, "-m", "benchmarks.load", f"{server.url}{path}", "--body-file", str(bodies)]
+        command += ["--clients", str(load.clients), "--header", key]
         command += ["--seconds", str(load.seconds), "--requests", str(load.requests), "--rate", str(load.rate)]
         command += ["--settle", str(load.settle), *(["--sse"] if load.streams else [])]
         done = subprocess.run(command, cwd=processes.ROOT, env=clean_environment(), capture_output=True, text=True)
@@ -236,11 +273,21 @@ class Bench:
     def _store_of(self, variant: Variant) -> Store:
         return self.store if variant.writes_clasper else self._floor_store
 
-    def written(self, variant: Variant, database: Database, answered: int) -> tuple[dict[str, int], list[str]]:
-        """The rows that are there, read once the server has ended, and what is wrong with them."""
+    def written(
+        self, variant: Variant, database: Database, answered: int, template: Template | None = None
+    ) -> tuple[dict[str, int], list[str]]:
+        """The rows that came to those of the template, read once the server has ended, and what is wrong with them."""
         queries, check = CHECKS[variant.kind]
         rows = self._store_of(variant).numbers(database, queries)
-        return rows, check(rows, answered + (self.template.runs if variant.writes_clasper else 0))
+        if variant.writes_clasper:
+            before = self._before((template or self.template).database)
+            rows = {name: number - before[name] for name, number in rows.items()}
+        return rows, check(rows, answered)
+
+    def _before(self, database: Database) -> dict[str, int]:
+        if database not in self._rows:
+            self._rows[database] = self.store.numbers(database, QUERIES)
+        return self._rows[database]
 
 
 @contextlib.contextmanager
@@ -255,9 +302,10 @@ def bench(database_url: str = "") -> Iterator[Bench]:
             found.close()
 
 
-def body(number: int) -> dict[str, Any]:
-    """A send of about 320 bytes, with an e-mail address for redaction to find."""
+def body(number: int, tenants: int = 0) -> dict[str, Any]:
+    """A send of about 320 bytes, with an e-mail address for redaction to find; of one of so many tenants."""
     return {
+        **({"tenant_id": tenant(number % tenants)} if tenants else {}),
         "user_id": f"u-{number % 32}",
         "session_key": f"user:u-{number % 32}:support",
         "message": f"Where is my order A{number:06d}? It was promised for Monday; write to jo{number:04d}@example.com.",
@@ -266,13 +314,17 @@ def body(number: int) -> dict[str, Any]:
     }
 
 
-def _set_budget(server: Running) -> None:
+def tenant(number: int) -> str:
+    """The name of one of many tenants."""
+    return f"tenant-{number}"
+
+
+def _budget(tenant_id: str) -> dict[str, Any]:
     """A hard limit that is never reached, so that every run reserves and settles."""
-    terms = {"tenant_id": TENANT, "limit": HARD_LIMIT_USD, "hard_limit": HARD_LIMIT_USD, "period": "monthly"}
-    _call(server, "POST", "/budget", terms)
+    return {"tenant_id": tenant_id, "limit": HARD_LIMIT_USD, "hard_limit": HARD_LIMIT_USD, "period": "monthly"}
 
 
-def _call(server: Running, method: str, path: str, content: Any = None) -> dict[str, Any]:
+def call(server: Running, method: str, path: str, content: Any = None) -> dict[str, Any]:
     """A JSON request with the platform key. Raises BenchmarkFailed unless the answer is 200."""
     headers = {"X-Agent-Daemon-Key": DAEMON_KEY}
     response = httpx.request(method, f"{server.url}{path}", json=content, headers=headers, timeout=60)
@@ -282,9 +334,9 @@ def _call(server: Running, method: str, path: str, content: Any = None) -> dict[
     return answer
 
 
-def chain_faults(server: Running, variant: Variant) -> list[str]:
+def chain_faults(server: Running, variant: Variant, tenant_id: str = TENANT) -> list[str]:
     """Whether the tenant's audit chain verifies."""
     if variant.kind != "clasper":
         return []
-    report = _call(server, "GET", f"/audit/verify?tenant_id={TENANT}")
+    report = call(server, "GET", f"/audit/verify?tenant_id={tenant_id}")
     return [] if report.get("valid") else [f"the audit chain is broken: {report}"]

@@ -32,6 +32,7 @@ from django.urls import get_resolver
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from apps.traces.services.retention import demanding
 from apps.workspaces.services.contents import forget_known
 from clasper.core.db import AppendOnlyModel, AppendOnlyTrigger, writer
 from clasper.gateways.http import close_session
@@ -82,6 +83,7 @@ def store(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """
     with django_db_blocker.unblock():
         forget_known()
+        demanding.forget()
         yield
         writer.close()
         empty_database()

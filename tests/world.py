@@ -71,11 +71,11 @@ class Server:
         return trace
 
     def audit(self, **filters: Any) -> list[dict[str, Any]]:
-        """Audit entries, oldest first."""
+        """Audit entries, oldest first; those that reading traces leaves only when asked for by their event."""
         response = self.get("/audit", params={"limit": 1000, **filters})
         assert response.status_code == 200, response.text
         entries: list[dict[str, Any]] = response.json()["entries"]
-        return entries[::-1]
+        return [entry for entry in entries[::-1] if "event_type" in filters or entry["event_type"] != "trace.read"]
 
     def set_budget(self, tenant_id: str = ACME, **terms: Any) -> None:
         response = self.post("/budget", {"tenant_id": tenant_id, "limit": 1.0, "period": "monthly", **terms})

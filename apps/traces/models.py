@@ -56,6 +56,7 @@ class Trace(models.Model):
             models.Index(fields=["tenant_id", "model", "started_at", "id"], name="traces_by_model"),
             models.Index(fields=["tenant_id", "workspace_id", "started_at", "id"], name="traces_by_workspace"),
             models.Index(fields=["tenant_id", "risk_level", "started_at", "id"], name="traces_by_risk"),
+            models.Index(fields=["tenant_id", "user_id", "started_at", "id"], name="traces_by_user"),
             models.Index(fields=["tenant_id", "task_id"], name="traces_by_task", condition=~models.Q(task_id="")),
             models.Index(
                 fields=["tenant_id", "document_id"], name="traces_by_document", condition=~models.Q(document_id="")
@@ -205,16 +206,16 @@ class RetentionPolicy(models.Model):
 
 
 class RetentionTurn(models.Model):
-    """When the schedule of retention last took its turn: one row, which whoever takes the next turn changes."""
+    """When the schedule of retention is next due: one row, which whoever takes the turn moves on."""
 
     id = models.SmallIntegerField(primary_key=True)
-    taken_at = models.DateTimeField()
+    due_at = models.DateTimeField()
 
     class Meta:
         db_table = "retention_turns"
 
     def __str__(self) -> str:
-        return f"{self.taken_at:%Y-%m-%d %H:%M}"
+        return f"{self.due_at:%Y-%m-%d %H:%M}"
 
 
 class Rollup(models.Model):
@@ -236,6 +237,7 @@ class Rollup(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["tenant_id", "dimension", "day", "value"], name="trace_rollups_once")
         ]
+        indexes = [models.Index(fields=["dimension", "day"], name="trace_rollups_of_all")]
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.day} {self.dimension}={self.value}"

@@ -74,7 +74,7 @@ def _fulfilling(traces: QuerySet[Trace], filters: Filters, names: Collection[str
     traces = traces.alias(**{f"{column}_read": Coalesce(F(column), Value("")) for column in columns})
     traces = traces.filter(**{f"{column}_read": value for column, value in given.items()})
     if filters.model:
-        provider, _, name = filters.model.partition("/")
+        provider, _, name = filters.model.partition("/")  # both there: else the filter is a name
         traces = traces.filter(Q(model_read=filters.model) | Q(provider_read=provider, model_read=name))
     if filters.label:
         # At most one row, looked up for each trace: a join would let PostgreSQL read every label of this key.

@@ -178,7 +178,13 @@ SCHEMAS: dict[str, Any] = {
         {
             "trace_id": _TEXT,
             "original_request": {"type": "object", "additionalProperties": True},
-            "workspace_snapshot": _object({"hash": _TEXT, "files": {"type": "object", "additionalProperties": _TEXT}}),
+            "workspace_snapshot": _object(
+                {
+                    "hash": _TEXT,
+                    "kept": {"type": "boolean", "description": "False when this content is not stored."},
+                    "files": {"type": "object", "additionalProperties": _TEXT},
+                }
+            ),
             "skill_versions": {"type": "object", "additionalProperties": _TEXT},
             "kind": _TEXT,
             "model": _TEXT,
@@ -195,8 +201,17 @@ SCHEMAS: dict[str, Any] = {
                 "response": _TEXT,
                 "usage": ref("RunUsage"),
                 "cost": ref("RunCost"),
-                "diff": {"type": "object", "additionalProperties": True, "description": "As of `POST /traces/diff`."},
-                "summary_text": _TEXT,
+                "overrides": {
+                    "type": "object",
+                    "additionalProperties": True,
+                    "description": "What the body changed; of a prompt only `system_prompt_chars`.",
+                },
+                "diff": {
+                    "type": ["object", "null"],
+                    "additionalProperties": True,
+                    "description": "As of `POST /traces/diff`; null when the first run is gone.",
+                },
+                "summary_text": {"type": ["string", "null"]},
             }
         ),
         "additionalProperties": True,

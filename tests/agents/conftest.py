@@ -9,6 +9,7 @@ import pytest
 
 from apps.governance.services import access
 from tests.agents.backend import Backend, Receiver
+from tests.agents.canaries import Canaries, listen
 from tests.world import Server
 
 
@@ -34,3 +35,10 @@ def receiver(settings: Any) -> Iterator[Receiver]:
     found = Receiver.start()
     yield found
     found.close()
+
+
+@pytest.fixture
+def canaries(caplog: pytest.LogCaptureFixture) -> Canaries:
+    """Canaries for the fields of a test, and an ear for the logs."""
+    listen(caplog)
+    return Canaries()

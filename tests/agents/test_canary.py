@@ -6,111 +6,23 @@ keeps what it is given.
 
 from __future__ import annotations
 
-import base64
 import json
-import logging
-import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from aiohttp import web
-from django.conf import settings
-from django.db import connection
 
 from apps.agents.services.outbox import deliver_due
 from apps.agents.services.upkeep import sweep
 from clasper.core.clock import utc_now
-from clasper.core.logs import JSONFormatter
-from clasper.gateways.llm.fake import FakeProvider, error, half_stream, reply, tool_calls
+from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw, reply, stream_error, tool_calls
 from tests.agents.backend import MESSAGES, TASKS, Backend, Receiver, answers
+from tests.agents.canaries import Canaries, leaks
 from tests.conftest import run
 from tests.world import Server
 
 TOOL = "POST /api/tools/orders:lookup"
-
-
-@dataclass
-class Canaries:
-    """Makes texts that each hold one of every kind, and remembers every value by the field it was made for."""
-
-    dice: random.Random = field(default_factory=lambda: random.Random(7))
-    values: dict[str, str] = field(default_factory=dict)
-
-    def text(self, where: str) -> str:
-        """One sentence with an address, a phone number, a card, an API key and a token, all new."""
-        kinds = {
-            "email": f"canary.{self._letters(12)}@mail-{self._letters(6)}.example",
-            "phone": f"+1 415 {self.dice.randrange(200, 999)} {self.dice.randrange(1000, 9999)}",
-            "card": self._card(),
-            "key": f"sk-proj-{self._letters(40)}",
-            "token": self._token(),
-        }
-        self.values.update({f"{where} {kind}": value for kind, value in kinds.items()})
-        return (
-            f"Write to {kinds['email']} or call {kinds['phone']}; card {kinds['card']}, key {kinds['key']}, "
-            f"token {kinds['token']}."
-        )
-
-    def of(self, where: str) -> list[str]:
-        return [value for name, value in self.values.items() if name.rpartition(" ")[0] == where]
-
-    def found_in(self, haystack: str) -> list[str]:
-        """The names of the canaries that are there."""
-        return [name for name, value in self.values.items() if value in haystack]
-
-    def _letters(self, number: int) -> str:
-        return "".join(self.dice.choices("abcdefghjkmnpqrstuvwxyz23456789", k=number))
-
-    def _card(self) -> str:
-        digits = [4, *self.dice.choices(range(10), k=14)]
-        doubled = [d if i % 2 else (2 * d - 9 if d > 4 else 2 * d) for i, d in enumerate(digits)]
-        digits.append(-sum(doubled) % 10)
-        number = "".join(map(str, digits))
-        return " ".join(number[i : i + 4] for i in range(0, 16, 4))
-
-    def _token(self) -> str:
-        def part(value: dict[str, str]) -> str:
-            return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-        return f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part({'sub': self._letters(16)})}.{self._letters(43)}"
-
-
-def stored() -> Iterator[tuple[str, str]]:
-    """Every value of every table but the embedded control plane's, with the column it stands in."""
-    with connection.cursor() as cursor:
-        for table in connection.introspection.table_names(cursor):
-            if table.startswith("cp_"):
-                continue
-            cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
-            columns = [column[0] for column in cursor.description]
-            for row in cursor.fetchall():
-                for column, value in zip(columns, row, strict=True):
-                    text = bytes(value).decode("latin-1") if isinstance(value, bytes | memoryview) else str(value)
-                    yield f"{table}.{column}", text
-
-
-def leaks(canaries: Canaries, caplog: pytest.LogCaptureFixture, receiver: Receiver) -> list[str]:
-    """Where a canary was kept, as "place: canary"."""
-    found = [f"{column}: {name}" for column, text in stored() for name in canaries.found_in(text)]
-    formatter = JSONFormatter(redactor=settings.LOGGING["formatters"]["json"]["redactor"])
-    written = "\n".join(map(formatter.format, caplog.records))
-    found += [f"log: {name}" for name in canaries.found_in(written)]
-    found += [f"webhook: {name}" for _, body in receiver.received for name in canaries.found_in(body.decode())]
-    return sorted(set(found))
-
-
-@pytest.fixture
-def canaries() -> Canaries:
-    return Canaries()
-
-
-@pytest.fixture(autouse=True)
-def _listen(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    caplog.set_level(logging.DEBUG, logger="clasper")
 
 
 @pytest.fixture
@@ -201,7 +113,7 @@ def test_a_run_that_goes_well(
     assert leaks(canaries, caplog, receiver) == []
 
 
-BROKEN = ["provider", "stream", "unknown model", "garbage", "task", "message", "tool"]
+BROKEN = ["provider", "headers", "event", "refusal", "stream", "unknown model", "garbage", "task", "message", "tool"]
 
 
 @pytest.mark.parametrize("door", ["send", "stream"])
@@ -223,6 +135,13 @@ def test_a_run_that_fails(
         openai.script(error(404, {"error": {"message": canaries.text("no model"), "code": "model_not_found"}}))
     elif broken == "garbage":
         openai.default = error(503, f"<html>{canaries.text('error page')}</html>")
+    elif broken == "headers":
+        headers = {"Retry-After": canaries.text("retry header"), "X-Request-Id": canaries.text("id header")}
+        openai.default = error(429, fault, headers)
+    elif broken == "event":
+        openai.default = stream_error("One", message=canaries.text("event"), code=canaries.text("event code"))
+    elif broken == "refusal":
+        openai.default = reply(canaries.text("refusal"), finish="refusal")
     elif broken == "stream":
         openai.script(half_stream(3))
     elif broken == "task":
@@ -243,6 +162,30 @@ def test_a_run_that_fails(
     assert leaks(canaries, caplog, receiver) == []
 
 
+def test_what_a_host_says_beside_its_answer(
+    server: Server,
+    backend: Backend,
+    openai: FakeProvider,
+    receiver: Receiver,
+    canaries: Canaries,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Names, ids, reasons and headers."""
+    backend.tools["orders:lookup"] = lambda arguments: {"found": True}
+    call = {"id": canaries.name("call id"), "type": "function", "function": {"name": "orders_lookup", "arguments": ""}}
+    message = {"role": "assistant", "content": "", "tool_calls": [call], "annotations": [canaries.text("annotation")]}
+    choice = {"index": 0, "message": message, "finish_reason": canaries.name("reason")}
+    told = {name: canaries.name(name) for name in ("id", "model", "system_fingerprint", "service_tier")}
+    openai.script(
+        raw(json.dumps({**told, "choices": [choice]}).encode(), headers={"X-Request-Id": canaries.name("header")}),
+        reply("Done.", model=canaries.name("model of the answer")),
+    )
+    assert server.send(**request(canaries, receiver)).status_code == 200
+    run(deliver())
+    assert len(openai.requests) == 2
+    assert leaks(canaries, caplog, receiver) == []
+
+
 def test_a_request_that_is_refused(
     server: Server,
     backend: Backend,
@@ -256,6 +199,9 @@ def test_a_request_that_is_refused(
     assert server.send(**{**body, "session_key": canaries.text("session")}).status_code == 400
     assert server.send(**{**body, "messages": canaries.text("wrong type")}).status_code == 400
     assert server.send(key=canaries.of("message")[3], **body).status_code == 401
+    for model in (canaries.name("model"), f"openai/{canaries.name('host model')}"):
+        refusal = server.send(**{**body, "metadata": {**body["metadata"], "model": model}})
+        assert (refusal.status_code, refusal.json()["details"]["fieldErrors"].keys()) == (400, {"model"})
     server.set_budget(limit=0.000000001)
     assert server.send(**body).status_code == 402
     assert leaks(canaries, caplog, receiver) == []

@@ -15,8 +15,8 @@ from clasper.core.model_ref import PROVIDERS
 from clasper.gateways.llm.fake import FakeProvider, error, reply
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, claims, nano
+from tests.agents.structured import done, failed, own_host, sent
 from tests.agents.test_history import answer, call, say
-from tests.agents.test_llm_task import done, failed, own_host, sent
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 SIX = [say(role, f"{role} {n}") for n in (1, 2, 3) for role in ("user", "assistant")]

@@ -7,18 +7,13 @@ import random
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from apps.agents.engine import gate
-from apps.agents.engine.gate import GateClosed, Passage, circuit_state, pass_gate
-
-HOST = "https://models.example/v1"
-OTHER_HOST = "https://models.example/v2"
-SOON = 5.0
-"""Longer than anything here takes; only a test that fails waits for it."""
+from apps.agents.engine.gate import GateClosed, circuit_state
+from tests.agents.passages import HOST, OTHER_HOST, SOON, Caller, fail, nothing_is_left, refused, settle_down, to
 
 
 @pytest.fixture(autouse=True)
@@ -27,56 +22,6 @@ def _limits(settings: Any) -> None:
     settings.CLASPER_TENANT_CONCURRENCY = 2
     settings.CLASPER_CIRCUIT_FAILURES = 2
     settings.CLASPER_CIRCUIT_COOLDOWN_MS = 60_000
-
-
-def to(host: str = HOST, tenant: str = "acme", timeout: float = SOON) -> Passage:
-    return pass_gate(provider=host, tenant_id=tenant, timeout=timeout)
-
-
-async def refused(host: str = HOST, tenant: str = "acme", timeout: float = 0.0) -> GateClosed:
-    with pytest.raises(GateClosed) as caught:
-        async with to(host, tenant, timeout):
-            pass
-    return caught.value
-
-
-async def settle_down() -> None:
-    """Lets every task run until it waits for something."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-class Caller:
-    """A call in a task of its own that stays inside until it is told to leave."""
-
-    def __init__(self, entered: list[str], name: str, tenant: str = "acme", host: str = HOST) -> None:
-        self.entered = entered
-        self.name = name
-        self.way = to(host, tenant)
-        self.done = asyncio.Event()
-        self.task = asyncio.create_task(self._call())
-
-    async def _call(self) -> None:
-        async with self.way:
-            self.entered.append(self.name)
-            await self.done.wait()
-
-    async def leave(self) -> None:
-        self.done.set()
-        await self.task
-        await settle_down()
-
-    async def cancel(self) -> None:
-        self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
-        await settle_down()
-
-
-def nothing_is_left() -> bool:
-    """Whether the running loop's gate holds no count and no queue of anybody."""
-    found = gate._gates[asyncio.get_running_loop()]
-    return not found.used and not found.queues
 
 
 # --- Turns ----------------------------------------------------------------------------------------------------------
@@ -311,111 +256,6 @@ async def test_caps_hold_whatever_happens(settings: Any, seed: int) -> None:
     assert set(outcomes) == {"passed", "raised", "cancelled", "at_capacity"}, "the dice leave no case out"
     assert {key: most for key, most in peak.items() if most > (5 if isinstance(key, str) else 3)} == {}
     assert peak[HOST] == peak[OTHER_HOST] == 5
-    assert nothing_is_left()
-
-
-# --- Circuits -------------------------------------------------------------------------------------------------------
-
-
-async def fail(host: str = HOST, times: int = 1) -> None:
-    for _ in range(times):
-        async with to(host, timeout=0.0) as passage:
-            passage.failed()
-
-
-async def probe_time(host: str = HOST) -> None:
-    """Waits until a provider that is left alone may be probed."""
-    async with asyncio.timeout(SOON):
-        while circuit_state(host) != "half_open":  # noqa: ASYNC110  nothing happens at this moment
-            await asyncio.sleep(0.002)
-
-
-async def test_a_failing_provider_is_left_alone() -> None:
-    assert circuit_state(HOST) == "closed"
-    await fail(times=1)
-    assert circuit_state(HOST) == "closed"
-    await fail(times=1)
-    assert circuit_state(HOST) == "open"
-    closed = await refused()
-    assert closed.kind == "circuit_open"
-    assert 55 < closed.retry_after <= 60
-    assert (await refused(tenant="globex")).kind == "circuit_open"
-    assert nothing_is_left()
-
-
-async def test_the_other_providers_are_still_asked() -> None:
-    await fail(times=2)
-    async with to(host=OTHER_HOST, timeout=0.0) as passage:
-        passage.succeeded()
-    assert (circuit_state(HOST), circuit_state(OTHER_HOST)) == ("open", "closed")
-
-
-async def test_a_success_in_between_starts_the_count_anew() -> None:
-    for _ in range(3):
-        await fail(times=1)
-        async with to() as passage:
-            passage.succeeded()
-    assert circuit_state(HOST) == "closed"
-
-
-async def test_the_first_verdict_counts() -> None:
-    for _ in range(2):
-        async with to() as passage:
-            passage.failed()
-            passage.failed()
-            passage.succeeded()
-    assert circuit_state(HOST) == "open"
-
-
-async def test_no_threshold_no_circuit(settings: Any) -> None:
-    settings.CLASPER_CIRCUIT_FAILURES = 0
-    await fail(times=50)
-    assert circuit_state(HOST) == "closed"
-
-
-async def test_the_settings_of_the_moment_count(settings: Any) -> None:
-    settings.CLASPER_CIRCUIT_FAILURES = 50
-    await fail(times=2)
-    settings.CLASPER_CIRCUIT_FAILURES, settings.CLASPER_CIRCUIT_COOLDOWN_MS = 3, 30_000
-    await fail()
-    assert 25 < (await refused()).retry_after <= 30
-
-
-@pytest.mark.parametrize(("verdict", "state"), [("succeeded", "closed"), ("failed", "open")])
-async def test_one_call_probes_for_all(settings: Any, verdict: str, state: str) -> None:
-    settings.CLASPER_CIRCUIT_COOLDOWN_MS = 10
-    await fail(times=2)
-    await probe_time()
-    settings.CLASPER_CIRCUIT_COOLDOWN_MS = 60_000
-    async with to(timeout=0.0) as probe:
-        assert (await refused()).kind == "circuit_open"
-        getattr(probe, verdict)()
-        assert circuit_state(HOST) == state
-    assert circuit_state(HOST) == state
-
-
-async def test_a_cancelled_probe_leaves_its_place_to_the_next_call(settings: Any) -> None:
-    settings.CLASPER_CIRCUIT_COOLDOWN_MS = 1
-    await fail(times=2)
-    await probe_time()
-    entered: list[str] = []
-    probe = Caller(entered, "probe")
-    await settle_down()
-    assert entered == ["probe"]
-    assert (await refused()).kind == "circuit_open"
-    await probe.cancel()
-    async with to(timeout=0.0) as passage:
-        passage.succeeded()
-    assert circuit_state(HOST) == "closed"
-
-
-async def test_who_waited_for_a_slot_is_still_refused(settings: Any) -> None:
-    settings.CLASPER_PROVIDER_CONCURRENCY = settings.CLASPER_CIRCUIT_FAILURES = 1
-    async with to() as passage:
-        waiting = asyncio.create_task(refused(timeout=SOON))
-        await settle_down()
-        passage.failed()
-    assert (await waiting).kind == "circuit_open"
     assert nothing_is_left()
 
 

@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from apps.agents.domain.json_output import MAX_REPAIR_FAULTS
-from apps.traces.models import Trace
-from clasper.gateways.llm.fake import WIRES, Behaviour, FakeProvider, error, raw, reply, tool_calls
-from clasper.gateways.llm.registry import HOSTS
+from clasper.gateways.llm.fake import WIRES, Behaviour, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
-from tests.agents.ledger import assert_balanced, claims, nano
+from tests.agents.ledger import assert_balanced, nano
+from tests.agents.structured import GOOD, SCHEMA, USAGE, done, failed, own_host, sent, task
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"intent": {"type": "string"}, "entities": {"type": "array", "items": {"type": "string"}}},
-    "required": ["intent"],
-}
-GOOD = {"intent": "schedule_meeting", "entities": ["Tuesday"]}
 BAD = {"entities": ["Tuesday", 7]}
 FAULTS = ["$.entities[1]", "$"]
 """Where BAD is at fault."""
-
-USAGE = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 PRICED = 100 * 150 + 20 * 600
 PRIVATE = "mara.lindqvist@example.com"
 TRACE_ID = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
-
-
-def task(server: Server, *, key: str | None = None, headers: dict[str, str] | None = None, **fields: Any) -> Any:
-    """A task of acme's; a field given as None is left out."""
-    body = {"prompt": "Extract the intent", "schema": SCHEMA, "tenant_id": ACME, **fields}
-    sent = {name: value for name, value in body.items() if value is not None}
-    return server.post("/llm-task", sent, key=key, headers=headers or {})
-
-
-def done(response: httpx.Response) -> dict[str, Any]:
-    assert response.status_code == 200, response.text
-    body: dict[str, Any] = response.json()
-    return body
-
-
-def failed(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    assert (response.status_code, response.json()["code"]) == (status, code), response.text
-    body: dict[str, Any] = response.json()
-    return body
-
-
-def own_host(name: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
-    """A host that speaks the provider's wire and is taken for the provider's own; the server asks it."""
-    fake = FakeProvider.start(WIRES[name])
-    monkeypatch.setitem(HOSTS, name, replace(HOSTS[name], url=fake.url))
-    setattr(settings, f"{name.upper()}_API_KEY", "key-of-its-own")
-    setattr(settings, f"{name.upper()}_BASE_URL", fake.url)
-    settings.LLM_PROVIDER = name
-    settings.LLM_MODEL_DEFAULT = f"{name}/{HOSTS[name].model}"
-    return fake
 
 
 @pytest.fixture(params=WIRES)
@@ -78,11 +36,6 @@ def says(fake: FakeProvider, value: Any) -> Behaviour:
     """The value as the host answers when a schema of an object is enforced."""
     text = json.dumps(value)
     return tool_calls(("output", text)) if fake.wire == WIRES["anthropic"] else reply(text)
-
-
-def sent(fake: FakeProvider, number: int = 0) -> str:
-    """A request's body as text."""
-    return json.dumps(fake.requests[number].body, ensure_ascii=False)
 
 
 # --- On every wire -------------------------------------------------------------------------------------------------
@@ -231,117 +184,6 @@ def test_json_that_came_first_stands_when_the_provider_fails(server: Server, ope
     assert_balanced()
 
 
-# --- Schemas -------------------------------------------------------------------------------------------------------
-
-DRAFT_7 = {
-    "$schema": "http://json-schema.org/draft-07/schema#",
-    "definitions": {"count": {"type": "integer", "minimum": 0}},
-    "type": "object",
-    "properties": {"pair": {"type": "array", "items": [{"type": "string"}, {"$ref": "#/definitions/count"}]}},
-}
-LATEST = {
-    "$defs": {"count": {"type": "integer", "minimum": 0}},
-    "type": "object",
-    "properties": {"pair": {"type": "array", "prefixItems": [{"type": "string"}, {"$ref": "#/$defs/count"}]}},
-}
-NAMED = {"$schema": "https://json-schema.org/draft/2020-12/schema", **LATEST}
-
-
-@pytest.mark.parametrize("schema", [DRAFT_7, LATEST, NAMED], ids=["draft 7", "no draft named", "2020-12"])
-def test_drafts_and_inner_references(server: Server, openai: FakeProvider, schema: dict[str, Any]) -> None:
-    openai.script(reply('{"pair": ["tea", 2]}'))
-    assert done(task(server, schema=schema))["validated"] is True
-    openai.default = reply('{"pair": ["tea", -2]}')
-    body = done(task(server, schema=schema))
-    assert (body["validated"], [each["path"] for each in body["validation_errors"]]) == (False, ["$.pair[1]"])
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """A port to which nobody should connect."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        found.setblocking(False)
-        yield found
-
-
-OUTSIDE: list[tuple[str, dict[str, Any]]] = [
-    ("$ref to http", {"$ref": "http://127.0.0.1:PORT/schema.json"}),
-    ("$ref to file", {"$ref": "file:///etc/passwd"}),
-    ("$ref by $id", {"$id": "http://127.0.0.1:PORT/", "properties": {"a": {"$ref": "other.json"}}}),
-    ("$dynamicRef to http", {"$dynamicRef": "http://127.0.0.1:PORT/schema.json"}),
-    ("$schema of a stranger", {"$schema": "http://127.0.0.1:PORT/schema.json"}),
-    ("deep inside", {"properties": {"a": {"anyOf": [{"items": {"$ref": "http://127.0.0.1:PORT/x#/y"}}]}}}),
-]
-
-
-@pytest.mark.parametrize("schema", [case[1] for case in OUTSIDE], ids=[case[0] for case in OUTSIDE])
-def test_nothing_outside_the_schema_is_read(
-    server: Server, openai: FakeProvider, listener: socket.socket, schema: dict[str, Any]
-) -> None:
-    here = json.loads(json.dumps(schema).replace("PORT", str(listener.getsockname()[1])))
-    body = failed(task(server, schema={"type": "object", **here}), 400, "invalid_request")
-    assert body["details"]["fieldErrors"].keys() == {"schema"}
-    assert "root:" not in json.dumps(body)
-    with pytest.raises(BlockingIOError):
-        listener.accept()
-    assert openai.requests == []
-
-
-def test_all_faults_of_a_body_at_once(server: Server, openai: FakeProvider) -> None:
-    wrong: dict[str, Any] = {
-        "prompt": " \n",
-        "schema": {"type": "objekt", "required": "intent"},
-        "model": 7,
-        "temperature": 2.1,
-        "max_tokens": 0,
-        "agent_role": "../AGENTS",
-        "workspace_id": "../etc",
-        "user_id": "u\x01",
-        "metadata": [],
-    }
-    body = failed(task(server, **wrong), 400, "invalid_request")
-    assert body["details"]["fieldErrors"].keys() == wrong.keys()
-    assert sorted(text.partition(":")[0] for text in body["details"]["fieldErrors"]["schema"]) == [
-        "$.required",
-        "$.type",
-    ]
-    assert openai.requests == []
-    assert not Trace.objects.exists()
-
-
-REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("no prompt", {"prompt": None}, "prompt"),
-    ("empty prompt", {"prompt": ""}, "prompt"),
-    ("too cold", {"temperature": -0.1}, "temperature"),
-    ("temperature beyond numbers", {"temperature": 10**400}, "temperature"),
-    ("endless output", {"max_tokens": 10**30}, "max_tokens"),
-    ("schema no object", {"schema": True}, "schema"),
-    ("schema with look-around", {"schema": {"properties": {"a": {"pattern": "(?=x)"}}}}, "schema"),
-]
-
-
-@pytest.mark.parametrize(("change", "field"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_a_field_at_fault(server: Server, openai: FakeProvider, change: dict[str, Any], field: str) -> None:
-    body = failed(task(server, **change), 400, "invalid_request")
-    assert body["details"]["fieldErrors"].keys() == {field}
-    assert openai.requests == []
-
-
-@pytest.mark.parametrize("content", [b'{"prompt": ', b"[]", b'{"prompt": "\\u0000"}', b'{"input":' * 100])
-def test_a_body_that_is_none(server: Server, content: bytes) -> None:
-    headers = {"Content-Type": "application/json"}
-    response = server.request("POST", "/llm-task", content=content, headers=headers)
-    assert response.status_code == 400
-    assert response.json()["code"] in ("invalid_json", "invalid_request")
-
-
-def test_unknown_fields_change_nothing(server: Server, openai: FakeProvider) -> None:
-    openai.default = reply(json.dumps(GOOD))
-    plain, more = task(server), task(server, stream=True, session_key="x", messages="x", system_prompt="Obey.")
-    assert done(more)["output"] == done(plain)["output"]
-    assert openai.requests[0].body == openai.requests[1].body
-
-
 # --- Limits and models ---------------------------------------------------------------------------------------------
 
 
@@ -380,72 +222,6 @@ def test_a_model_the_provider_does_not_know(server: Server, openai: FakeProvider
     openai.script(error(404, {"error": {"message": "No such model", "code": "model_not_found"}}))
     body = failed(task(server, model="gpt-none"), 400, "unknown_model")
     assert server.trace(body["trace_id"])["status"] == "error"
-    assert_balanced()
-
-
-# --- Hostile answers -----------------------------------------------------------------------------------------------
-
-HUGE = 10 * 1024 * 1024
-
-
-def test_an_answer_of_ten_megabytes(server: Server, openai: FakeProvider) -> None:
-    openai.default = reply('"' + "x" * HUGE + '"')
-    body = failed(task(server), 502, "provider_error")
-    assert server.trace(body["trace_id"])["status"] == "error"
-    assert_balanced()
-
-
-def nested(depth: int) -> str:
-    return "[" * depth + "]" * depth
-
-
-HOSTILE: dict[str, str] = {
-    "nested": nested(100_000),
-    "nested almost too deep": nested(980),
-    "nested deep": nested(700),
-    "NaN": '{"intent": NaN}',
-    "beyond numbers": '{"intent": 1e999}',
-    "huge number": '{"intent": ' + "9" * 4000 + "}",
-    "number beyond integers": '{"intent": ' + "9" * 5000 + "}",
-    "tiny number": '{"intent": 1e-999}',
-    "half a pair": '{"intent": "\\ud800"}',
-    "half a pair in a key": '{"\\udfff": 1}',
-    "escaped NUL": '{"intent": "a\\u0000b", "k\\u0000": "\\u0000"}',
-    "NUL": '{"intent": "a\x00b"}',
-    "NUL alone": "\x00",
-    "same key twice": '{"intent": "a", "intent": 1}',
-    "no characters": '"\ufffe\uffff\u2028"',
-}
-SCHEMAS: dict[str, dict[str, Any] | None] = {
-    "no schema": None,
-    "schema": SCHEMA,
-    "every kind": {"additionalProperties": {"enum": [0]}, "items": {"items": {"type": "null"}}},
-}
-
-
-@pytest.mark.parametrize("schema", SCHEMAS)
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_answer_is_never_an_error_of_ours(
-    server: Server, openai: FakeProvider, text: str, schema: str
-) -> None:
-    openai.default = reply(HOSTILE[text], usage=USAGE)
-    response = task(server, schema=SCHEMAS[schema], headers={"Idempotency-Key": "hostile"})
-    assert response.status_code in (200, 502), response.text[:500]
-    if response.status_code == 502:
-        assert response.json()["code"] == "invalid_output"
-        assert claims() == []
-    else:
-        again = task(server, schema=SCHEMAS[schema], headers={"Idempotency-Key": "hostile"})
-        assert (again.status_code, again.content) == (200, response.content)
-    trace = server.trace(response.headers["X-Trace-Id"])
-    assert trace["status"] == ("success" if response.status_code == 200 else "error")
-    assert_balanced()
-
-
-def test_half_a_pair_in_the_hosts_own_json(server: Server, openai: FakeProvider) -> None:
-    message = b'{"choices": [{"message": {"content": "\\ud800"}, "finish_reason": "stop"}]}'
-    openai.default = raw(message)
-    failed(task(server), 502, "provider_error")
     assert_balanced()
 
 

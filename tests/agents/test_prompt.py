@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.agents.domain.prompt import Prompt, PromptCache, SkillUse, build_prompt, finish, memory_block, time_block
+from apps.agents.domain.prompt import Prompt, PromptCache, SkillUse, finish, memory_block, time_block
 from apps.skills.domain.gates import Platform
 from apps.workspaces.domain.composition import CATALOGUE_MAX_CHARS, compose_static
 from apps.workspaces.domain.workspace import Memory, Workspace, assemble_workspace, parse_file
 from apps.workspaces.services import load_workspace
+from tests.agents.prompts import whole_prompt
 
 BARE = Platform(os="linux", env=frozenset(), has_bin=lambda name: False, config=lambda name: False)
 DEMO = Path(__file__).parents[2] / "fixtures" / "workspaces" / "demo"
@@ -35,12 +36,12 @@ def workspace(files: dict[str, str]) -> Workspace:
 def prompt(
     files: dict[str, str], *, role: str = "agent", limit: int = 100_000, force: tuple[str, ...] = (), time: bool = False
 ) -> Prompt:
-    return build_prompt(
+    return whole_prompt(
         workspace(files),
         role=role,
         local_now=datetime(2026, 11, 22, 2, 59, tzinfo=BERLIN),
         timezone="Europe/Berlin",
-        include_time=time,
+        with_time=time,
         skills_max_chars=limit,
         force_include=force,
     )
@@ -254,14 +255,7 @@ def test_memory_follows_the_zone_of_the_request() -> None:
     files = {"memory/2026-02-10.md": "tenth", "memory/2026-02-11.md": "eleventh"}
     moment = datetime(2026, 2, 10, 15, 30, tzinfo=ZoneInfo("UTC"))
     texts = {
-        zone: build_prompt(
-            workspace(files),
-            role="a",
-            local_now=moment.astimezone(ZoneInfo(zone)),
-            timezone=zone,
-            include_time=False,
-            skills_max_chars=0,
-        ).text
+        zone: whole_prompt(workspace(files), local_now=moment.astimezone(ZoneInfo(zone)), timezone=zone).text
         for zone in ("UTC", "Asia/Tokyo", "Pacific/Kiritimati")
     }
     assert "### Today (2026-02-10)\n\ntenth" in texts["UTC"]

@@ -7,46 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from channels.db import database_sync_to_async
 
 from apps.traces.models import Trace, TracePayload
-from clasper.gateways.llm.fake import FakeProvider, error, reply, tool_calls
+from apps.traces.services.retention import set_policy
+from apps.workspaces.models import WorkspaceContent
+from apps.workspaces.services import load_workspace
+from clasper.core.clock import utc_now
+from clasper.gateways.llm.fake import Exchange, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced
+from tests.agents.replaying import ORDER, again, ask_for_order, refused, told
 from tests.world import ACME, GLOBEX, Server, tenant_key
-
-ORDER = ("orders_lookup", '{"order_id": "ORD-1002"}')
-
-
-def told(server: Server, trace_id: str, **options: Any) -> dict[str, Any]:
-    response = server.get(f"/traces/{trace_id}/replay", **options)
-    assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
-
-
-def again(server: Server, trace_id: str, *, key: str | None = None, **changes: Any) -> dict[str, Any]:
-    response = server.post(f"/traces/{trace_id}/replay", changes, key=key)
-    assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
-
-
-def refused(server: Server, trace_id: str, status: int, code: str, *, key: str | None = None, **changes: Any) -> Any:
-    response = server.post(f"/traces/{trace_id}/replay", changes, key=key)
-    assert (response.status_code, response.json()["code"]) == (status, code), response.text
-    return response.json()
 
 
 @pytest.fixture
 def original(server: Server, openai: FakeProvider) -> str:
     """A run of two rounds with a tool of the embedded control plane."""
-    openai.script(tool_calls(ORDER), reply("It was shipped."))
-    answer = server.send(
-        "Where is ORD-1002?", messages=[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
-    )
-    assert answer.status_code == 200, answer.text
-    trace_id: str = answer.json()["trace_id"]
-    return trace_id
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    return ask_for_order(server, openai, messages=turns)
 
 
 def test_the_context_of_a_replay(server: Server, original: str, workspace: Path) -> None:
@@ -55,6 +35,7 @@ def test_the_context_of_a_replay(server: Server, original: str, workspace: Path)
     assert found["original_request"]["message"] == "Where is ORD-1002?"
     assert [turn["content"] for turn in found["original_request"]["messages"]] == ["Hi", "Hello."]
     assert found["workspace_snapshot"]["hash"] == server.trace(original)["workspace_hash"]
+    assert found["workspace_snapshot"]["kept"] is True
     files = found["workspace_snapshot"]["files"]
     assert files["SOUL.md"] == (workspace / "SOUL.md").read_text()
     assert files["skills/orders/SKILL.md"] == (workspace / "skills/orders/SKILL.md").read_text()
@@ -104,6 +85,7 @@ def test_changes_are_made_and_told(server: Server, openai: FakeProvider, origina
     (entry,) = [e for e in server.audit(trace_id=answer["trace_id"]) if e["event_type"] == "trace.replay"]
     assert entry["details"]["replay_of"] == original
     assert entry["details"]["changes"]["model"] == "gpt-4o"
+    assert answer["overrides"] == {"model": "gpt-4o", "temperature": 0.1, "max_tokens": 77, "tools": "recorded"}
 
 
 def test_a_call_that_was_not_made_then_is_an_error_to_the_model(
@@ -119,8 +101,7 @@ def test_live_tools_are_called_and_nothing_else_is_written(
     server: Server, backend: Backend, openai: FakeProvider
 ) -> None:
     backend.tools["orders:lookup"] = lambda arguments: {"status": "shipped"}
-    openai.script(tool_calls(ORDER), reply("It was shipped."))
-    original = server.send("Where is ORD-1002?").json()["trace_id"]
+    original = ask_for_order(server, openai)
     before = len(backend.calls)
     openai.script(tool_calls(ORDER), reply("It was shipped."))
     assert again(server, original)["diff"]["steps"]["identical"] is True
@@ -184,9 +165,85 @@ def test_bad_changes_are_told_all_at_once(server: Server, original: str) -> None
     assert "has 1.0.0" in body["details"]["fieldErrors"]["skill_versions"][0]
 
 
+def test_faults_of_changes_say_what_is_possible(server: Server, original: str) -> None:
+    empty = {"model": "", "prompt": "", "workspace_version": " "}
+    body = refused(server, original, 400, "invalid_request", **empty, tools="maybe", skill_versions={"orders": 1})
+    faults = body["details"]["fieldErrors"]
+    assert all(faults[name] == ["The text is empty."] for name in empty)
+    assert "Must be one of recorded, live." in faults["tools"]
+    assert "orders: Must be a version, as text." in faults["skill_versions"]
+    refused(server, original, 400, "invalid_request", system_prompt="")
+
+
+def test_a_run_without_a_workspace_has_no_versions(server: Server, openai: FakeProvider) -> None:
+    openai.default = reply('{"city": "Rome"}')
+    task = server.post("/llm-task", {"prompt": "Which city?", "tenant_id": ACME}).json()["trace_id"]
+    body = refused(server, task, 400, "invalid_request", workspace_version="current", skill_versions={"orders": "1"})
+    assert body["details"]["fieldErrors"].keys() == {"workspace_version", "skill_versions"}
+
+
+def test_a_workspace_that_is_not_kept(server: Server, openai: FakeProvider, original: str, workspace: Path) -> None:
+    (workspace / "SOUL.md").write_text("You are somebody else now.")
+    load_workspace(fresh=True)
+    WorkspaceContent.objects.all().delete()
+    snapshot = told(server, original)["workspace_snapshot"]
+    assert (snapshot["kept"], snapshot["files"]) == (False, {})
+    body = refused(server, original, 409, "workspace_missing")
+    assert body["details"] == {"workspace_hash": snapshot["hash"]}
+    openai.script(reply("It was shipped."))
+    again(server, original, workspace_version="current")
+
+
+def test_a_schema_that_redaction_has_spoilt(server: Server, openai: FakeProvider) -> None:
+    openai.default = reply('"Rome"')
+    schema = {"$id": "https://example.com/mara.lindqvist@example.com", "type": "string"}
+    task = server.post("/llm-task", {"prompt": "Which city?", "schema": schema, "tenant_id": ACME})
+    refused(server, task.json()["trace_id"], 409, "trace_stripped")
+
+
+def test_a_policy_that_strips_the_replay_makes_no_difference(
+    server: Server, openai: FakeProvider, original: str
+) -> None:
+    server.post(f"/traces/{original}/label", {"labels": {"baseline": "true"}})
+    for values in ({"storage_mode": "summary"}, {"storage_mode": "minimal"}, {"sampling_strategy": "errors_only"}):
+        default = {"storage_mode": "full", "sampling_strategy": "full"}
+        set_policy(tenant_id=ACME, actor="user:test", now=utc_now(), values={**default, **values})
+        openai.script(tool_calls(ORDER), reply("It was shipped."))
+        diff = again(server, original)["diff"]
+        assert set(diff["summary"]["significantChanges"]) <= {"timing"}
+        assert diff["steps"]["identical"] is True
+
+
+def test_a_replay_whose_original_is_gone_is_answered_and_repeated(
+    server: Server, openai: FakeProvider, original: str
+) -> None:
+    """Retention deletes the original while the model answers."""
+
+    async def deletes(exchange: Exchange) -> web.StreamResponse:
+        await database_sync_to_async(Trace.objects.filter(id=original).delete)()
+        return await reply("It was shipped.")(exchange)
+
+    openai.script(deletes)
+    headers = {"Idempotency-Key": "again"}
+    first = server.post(f"/traces/{original}/replay", {"max_tokens": 99}, headers=headers)
+    assert first.status_code == 200, first.text
+    answer = first.json()
+    assert (answer["response"], answer["diff"], answer["summary_text"]) == ("It was shipped.", None, None)
+    asked = len(openai.requests)
+    for key in (None, tenant_key(ACME)):
+        same = server.post(f"/traces/{original}/replay", {"max_tokens": 99}, headers=headers, key=key)
+        assert (same.status_code, same.json()) == (200, answer)
+        assert same.headers["Idempotency-Replayed"] == "true"
+    assert len(openai.requests) == asked
+    for changes, key in (({}, None), ({"max_tokens": 99}, tenant_key(GLOBEX))):
+        other = server.post(f"/traces/{original}/replay", changes, headers=headers, key=key)
+        assert other.status_code == 404
+
+
 def test_a_replay_that_fails_is_traced(server: Server, openai: FakeProvider, original: str) -> None:
     openai.script(error(401))
     body = refused(server, original, 502, "provider_error")
+    assert body["details"]["replay_of"] == original
     trace = Trace.objects.get(id=body["trace_id"])
     assert (trace.kind, trace.status, trace.replay_of) == ("replay", "error", original)
     assert_balanced()
@@ -202,6 +259,8 @@ def test_identity_scopes_and_tenant(server: Server, openai: FakeProvider, origin
     refused(server, original, 404, "not_found", key=tenant_key(GLOBEX))
     assert server.get(f"/traces/{original}/replay", key=tenant_key(GLOBEX)).status_code == 404
     refused(server, "0194c8f0-7e1a-7000-8000-000000000001", 404, "not_found")
+    assert server.get(f"/traces/{original}/replay", key=tenant_key(ACME, "workspace:read")).status_code == 403
+    told(server, original, key=tenant_key(ACME, "traces:read"))
     for scopes in ("agents:run", "traces:write"):
         refused(server, original, 403, "permission_denied", key=tenant_key(ACME, scopes))
     refused(server, original, 403, "permission_denied", key=tenant_key(ACME, allowed_models=["gpt-4o"]))

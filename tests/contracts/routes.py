@@ -33,7 +33,8 @@ UNKNOWN_TRACE = "0194c8f0-7e1a-7000-8000-000000000001"
 class Route:
     """A method of a route. `query` completes the address; `body` is what is sent, None for routes that need none.
 
-    `also` is a further scope that the route needs.
+    `also` is a further scope that the route needs. `tenant` says where a caller may name a tenant, "query" or "body"; a
+    name anywhere else means nothing.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Route:
     body: dict[str, Any] | None = None
     answers: int = 200
     also: str = ""
+    tenant: str = ""
 
     @property
     def name(self) -> str:
@@ -80,41 +82,43 @@ _BUDGET = {"tenant_id": "acme", "limit": 1.0}
 _FORECAST = {"tenant_id": "acme", "model": "gpt-4", "estimated_input_tokens": 5000}
 
 ROUTES = (
-    Route("POST", "api/agents/send", AGENTS_RUN, body=send_body()),
-    Route("POST", "api/agents/stream", AGENTS_RUN, body=send_body()),
-    Route("POST", "llm-task", AGENTS_RUN, body=_TASK),
-    Route("POST", "compact", AGENTS_RUN, body=_COMPACT),
+    Route("POST", "api/agents/send", AGENTS_RUN, body=send_body(), tenant="body"),
+    Route("POST", "api/agents/stream", AGENTS_RUN, body=send_body(), tenant="body"),
+    Route("POST", "llm-task", AGENTS_RUN, body=_TASK, tenant="body"),
+    Route("POST", "compact", AGENTS_RUN, body=_COMPACT, tenant="body"),
     Route("GET", "traces/<str:trace_id>/replay", TRACES_READ, answers=404),
     Route("POST", "traces/<str:trace_id>/replay", AGENTS_RUN, also=TRACES_WRITE, answers=404),
-    Route("GET", "traces", TRACES_READ),
-    Route("GET", "traces/stats", TRACES_READ),
-    Route("POST", "traces/diff", TRACES_READ, body=_DIFF, answers=404),
-    Route("GET", "traces/by-label", TRACES_READ, query="label=team"),
-    Route("GET", "traces/by-entity", TRACES_READ, query="task_id=t-1"),
+    Route("GET", "traces", TRACES_READ, tenant="query"),
+    Route("GET", "traces/stats", TRACES_READ, tenant="query"),
+    Route("POST", "traces/diff", TRACES_READ, body=_DIFF, answers=404, tenant="body"),
+    Route("GET", "traces/by-label", TRACES_READ, query="label=team", tenant="query"),
+    Route("GET", "traces/by-entity", TRACES_READ, query="task_id=t-1", tenant="query"),
     # What it answers is a file, so what is asked here is refused after everything that concerns the caller.
-    Route("GET", "traces/export", TRACES_READ, query="format=x", answers=400),
+    Route("GET", "traces/export", TRACES_READ, query="format=x", answers=400, tenant="query"),
     Route("GET", "traces/<str:trace_id>", TRACES_READ, answers=404),
     Route("POST", "traces/<str:trace_id>/label", TRACES_WRITE, body={"labels": {"team": "blue"}}, answers=404),
     Route("POST", "traces/<str:trace_id>/annotate", TRACES_WRITE, body=_NOTE, answers=404),
     Route("GET", "traces/<str:trace_id>/annotations", TRACES_READ, answers=404),
-    Route("GET", "audit", GOVERNANCE_READ),
-    Route("GET", "audit/stats", GOVERNANCE_READ),
-    Route("GET", "audit/verify", GOVERNANCE_READ),
+    Route("GET", "audit", GOVERNANCE_READ, tenant="query"),
+    Route("GET", "audit/stats", GOVERNANCE_READ, tenant="query"),
+    Route("GET", "audit/verify", GOVERNANCE_READ, tenant="query"),
     Route("POST", "audit/verify", GOVERNANCE_READ, body={"checkpoint": _CHECKPOINT}),
-    Route("GET", "audit/checkpoint", GOVERNANCE_READ, query=_TENANT, answers=503),
+    Route("GET", "audit/checkpoint", GOVERNANCE_READ, query=_TENANT, answers=503, tenant="query"),
     # What it answers is a file, so what is asked here is refused after everything that concerns the caller.
-    Route("GET", "audit/export", GOVERNANCE_READ, query="format=x", answers=400),
-    Route("GET", "budget", GOVERNANCE_READ, query=_TENANT, answers=404),
-    Route("POST", "budget", GOVERNANCE_WRITE, body=_BUDGET),
-    Route("GET", "budget/check", GOVERNANCE_READ, query=f"{_TENANT}&amount=1"),
-    Route("POST", "budget/check", GOVERNANCE_READ, body={"tenant_id": "acme", "amount": 1.0}),
-    Route("POST", "cost/forecast", GOVERNANCE_READ, body=_FORECAST),
-    Route("POST", "risk/score", GOVERNANCE_READ, body={"tenant_id": "acme", "tool_count": 5}),
-    Route("GET", "usage", GOVERNANCE_READ),
-    Route("GET", "retention/policy", GOVERNANCE_READ, query=_TENANT, answers=404),
-    Route("POST", "retention/policy", GOVERNANCE_WRITE, body={"tenant_id": "acme", "retention_days": 30}),
-    Route("POST", "retention/enforce", GOVERNANCE_WRITE),
-    Route("GET", "retention/stats", GOVERNANCE_READ),
+    Route("GET", "audit/export", GOVERNANCE_READ, query="format=x", answers=400, tenant="query"),
+    Route("GET", "budget", GOVERNANCE_READ, query=_TENANT, answers=404, tenant="query"),
+    Route("POST", "budget", GOVERNANCE_WRITE, body=_BUDGET, tenant="body"),
+    Route("GET", "budget/check", GOVERNANCE_READ, query=f"{_TENANT}&amount=1", tenant="query"),
+    Route("POST", "budget/check", GOVERNANCE_READ, body={"tenant_id": "acme", "amount": 1.0}, tenant="body"),
+    Route("POST", "cost/forecast", GOVERNANCE_READ, body=_FORECAST, tenant="body"),
+    Route("POST", "risk/score", GOVERNANCE_READ, body={"tenant_id": "acme", "tool_count": 5}, tenant="body"),
+    Route("GET", "usage", GOVERNANCE_READ, tenant="query"),
+    Route("GET", "retention/policy", GOVERNANCE_READ, query=_TENANT, answers=404, tenant="query"),
+    Route(
+        "POST", "retention/policy", GOVERNANCE_WRITE, body={"tenant_id": "acme", "retention_days": 30}, tenant="body"
+    ),
+    Route("POST", "retention/enforce", GOVERNANCE_WRITE, tenant="body"),
+    Route("GET", "retention/stats", GOVERNANCE_READ, tenant="query"),
     Route("GET", "skills", SKILLS_READ),
     Route("GET", "context", WORKSPACE_READ),
     Route("GET", "boot", WORKSPACE_READ),
@@ -123,7 +127,7 @@ ROUTES = (
     # For the platform alone: a tenant's key is refused, whatever its scopes.
     Route("GET", "metrics", GOVERNANCE_READ, answers=403),
     # A feed does not end by itself, so what is asked here is refused after everything that concerns the caller.
-    Route("GET", "ops/api/events", GOVERNANCE_READ, query="last_event_id=x", answers=400),
+    Route("GET", "ops/api/events", GOVERNANCE_READ, query="last_event_id=x", answers=400, tenant="query"),
     Route("GET", "api/version", PUBLIC),
     Route("GET", "api/schema", PUBLIC),
     Route("GET", "api/docs", PUBLIC),

@@ -22,7 +22,7 @@ def test_the_table_lists_every_route_once() -> None:
 
 
 def test_the_table_names_real_scopes() -> None:
-    assert {route.scope for route in GUARDED} <= SCOPES.keys()
+    assert {route.scope for route in GUARDED} | {route.also for route in GUARDED if route.also} <= SCOPES.keys()
 
 
 @pytest.mark.parametrize("route", GUARDED, ids=_name)
@@ -41,6 +41,14 @@ def test_all_other_scopes_are_not_enough_and_the_refusal_is_audited(route: Route
 def test_the_scope_alone_is_enough(route: Route, server: Server) -> None:
     response = route.call(server, key=tenant_key(ACME, ",".join(filter(None, (route.scope, route.also)))))
     assert response.status_code == route.answers, response.text
+
+
+@pytest.mark.parametrize("route", [route for route in GUARDED if route.also], ids=_name)
+def test_every_scope_of_a_route_is_needed(route: Route, server: Server) -> None:
+    response = route.call(server, key=tenant_key(ACME, ",".join(scope for scope in SCOPES if scope != route.also)))
+    assert (response.status_code, response.json()["details"]) == (403, {"permission": route.also})
+    (entry,) = server.audit(tenant_id=ACME, event_type="permission.denied")
+    assert entry["details"] == {"permission": route.also, "route": route.name}
 
 
 @pytest.mark.parametrize("route", GUARDED, ids=_name)

@@ -2,61 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import httpx
 import pytest
-from django.apps import apps
 from django.conf import settings as django_settings
 
 from clasper.core.clock import utc_now
 from clasper.gateways.control_plane import mint_agent_token
-from tests.contracts.routes import ROUTES, RUNS, Route
-from tests.world import ACME, GLOBEX, USER, Server, send_body, tenant_key
+from tests.contracts.routes import RUNS, Route
+from tests.contracts.strangers import World, refused
+from tests.world import ACME, GLOBEX, USER, Server, send_body
 
-SECRET = "the vault is behind the painting"
 CONTROL_PLANE = "/api/mission-control"
-
-
-@dataclass
-class World:
-    """acme has run and has a budget; `stranger` is a key of globex that may do everything."""
-
-    server: Server
-    trace_id: str
-    task_id: str
-    stranger: str
-
-    def get(self, path: str, **query: Any) -> Any:
-        """What the stranger is answered."""
-        response = self.server.get(path, key=self.stranger, params=query)
-        assert response.status_code == 200, response.text
-        assert ACME not in response.text
-        assert self.trace_id not in response.text
-        assert SECRET not in response.text
-        return response.json()
-
-    def rows(self) -> int:
-        """Everything that is stored for acme."""
-        models = [model for model in apps.get_models() if model.__module__.startswith("apps.")]
-        return sum(
-            model._default_manager.filter(tenant_id=ACME).count() for model in models if hasattr(model, "tenant_id")
-        )
 
 
 @pytest.fixture
 def world(server: Server) -> World:
-    server.set_budget(ACME)
-    answer = server.send(SECRET)
-    assert answer.status_code == 200, answer.text
-    return World(server, answer.json()["trace_id"], answer.json()["task_id"], tenant_key(GLOBEX))
-
-
-def refused(response: httpx.Response) -> None:
-    assert response.status_code == 403, response.text
-    assert response.json()["code"] == "permission_denied"
-    assert response.json()["details"] == {"permission": "tenant"}
+    return World.of(server)
 
 
 # --- Reading -------------------------------------------------------------------------------------------------------
@@ -85,23 +45,6 @@ def test_lists_and_sums_are_empty(world: World) -> None:
 def test_there_is_no_budget(world: World) -> None:
     assert world.server.get("/budget", key=world.stranger).status_code == 404
     assert world.get("/budget/check", amount=1_000)["allowed"] is True
-
-
-@pytest.mark.parametrize(
-    "route", [each for each in ROUTES if each.method == "GET" and each.scope], ids=lambda r: r.name
-)
-def test_naming_acme_is_refused_or_changes_nothing(route: Route, world: World) -> None:
-    """Routes that take a tenant refuse the name; the others ignore it."""
-    response = world.server.get(route.path, key=world.stranger, params={"tenant_id": ACME, "amount": "1"})
-    section = route.pattern.split("/")[0]
-    takes_tenants = section in ("audit", "budget", "usage", "metrics", "ops", "retention") or (
-        section == "traces" and "<" not in route.pattern
-    )
-    if takes_tenants:
-        refused(response)
-    else:
-        assert response.status_code in (200, 404)
-    assert SECRET not in response.text
 
 
 def test_a_cursor_of_acmes_list_shows_nothing_of_acme(world: World) -> None:
@@ -161,13 +104,13 @@ def test_a_title_of_acmes_makes_a_task_of_ones_own(world: World) -> None:
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda route: route.name)
 def test_acmes_trace_id_cannot_be_taken_or_written_to(run: Route, world: World) -> None:
-    before = world.rows()
     trace = world.server.trace(world.trace_id)
+    before = world.rows()
     body = {name: value for name, value in (run.body or {}).items() if name != "tenant_id"}
     answer = run.call(world.server, key=world.stranger, json=body, headers={"X-Trace-Id": world.trace_id})
     assert (answer.status_code, answer.json()["code"]) == (409, "trace_id_in_use")
-    assert world.server.trace(world.trace_id) == trace
     assert world.rows() == before
+    assert world.server.trace(world.trace_id) == trace
 
 
 def test_idempotency_keys_are_each_tenants_own(world: World) -> None:

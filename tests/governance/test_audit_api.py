@@ -12,11 +12,11 @@ from django.db import connection
 from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 
-from apps.governance.domain.audit import entry_hash
 from apps.governance.services import access
 from apps.governance.services.audit import list_audit, record_audit
 from apps.governance.services.keys import create_api_key
 from clasper.core.db import atomic_batch
+from tests.governance.chain import entry_hash
 
 TRACE = "0194c8f0-7e1a-7000-8000-000000000001"
 DAEMON = {"X-Agent-Daemon-Key": "daemon-key"}

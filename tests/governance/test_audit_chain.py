@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,12 +18,14 @@ from apps.governance.domain.audit import (
     ChainReport,
     ChainRow,
     check_end,
-    entry_hash,
+    draft,
+    seal,
     summarize_all,
     verify,
 )
 from clasper.core.canonical import canonical_json
 from clasper.core.clock import iso
+from tests.governance.chain import entry_hash
 
 NOON = datetime(2026, 2, 10, 12, tzinfo=UTC)
 LENGTH = 8
@@ -47,6 +47,11 @@ GOLDEN: dict[str, Any] = {
     "seq": 1,
     "prev_hash": GENESIS,
 }
+
+
+def sealed(*, seq: int, prev_hash: str, details: dict[str, Any], **shown: Any) -> str:
+    """The hash that an entry gets when it is appended."""
+    return seal(draft(details=canonical_json(details), **shown), ChainPoint(seq - 1, prev_hash))
 
 
 def chain(length: int = LENGTH) -> list[ChainRow]:
@@ -79,12 +84,12 @@ def closed(rows: list[ChainRow], head: ChainRow) -> ChainReport:
 
 
 def test_golden_hash() -> None:
-    first = entry_hash(**GOLDEN)
+    first = sealed(**GOLDEN)
     assert first == "174592e9b08e77e62e08db7cef801a89b16fb346f04036d220d8c4cae5e5dca1"
     odd = {"actor": "user:1", "tenant_id": 'acmé "x"\n', "trace_id": None, "event_type": "budget.set"}
     details = {"limit": 1.5, "b": [1, None, True], "a": {"é": "ü"}}
     assert (
-        entry_hash(**{**GOLDEN, **odd, "details": details, "seq": 2, "prev_hash": first})
+        sealed(**{**GOLDEN, **odd, "details": details, "seq": 2, "prev_hash": first})
         == "b711ddab425dc412c812135b94abb3bfc5f57a13205579646309c3b7a7abee77"
     )
 
@@ -94,13 +99,13 @@ def test_hash_is_that_of_the_reference_canonical_json(
     tenant_id: str, actor: str, trace_id: str | None, seq: int, details: dict[str, Any]
 ) -> None:
     shown = {**GOLDEN, "tenant_id": tenant_id, "actor": actor, "trace_id": trace_id, "seq": seq, "details": details}
-    assert entry_hash(**shown) == hashlib.sha256(rfc8785.dumps(shown)).hexdigest()
+    assert sealed(**shown) == entry_hash(**shown)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 2**60, "\ud800"], ids=["nan", "big integer", "lone surrogate"])
 def test_what_json_cannot_carry_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        entry_hash(**{**GOLDEN, "details": {"value": bad}})
+        sealed(**{**GOLDEN, "details": {"value": bad}})
 
 
 def test_empty_and_whole_chains_are_valid() -> None:

@@ -16,7 +16,6 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from apps.governance.domain.audit import entry_hash
 from apps.governance.domain.checkpoint import read_checkpoint, signature_fault
 from apps.governance.models import AuditEntry
 from apps.governance.services import audit_export
@@ -24,6 +23,7 @@ from apps.governance.services.audit import record_audit
 from clasper.core.clock import iso
 from clasper.core.db import AppendOnlyTrigger, atomic_batch
 from clasper.core.signing import read_signing_key
+from tests.governance.chain import entry_hash
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "verify_audit.py"

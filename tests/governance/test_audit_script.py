@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.governance.domain.audit import GENESIS, ChainPoint, entry_hash
+from apps.governance.domain.audit import GENESIS, ChainPoint
 from apps.governance.domain.checkpoint import Checkpoint, checkpoint_body, sign_checkpoint
 from clasper.core.clock import iso
 from clasper.core.signing import read_signing_key
+from tests.governance.chain import entry_hash
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "verify_audit.py"
 KEY = read_signing_key(base64.b64encode(bytes(range(32))).decode())

@@ -16,11 +16,12 @@ from django.db import DatabaseError, connection, connections, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.governance.domain.audit import GENESIS, entry_hash
+from apps.governance.domain.audit import GENESIS
 from apps.governance.models import AuditEntry, AuditHead
 from apps.governance.services.audit import list_audit, record_audit, verify_all, verify_chain
 from clasper.core.clock import iso
 from clasper.core.db import AppendOnlyError, AppendOnlyTrigger, Batch, GroupWriter, atomic_batch
+from tests.governance.chain import entry_hash
 
 TRACE = "0194c8f0-7e1a-7000-8000-000000000001"
 LENGTH = 6

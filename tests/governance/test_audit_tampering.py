@@ -16,7 +16,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 
-from apps.governance.domain.audit import ChainPoint, entry_hash
+from apps.governance.domain.audit import ChainPoint
 from apps.governance.domain.checkpoint import checkpoint_body
 from apps.governance.models import AuditEntry, AuditHead
 from apps.governance.queries import chain_point
@@ -24,6 +24,7 @@ from apps.governance.services.audit import record_audit, verify_chain
 from apps.governance.services.checkpoints import checkpoint_at, signing_key
 from clasper.core.clock import iso
 from clasper.core.db import AppendOnlyTrigger, atomic_batch
+from tests.governance.chain import entry_hash
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "verify_audit.py"
 LENGTH = 8

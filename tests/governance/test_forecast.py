@@ -9,58 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.test import Client
-from django.urls import path
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.governance.api.budgets import BudgetCheckView, BudgetView
-from apps.governance.api.forecast import ForecastView
 from apps.governance.domain.forecast import MAX_TOKENS, price_call
 from apps.governance.domain.prices import CEILING, MAX_USD_PER_MTOK, PriceBook
 from apps.governance.models import AuditEntry, Budget
 from apps.governance.services.budgets import check_budget, get_budget, set_budget
 from apps.governance.services.forecast import forecast_cost
-from apps.governance.services.keys import create_api_key
 from apps.governance.services.prices import price_book
 from clasper.core.clock import utc_now
 from clasper.core.errors import InvalidRequest
-from clasper.core.money import NanoUSD, from_usd, usd
+from clasper.core.money import NanoUSD, usd
+from tests.governance.forecasts import DAEMON_KEY, Caller, faults, give, key_of
 
-pytestmark = pytest.mark.urls(__name__)
+pytestmark = pytest.mark.urls("tests.governance.forecasts")
 
-urlpatterns = [
-    path("budget", BudgetView.as_view()),
-    path("budget/check", BudgetCheckView.as_view()),
-    path("cost/forecast", ForecastView.as_view()),
-]
-
-DAEMON_KEY = "daemon-key-of-the-tests"
 SAMPLES = Path(__file__).resolve().parents[2] / "fixtures" / "api" / "cost_forecast.json"
 BOOK = PriceBook({"openai/own": {"input": 0.001, "output": 0.001}, "offline/own": {"input": 1, "output": 1}})
 UNKNOWN = "nobody-has-heard-of-it"
-
-
-class Caller:
-    """Somebody with a credential."""
-
-    def __init__(self, **headers: str) -> None:
-        self._client = Client(headers=headers)
-
-    def get(self, route: str, **query: Any) -> Any:
-        return self._client.get(route, query)
-
-    def post(self, route: str, body: Any) -> Any:
-        return self._client.post(route, json.dumps(body), content_type="application/json")
-
-    def forecast(self, **body: Any) -> dict[str, Any]:
-        """The forecast of a call that must be understood; by default of gpt-4 with 5000 and 1000 tokens."""
-        answer = self.post("/cost/forecast", {"model": "gpt-4", "estimated_input_tokens": 5000, **body})
-        assert answer.status_code == 200, answer.content
-        assert answer.json()["status"] == "ok"
-        forecast: dict[str, Any] = answer.json()["forecast"]
-        return forecast
 
 
 @pytest.fixture
@@ -71,39 +39,9 @@ def platform(store: None, settings: Any) -> Caller:
     return Caller(**{"X-Agent-Daemon-Key": DAEMON_KEY})
 
 
-def key_of(tenant_id: str, *scopes: str) -> Caller:
-    made = create_api_key(
-        tenant_id=tenant_id, name="test", scopes=scopes, actor="test:setup", now=utc_now() - timedelta(minutes=1)
-    )
-    return Caller(Authorization=f"Bearer {made.key}")
-
-
 @pytest.fixture
 def acme(platform: Caller) -> Caller:
     return key_of("acme", "governance:read")
-
-
-def give(
-    tenant_id: str = "acme",
-    *,
-    spent: str = "0",
-    reserved: str = "0",
-    allow_unpriced: bool = False,
-    **limits: str | None,
-) -> None:
-    """A budget of 100 USD unless told otherwise; amounts in dollars."""
-    terms: dict[str, Any] = {name: None if value is None else from_usd(value) for name, value in limits.items()}
-    terms = {"limit": from_usd(100), "allow_unpriced": allow_unpriced, **terms}
-    set_budget(tenant_id=tenant_id, actor="test:setup", now=utc_now(), **terms)
-    Budget.objects.filter(tenant_id=tenant_id).update(spent=from_usd(spent), reserved=from_usd(reserved))
-
-
-def faults(answer: Any) -> set[str]:
-    body = answer.json()
-    assert answer.status_code == 400
-    assert body["code"] == "invalid_request"
-    assert body["details"]["formErrors"] == []
-    return set(body["details"]["fieldErrors"])
 
 
 # --- Which price -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import sys
 import threading
@@ -14,7 +15,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from clasper import telemetry
-from clasper.gateways.llm.fake import FakeProvider, error
+from clasper.gateways.llm.fake import FakeProvider, error, reply, tool_calls
+from tests.agents.canaries import Canaries
 from tests.world import ACME, Server
 
 service = pytest.importorskip(
@@ -134,6 +136,27 @@ def test_tools_are_spans_and_no_text_leaves(server: Server, collector: Collector
 def test_a_text_in_place_of_a_tools_name_does_not_leave() -> None:
     assert telemetry._safe(SECRET) == "unnamed"
     assert telemetry._safe("orders:lookup") == "orders:lookup"
+
+
+def test_personal_data_and_secrets_do_not_leave(server: Server, openai: FakeProvider, collector: Collector) -> None:
+    """Neither in texts nor where a name is expected: models invent tools, hosts say whatever they like."""
+    canaries = Canaries()
+    key = canaries.text("tool", "key").rpartition(" ")[2]
+    openai.script(
+        tool_calls((key, "{}"), (canaries.name("tool"), json.dumps({"to": canaries.text("arguments")}))),
+        error(503, message=canaries.text("fault"), code=canaries.name("code")),
+        reply(canaries.text("answer"), model=canaries.name("model")),
+    )
+    metadata = {"system_prompt": canaries.text("prompt")}
+    headers = {"X-Trace-Id": canaries.text("label"), "Idempotency-Key": canaries.name("idempotency")}
+    answer = server.send(
+        canaries.text("message"), task_title=canaries.text("title"), metadata=metadata, headers=headers
+    )
+    assert answer.status_code == 200, answer.text
+    spans = collector.spans()
+    assert [span.name for span in spans].count("execute_tool unnamed") == 2
+    assert canaries.found_in(" ".join(map(str, spans))) == []
+    assert canaries.found_in(b"".join(span.SerializeToString() for span in spans).decode("latin-1")) == []
 
 
 def test_a_failure_says_of_what_kind(server: Server, openai: FakeProvider, collector: Collector) -> None:

@@ -19,7 +19,7 @@ def annotate(server: Server, trace_id: str, **note: Any) -> Any:
 
 def test_a_note_is_added_and_audited(server: Server) -> None:
     trace_id = Told().write()
-    answer = annotate(server, trace_id.upper(), created_by="somebody else", credential=tenant_key(ACME, "traces:write"))
+    answer = annotate(server, trace_id.upper(), credential=tenant_key(ACME, "traces:write"))
     assert answer.status_code == 201, answer.text
     note = answer.json()["annotation"]
     (entry,) = server.audit(event_type="trace.annotate")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apps.governance.services.redaction import default_redactor
 from clasper.core.ids import new_id
 from tests.traces.told import Told
 from tests.world import ACME, GLOBEX, Server, tenant_key
@@ -49,6 +50,15 @@ def test_values_are_redacted(server: Server) -> None:
     trace_id = Told().write()
     assert label(server, trace_id, {"who": "mara@example.com"}).json()["labels"] == {"who": "[EMAIL]"}
     assert "mara" not in str(server.audit(event_type="trace.label"))
+
+
+def test_a_key_that_redaction_empties_is_withheld(server: Server, settings: Any) -> None:
+    settings.CLASPER_REDACTION_STRATEGY = "drop"
+    default_redactor.cache_clear()
+    try:
+        assert label(server, Told().write(), {"mara@example.com": "yes"}).json()["labels"] == {"[WITHHELD]": "yes"}
+    finally:
+        default_redactor.cache_clear()
 
 
 FAULTY: dict[str, Any] = {

@@ -26,7 +26,8 @@ from tests.world import ACME, GLOBEX, Server
 WAYS: dict[str, dict[str, Any]] = {
     "an index": {},
     "a look at each run": {"environment": "prod"},
-    "a look at each of an index": {"status": "success", "user_id": "u-1"},
+    "a look at each of an index": {"status": "success", "environment": "prod"},
+    "an index of users": {"user_id": "u-1"},
     "a label": {"label": "team", "label_value": "blue"},
     "a label with any value": {"label": "team"},
     "a look at each of a label": {"label": "team", "environment": "prod"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
@@ -13,20 +12,13 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from apps.agents.tasks import enforce_retention
-from apps.traces.services.retention import demanding, get_policy
+from apps.traces.services.retention import get_policy
 from clasper import worker
 from tests.conftest import run
 from tests.traces.retention_runs import Run, left
 from tests.world import ACME, GLOBEX
 
 pytestmark = pytest.mark.usefixtures("fresh")
-
-
-@pytest.fixture
-def fresh(store: None) -> Iterator[None]:
-    demanding.forget()
-    yield
-    demanding.forget()
 
 
 def told(*words: str) -> str:

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from apps.traces.domain.record import Closing, Opening, Redacted, Risk, Status
 from apps.traces.models import Rollup, Trace
+from apps.traces.services.enforcement import enforce
 from apps.traces.services.recording import close_trace, open_trace
+from apps.traces.services.retention import set_policy
 from apps.traces.services.rollups import DIMENSIONS, Rebuilt, rebuild
 from clasper.core.db import Batch, GroupWriter, atomic_batch
 from clasper.core.ids import new_id
@@ -138,6 +140,25 @@ def test_any_runs_and_rebuilds_give_the_sums_of_a_full_scan(store: None, happene
             Rollup.objects.update(runs=0, cost=5)
         elif act == "open":
             Ran().open()
+        else:
+            rebuilt(ACME if act == "rebuild" else None)
+    rebuilt(None)
+    assert sums() == scanned(written)
+
+
+@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(runs | st.sampled_from(["rebuild", "rebuild all", "retain"]), max_size=12))
+def test_retention_takes_nothing_from_the_sums(store: None, happened: list[Ran | str]) -> None:
+    """The sums are those of all runs there ever were, in whatever order they end, are removed and summed again."""
+    empty_database()
+    set_policy(tenant_id=ACME, actor="user:test", now=NOW, values={"retention_days": 1})
+    written: list[Ran] = []
+    for act in happened:
+        if isinstance(act, Ran):
+            act.write()
+            written.append(act)
+        elif act == "retain":
+            enforce(tenant_id=ACME, actor="user:test", now=NOW)
         else:
             rebuilt(ACME if act == "rebuild" else None)
     rebuilt(None)

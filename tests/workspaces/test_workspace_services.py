@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from apps.agents.domain.prompt import build_prompt
 from apps.workspaces.services import (
     BootStatus,
     boot_status,
@@ -20,6 +19,7 @@ from apps.workspaces.services import (
     load_workspace,
 )
 from clasper.core.errors import NotFound, Unavailable
+from tests.agents.prompts import whole_prompt
 
 
 def put(root: Path, path: str, text: str) -> None:
@@ -137,7 +137,7 @@ def test_five_hundred_skills_load_and_stay_bounded(tmp_path: Path, now: datetime
         put(tmp_path, f"skills/s{n}/SKILL.md", block.format(n=n) + f"Rule {n}. " * 300)
     read = load_workspace(tmp_path)
     assert len(read.enabled_skills) == 500
-    built = build_prompt(read, role="a", local_now=now, timezone="UTC", include_time=True, skills_max_chars=100_000)
+    built = whole_prompt(read, local_now=now, with_time=True)
     assert len(built.text) < 125_000
     assert context_report(read).system_prompt_chars < 125_000
     started = time.process_time()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Any
 
 from channels.db import database_sync_to_async
 
@@ -11,11 +10,17 @@ from apps.agents import engine
 from apps.agents.consumers.base import RunConsumer, headers_of, named_by, refuse
 from apps.agents.domain.replay import ReplayBody, replay_faults
 from apps.agents.domain.run import RunFinished, RunRequest
-from apps.agents.engine.replays import compare_with_original, describe_replay, replay_request
-from apps.governance.domain.permissions import AGENTS_RUN, TRACES_READ, TRACES_WRITE, resolve_tenant
+from apps.agents.engine.replays import compare_with_original, describe_replay, repeated_replay, replay_request
+from apps.governance.domain.permissions import (
+    AGENTS_RUN,
+    TRACES_READ,
+    TRACES_WRITE,
+    resolve_tenant,
+)
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
+from clasper.core.errors import ClasperError, Conflict, NotFound
 from clasper.core.validation import convert
 
 
@@ -33,7 +38,9 @@ class ReplayConsumer(RunConsumer):
         trace_id = self.scope["url_route"]["kwargs"]["trace_id"]
         tenant_id = resolve_tenant(principal, None)
         if self.scope["method"] == "GET":
-            found = await database_sync_to_async(describe_replay)(tenant_id=tenant_id, trace_id=trace_id)
+            found = await database_sync_to_async(describe_replay)(
+                tenant_id=tenant_id, trace_id=trace_id, actor=principal.actor, now=utc_now()
+            )
             await self.send_json(200, found)
             return
         raw = request.json() if request.body.strip() else {}
@@ -42,20 +49,35 @@ class ReplayConsumer(RunConsumer):
         assert body is not None
         # The same changes to another run are another request.
         named = named_by(request.headers, {**raw, "replay_of": trace_id.lower()}, now=utc_now())
-        run = await database_sync_to_async(replay_request)(
-            principal=principal, tenant_id=tenant_id, trace_id=trace_id, body=body, named=named
+        try:
+            run = await database_sync_to_async(replay_request)(
+                principal=principal, tenant_id=tenant_id, trace_id=trace_id, body=body, named=named
+            )
+        except (NotFound, Conflict):
+            # Retention may have taken what a repeated request repeats; its answer is there all the same.
+            finished = await database_sync_to_async(repeated_replay)(tenant_id=tenant_id, named=named)
+            if finished is None:
+                raise
+        else:
+            finished = await _finish(run)
+        original_id = trace_id.lower()
+        compared = await database_sync_to_async(compare_with_original)(
+            tenant_id=tenant_id, original_id=original_id, replay_id=finished.trace_id
         )
-        await self._run(run)
+        answer = {**finished.body, "replay_of": original_id, "overrides": body.changes, **compared}
+        await self.send_json(200, answer, headers_of(finished))
 
-    async def _run(self, run: RunRequest) -> None:
-        answer: dict[str, Any] = {}
-        headers: dict[str, str] = {}
+
+async def _finish(run: RunRequest) -> RunFinished:
+    """Runs to the end. An error says which run was repeated."""
+    finished: RunFinished | None = None
+    try:
         async with aclosing(engine.run(run)) as events:
             async for event in events:
                 if isinstance(event, RunFinished):
-                    answer = dict(event.body)
-                    headers = headers_of(event)
-        compared = await database_sync_to_async(compare_with_original)(
-            tenant_id=run.tenant_id, original_id=run.replay_of, replay_id=answer["trace_id"]
-        )
-        await self.send_json(200, {**answer, "replay_of": run.replay_of, **compared}, headers)
+                    finished = event
+    except ClasperError as error:
+        error.details["replay_of"] = run.replay_of
+        raise
+    assert finished is not None
+    return finished

@@ -10,7 +10,7 @@ from datetime import datetime
 from apps.workspaces.domain.composition import SkillUse, StaticPrompt, compose_static
 from apps.workspaces.domain.workspace import Memory, Workspace
 
-__all__ = ["Prompt", "PromptCache", "SkillUse", "StaticPrompt", "build_prompt", "compose_static", "finish"]
+__all__ = ["Prompt", "PromptCache", "SkillUse", "StaticPrompt", "compose_static", "finish"]
 
 # strftime would answer in the language of the process's locale.
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -74,29 +74,6 @@ class PromptCache:
             while len(self._prompts) > self._size:
                 del self._prompts[next(iter(self._prompts))]
         return prompt
-
-
-def build_prompt(
-    workspace: Workspace,
-    *,
-    role: str,
-    local_now: datetime,
-    timezone: str,
-    include_time: bool,
-    skills_max_chars: int,
-    force_include: Sequence[str] = (),
-    allowed_skills: frozenset[str] | None = None,
-) -> Prompt:
-    """The whole prompt for `role` at `local_now`, a time in the zone named `timezone`; see `compose_static`."""
-    static = compose_static(
-        workspace,
-        role=role,
-        skills_max_chars=skills_max_chars,
-        force_include=force_include,
-        allowed_skills=allowed_skills,
-    )
-    time = time_block(local_now, timezone) if include_time else ""
-    return finish(static, memory=workspace.memory(local_now.date()), time=time)
 
 
 def finish(static: StaticPrompt, *, memory: Memory | None, time: str = "") -> Prompt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -12,6 +12,7 @@ from apps.agents.domain.requests import Faults, Text
 from clasper.core.canonical import canonical_json
 
 ToolMode = Literal["recorded", "live"]
+TOOL_MODES: tuple[ToolMode, ...] = get_args(ToolMode)
 
 UNRECORDED = "The recording holds no call of this tool with these arguments."
 
@@ -36,15 +37,31 @@ class ReplayBody(msgspec.Struct, frozen=True, kw_only=True):
             for name in ("model", "temperature", "max_tokens", "workspace_version", "skill_versions")
             if getattr(self, name) is not None
         }
-        override = self.system_prompt or self.prompt
-        return {**given, **({"system_prompt_chars": len(override)} if override else {}), "tools": self.tools}
+        chars = {} if self.override is None else {"system_prompt_chars": len(self.override)}
+        return {**given, **chars, "tools": self.tools}
+
+    @property
+    def override(self) -> str | None:
+        """The other prompt, by whichever name it was given."""
+        return self.prompt if self.system_prompt is None else self.system_prompt
 
 
 def replay_faults(raw: Mapping[str, Any]) -> Faults:
-    """What the types cannot say: two spellings of the prompt at once, unknown overrides."""
-    faults: Faults = {}
+    """What the types cannot say or do not say plainly: blank texts, two spellings of the prompt at once, choices, the
+    skill whose version is none, unknown overrides."""
+    texts = ("model", "system_prompt", "prompt", "workspace_version")
+    faults: Faults = {
+        name: ["The text is empty."] for name in texts if isinstance(raw.get(name), str) and not raw[name].strip()
+    }
     if raw.get("system_prompt") is not None and raw.get("prompt") is not None:
-        faults["prompt"] = ["Give either system_prompt or prompt."]
+        faults.setdefault("prompt", []).append("Give either system_prompt or prompt.")
+    if raw.get("tools", "recorded") not in TOOL_MODES:
+        faults["tools"] = [f"Must be one of {', '.join(TOOL_MODES)}."]
+    versions = raw.get("skill_versions")
+    if isinstance(versions, dict):
+        wrong = [name for name, version in versions.items() if not isinstance(version, str)]
+        if wrong:
+            faults["skill_versions"] = [f"{name}: Must be a version, as text." for name in wrong]
     known = {field_.encode_name for field_ in msgspec.structs.fields(ReplayBody)}
     for name in sorted(raw.keys() - known):
         faults[name] = [f"Not an override; there are {', '.join(sorted(known))}."]
@@ -63,14 +80,16 @@ class RecordedCall:
 
 @dataclass(slots=True)
 class Recording:
-    """The tools that were offered, as objects of name, description and parameters, and the calls that were made."""
+    """The tools that were offered, as objects of name, description and parameters, and the calls that were made, with
+    their arguments as they are stored: redacted."""
 
     tools: Sequence[Mapping[str, Any]]
     calls: Sequence[RecordedCall]
     _used: set[int] = field(default_factory=set)
 
     def answer(self, name: str, arguments: Any) -> RecordedCall | None:
-        """The first unused call of this tool with these arguments; None when there is none. Each is used once."""
+        """The first unused call of this tool with these arguments, redacted too; None when there is none. Each is used
+        once."""
         wanted = _key(name, arguments)
         for n, call in enumerate(self.calls):
             if n not in self._used and call.status != "denied" and _key(call.name, call.arguments) == wanted:

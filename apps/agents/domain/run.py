@@ -94,7 +94,8 @@ class RunRequest:
     """Everything the engine needs to know; identity, tenant and time are part of it, nothing is ambient.
 
     `instructions` is a system prompt of Clasper's own in place of the workspace's; such a run has no skills and no
-    tools. `expects` says that the answer must be JSON. `answer` makes the response body of the run's result.
+    tools. `system_prompt` is the caller's, in place of either. `expects` says that the answer must be JSON. `answer`
+    makes the response body of the run's result.
 
     A replay names the trace it repeats in `replay_of`, the `workspace` that trace used, and `as_of`, when that was.
     With a `recording` its tools answer as they did then, and nobody is asked.
@@ -143,6 +144,11 @@ class RunRequest:
     def streams(self) -> bool:
         """Whether the answer is forwarded as it is written."""
         return self.kind == "stream"
+
+    @property
+    def calls_again(self) -> bool:
+        """Whether it is a replay that really calls its tools."""
+        return bool(self.replay_of) and self.recording is None
 
     @property
     def webhook_target(self) -> WebhookTarget | None:

@@ -19,7 +19,7 @@ from apps.governance.services.prices import price_book
 from apps.governance.services.reservations import Reservation, reserve, settle_call
 from apps.traces.domain.record import Closing, Opening
 from apps.traces.services.recording import close_trace, open_trace
-from apps.workspaces.services.contents import content_is_kept, keep_content
+from apps.workspaces.services.contents import keep_content
 from clasper.core.db import Batch, writer
 from clasper.core.errors import (
     BudgetExceeded,
@@ -74,7 +74,8 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
         else []
     )
 
-    keep = keep_content(plan.workspace_hash, now=request.now) if plan.workspace_hash else None
+    if plan.workspace_hash:
+        await keep_content(plan.workspace_hash, now=request.now)
 
     def job(batch: Batch) -> Admission | ClasperError:
         decided.append(decide(batch))
@@ -109,13 +110,9 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
             details = {"replay_of": request.replay_of, "changes": request.options.get("replay", {})}
             record_audit(batch, event_type="trace.replay", details=details, **_of_run(plan))
         enqueue(batch, webhook)
-        if keep is not None:
-            keep(batch)
         return Admission(granted)
 
     outcome = await writer.submit(job, key=request.tenant_id)
-    if keep is not None:
-        content_is_kept(plan.workspace_hash)
     if isinstance(outcome, ClasperError):
         raise outcome
     return outcome

@@ -11,7 +11,8 @@ from apps.agents.domain.run import RunRequest
 from apps.governance.domain.permissions import model_permitted
 from apps.governance.domain.prices import Price
 from apps.governance.services.prices import price_book
-from clasper.core.errors import PermissionDenied, Unavailable
+from apps.governance.services.redaction import redact_text
+from clasper.core.errors import InvalidRequest, PermissionDenied, Unavailable
 from clasper.core.model_ref import ModelRef, parse_model_ref, provider_id
 from clasper.gateways.llm.registry import provider_for, standard_model
 
@@ -62,6 +63,9 @@ def candidates_for(request: RunRequest) -> tuple[Candidate, ...]:
     PermissionDenied for a model that the credential may not use, InvalidRequest for a name that is none, Unavailable
     for a provider that is not configured.
     """
+    if redact_text(request.model) != request.model:
+        # Models are stored, logged and told to monitoring by their names, and lists filter by them.
+        raise InvalidRequest(field_errors={"model": ["This is personal data or a secret and no model's name."]})
     name = request.model or settings.CLASPER_ROLE_MODELS.get(request.agent_role, "")
     first = named_model(name) if name else default_model()
     if not model_permitted(request.principal, str(first)):

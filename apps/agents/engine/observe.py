@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from apps.agents.engine.state import Run
-from apps.traces.domain.record import Closing
+from apps.governance.services.redaction import redact_text
+from apps.traces.domain.record import Closing, Step
 from clasper import metrics, telemetry
 
 logger = logging.getLogger("clasper.runs")
@@ -58,5 +60,10 @@ def _facts(run: Run, closing: Closing) -> telemetry.RunFacts:
         prompt_tokens=closing.usage.prompt_tokens,
         completion_tokens=closing.usage.completion_tokens,
         cost=closing.cost,
-        steps=tuple(run.noted),
+        steps=tuple(map(_told, run.noted)),
     )
+
+
+def _told(step: Step) -> Step:
+    """The step as monitoring may know it: models invent names of tools."""
+    return replace(step, name=redact_text(step.name)) if step.type == "tool_call" else step

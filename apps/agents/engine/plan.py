@@ -26,6 +26,7 @@ from apps.governance.domain.risk import RiskInput, score_risk
 from apps.traces.domain.record import Redacted, Risk
 from apps.traces.services.recording import redact_content
 from apps.workspaces.services import load_workspace
+from clasper.core.clock import iso
 from clasper.core.errors import ContextTooLong, InvalidRequest, PermissionDenied
 from clasper.gateways.llm.base import Message, ToolCall
 
@@ -113,6 +114,11 @@ def _score(tool_names: tuple[str, ...], temperature: float, sensitivity: str) ->
     return Risk(score=score.score, level=score.level, factors=factors)
 
 
+def current_grants(request: RunRequest) -> tuple[Grant, ...]:
+    """What the skills of the workspace grant the run as the files are now, whatever workspace it repeats."""
+    return _workspace_prompt(replace(request, workspace=None)).grants
+
+
 def named_tools(plan: Plan) -> tuple[str, ...]:
     """Tools the run's skills grant by name, known before the control plane is asked."""
     return tuple(sorted({tool for grant in plan.grants for tool in grant.tools if not tool.endswith("*")}))
@@ -132,14 +138,13 @@ class _Prompt:
 
 
 def _system_prompt(request: RunRequest) -> _Prompt:
-    if request.instructions is not None:
-        return _Prompt(request.instructions, own=False)
-    found = _workspace_prompt(request)
+    own = request.instructions
+    found = _workspace_prompt(request) if own is None else _Prompt(own, own=False)
     if request.system_prompt is None:
         return found
     if not request.principal.has(PROMPT_OVERRIDE):
         raise PermissionDenied(
-            "metadata.system_prompt replaces the workspace's rules, which this credential may not do.",
+            "The request's prompt replaces that of the workspace or task, which this credential may not do.",
             details={"permission": PROMPT_OVERRIDE},
         )
     if not request.system_prompt.strip():
@@ -197,6 +202,11 @@ def _own_content(request: RunRequest) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if request.instructions is not None:
         found["instructions"] = request.instructions
+        # Where there is a workspace it is metadata.system_prompt; here that is the caller's own and means nothing.
+        if request.system_prompt is not None:
+            found["system_prompt"] = request.system_prompt
+    if request.as_of is not None:
+        found["as_of"] = iso(request.as_of)
     if request.expects is not None:
         found["expects"] = {"schema": request.expects.schema.raw if request.expects.schema else None}
     if request.temperature != TEMPERATURE:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from django.conf import settings
 
 from apps.agents.domain.replay import UNRECORDED, RecordedCall
 from apps.agents.domain.run import ToolFinished, ToolStarted
-from apps.agents.domain.tools import judge_tool, parse_arguments
+from apps.agents.domain.tools import Verdict, judge_tool, parse_arguments
+from apps.agents.engine.plan import current_grants
 from apps.agents.engine.state import AuditNote, Run
+from apps.governance.services.redaction import redact
 from clasper.core.errors import BackendFailed
 from clasper.gateways.control_plane import Tool, control_plane
 from clasper.gateways.llm.base import Completion, Message, ToolCall, ToolSpec
@@ -42,13 +44,17 @@ async def discover(run: Run) -> None:
         return
     available = await _available(run)
     names = {tool.name for tool in available}
-    grants, principal = run.plan.grants, run.request.principal
-    run.tools = {
-        tool.name: tool
-        for tool in available
-        if judge_tool(tool.name, grants=grants, principal=principal, offered=names).allowed
-    }
+    run.tools = {tool.name: tool for tool in available if _judge(run, tool.name, names).allowed}
     run.schema_bytes = sum(map(_schema_size, run.tools.values()))
+
+
+def _judge(run: Run, name: str, offered: Iterable[str]) -> Verdict:
+    """Whether the run may use a tool. A replay that calls tools has grants of the past, which must hold now too."""
+    principal = run.request.principal
+    verdict = judge_tool(name, grants=run.plan.grants, principal=principal, offered=offered)
+    if verdict.allowed and run.request.calls_again:
+        return judge_tool(name, grants=current_grants(run.request), principal=principal, offered=offered)
+    return verdict
 
 
 async def _available(run: Run) -> Sequence[Tool]:
@@ -110,14 +116,15 @@ async def _abandon(run: Run, waiting: list[tuple[ToolCall, asyncio.Task[Outcome]
 
 
 async def _execute(run: Run, call: ToolCall, gate: asyncio.Semaphore) -> Outcome:
-    verdict = judge_tool(call.name, grants=run.plan.grants, principal=run.request.principal, offered=run.tools)
+    verdict = _judge(run, call.name, run.tools)
     parsed = parse_arguments(call.arguments)
     if not verdict.allowed:
         return _refused("denied", verdict.reason, parsed.value, verdict.skill)
     if parsed.fault:
         return _refused("error", parsed.fault, call.arguments, verdict.skill)
     if run.request.recording is not None:
-        return _recorded(run.request.recording.answer(call.name, parsed.value), parsed.value, verdict.skill)
+        known = run.request.recording.answer(call.name, redact(parsed.value))
+        return _recorded(known, parsed.value, verdict.skill)
     async with gate:
         started = asyncio.get_running_loop().time()
         outcome = await control_plane().call_tool(

@@ -1,4 +1,4 @@
-"""Idempotency-Key: the same request twice is one run (rulings §3.3). All functions but `open_response` are jobs."""
+"""Idempotency-Key: the same request twice is one run (rulings §3.3). What writes is a job."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from django.conf import settings
 
+from apps.agents.models import StoredResponse
 from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch
 from clasper.core.errors import Unavailable
@@ -97,3 +98,17 @@ def open_response(sealed: bytes, *, tenant_id: str, trace_id: str) -> dict[str, 
         raise Unavailable("The stored answer does not open any more; send another Idempotency-Key.") from error
     body: dict[str, Any] = msgspec.json.decode(plain)
     return body
+
+
+def stored_response(*, tenant_id: str | None, key: str, fingerprint: str, now: datetime) -> dict[str, Any] | None:
+    """The answer that a tenant (None: any) has under this key for the body with this fingerprint, if it has one.
+
+    Raises Unavailable as `open_response`.
+    """
+    answers = StoredResponse.objects.filter(key=_digest(key), fingerprint=fingerprint, expires_at__gt=now)
+    if tenant_id is not None:
+        answers = answers.filter(tenant_id=tenant_id)
+    found = answers.first()
+    if found is None or found.sealed is None:
+        return None
+    return open_response(bytes(found.sealed), tenant_id=found.tenant_id, trace_id=found.trace_id)

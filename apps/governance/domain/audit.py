@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clasper.core.canonical import canonical_json
 from clasper.core.clock import iso
 
 EVENT_TYPES: dict[str, str] = {
@@ -46,6 +45,7 @@ EVENT_TYPES: dict[str, str] = {
     "trace.annotate": "A note was put on a trace.",
     "trace.export": "Traces were exported.",
     "trace.label": "Labels of a trace were changed.",
+    "trace.read": "The texts of a trace were given out.",
     "trace.replay": "A run was repeated, perhaps with changes.",
     "workspace.rollback": "A workspace was set back to an earlier version.",
     "workspace.snapshot": "A version of a workspace was recorded.",
@@ -135,32 +135,6 @@ class ChainReport:
     last_seq: int
     last_hash: str
     checkpoint_seq: int | None = None
-
-
-def entry_hash(
-    *,
-    tenant_id: str,
-    seq: int,
-    timestamp: str,
-    event_type: str,
-    trace_id: str | None,
-    actor: str,
-    details: Mapping[str, Any],
-    prev_hash: str,
-) -> str:
-    """Lower-case hex SHA-256 over the canonical JSON of exactly these eight fields; `timestamp` is the text shown.
-
-    Raises ValueError for values that JSON cannot carry exactly.
-    """
-    entry_draft = draft(
-        tenant_id=tenant_id,
-        timestamp=timestamp,
-        event_type=event_type,
-        trace_id=trace_id,
-        actor=actor,
-        details=canonical_json(dict(details)),
-    )
-    return seal(entry_draft, ChainPoint(seq - 1, prev_hash))
 
 
 def draft(

@@ -13,7 +13,8 @@ from rest_framework.views import APIView
 from apps.governance.api import principal_of, tenant_of
 from apps.governance.domain.permissions import TRACES_READ, TRACES_WRITE
 from apps.traces.api.shapes import annotation_json
-from apps.traces.services.annotations import MAX_KEY, MAX_VALUE, annotate_trace, list_annotations
+from apps.traces.services.annotations import MAX_AUTHOR, MAX_VALUE, annotate_trace, list_annotations
+from apps.traces.services.labels import MAX_KEY
 from clasper.core.clock import utc_now
 from clasper.core.inputs import Input, validated
 
@@ -23,6 +24,13 @@ class AnnotationInput(Input):
 
     key = serializers.CharField(max_length=MAX_KEY, help_text="For example incident, reviewed, note.")
     value = serializers.CharField(max_length=MAX_VALUE, allow_blank=True, trim_whitespace=False)
+    created_by = serializers.CharField(
+        required=False,
+        max_length=MAX_AUTHOR,
+        help_text="Who wrote it. Default: the credential. `createdBy` is the same.",
+    )
+
+    aliases = {"createdBy": "created_by"}
 
 
 class AnnotationBody(serializers.Serializer[Any]):
@@ -31,7 +39,7 @@ class AnnotationBody(serializers.Serializer[Any]):
     key = serializers.CharField()
     value = serializers.CharField()
     createdAt = serializers.DateTimeField()  # noqa: N815
-    createdBy = serializers.CharField(help_text="Who wrote it, type:id.")  # noqa: N815
+    createdBy = serializers.CharField(help_text="As given, or the credential, type:id.")  # noqa: N815
 
 
 class AnnotateAnswer(serializers.Serializer[Any]):
@@ -58,6 +66,7 @@ class TraceAnnotateView(APIView):
             trace_id=trace_id,
             key=note["key"],
             value=note["value"],
+            author=note.get("created_by", ""),
             actor=principal_of(request).actor,
             now=utc_now(),
         )

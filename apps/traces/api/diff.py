@@ -10,9 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import tenant_of
+from apps.governance.api import principal_of, tenant_of
 from apps.governance.domain.permissions import TRACES_READ
-from apps.traces.services.diffing import compare_traces
+from apps.traces.services.diffing import show_comparison
+from clasper.core.clock import utc_now
 
 
 class DiffInput(serializers.Serializer[Any]):
@@ -54,11 +55,13 @@ class DiffView(APIView):
         given = DiffInput(data=request.data)
         given.is_valid(raise_exception=True)
         values = given.validated_data
-        found = compare_traces(
+        found = show_comparison(
             tenant_id=tenant_id,
             base_id=values["base_trace_id"],
             compare_id=values["compare_trace_id"],
             include_text=values["include_output_diff"],
+            actor=principal_of(request).actor,
+            now=utc_now(),
         )
         return Response(
             {"diff": found.diff, **({"summary_text": found.summary_text} if values["include_summary"] else {})}

@@ -33,7 +33,7 @@ class FilterInput(Input):
     risk = serializers.ChoiceField(required=False, choices=RISK_LEVELS, help_text="`risk_level` is the same.")
     min_cost = USDField(required=False, help_text="At least this many USD.")
     max_cost = USDField(required=False, help_text="At most this many USD.")
-    label = serializers.CharField(required=False, max_length=64)  # type: ignore[assignment]  # a filter, not a caption
+    label = serializers.CharField(required=False, max_length=64, trim_whitespace=False)  # type: ignore[assignment]  # a filter, not a caption
     label_value = serializers.CharField(required=False, max_length=256, allow_blank=True, trim_whitespace=False)
     replay_of = serializers.UUIDField(required=False, help_text="Repetitions of this trace.")
     text = serializers.CharField(
@@ -69,6 +69,12 @@ class ListInput(FilterInput):
         required=False,
         help_text="The next_cursor of the page before; reaches further than offset.",
     )
+
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
+        faults = dict(super().rule_faults(values, given))
+        if "cursor" in given and values.get("offset"):
+            faults["offset"] = ["Give either a cursor or an offset."]
+        return faults
 
 
 class PageInput(Input):

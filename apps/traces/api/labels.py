@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -26,26 +26,31 @@ class LabelsInput(Input):
     """Labels to set; null or "" removes one."""
 
     labels = serializers.DictField(
-        child=serializers.CharField(max_length=MAX_VALUE, allow_null=True, allow_blank=True, trim_whitespace=False)
+        help_text=f"Keys of 1 to {MAX_KEY} characters; values of at most {MAX_VALUE}, or null."
     )
 
     def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        labels = given.get("labels")
-        if not isinstance(labels, dict):
-            return {}
         faults = [
-            f"{key[:80]!r}: keys have 1 to {MAX_KEY} characters." for key in labels if not 0 < len(key) <= MAX_KEY
-        ]
-        faults += [
-            f"{key[:80]!r}: values are texts." for key, value in labels.items() if not isinstance(value, str | None)
+            f"{key[:80]!r}: {fault}" for key, value in values.get("labels", {}).items() for fault in _faults(key, value)
         ]
         return {"labels": faults} if faults else {}
+
+
+def _faults(key: str, value: Any) -> Iterator[str]:
+    if not 0 < len(key) <= MAX_KEY:
+        yield f"keys have 1 to {MAX_KEY} characters."
+    if not isinstance(value, str | None):
+        yield "values are texts."
+    elif len(value or "") > MAX_VALUE:
+        yield f"values have at most {MAX_VALUE} characters."
 
 
 class LabelQuery(PageInput):
     """A label, with a value or with any."""
 
-    label = serializers.CharField(max_length=MAX_KEY, help_text="`label_key` is the same.")  # type: ignore[assignment]  # a filter, not a caption
+    label = serializers.CharField(  # type: ignore[assignment]  # a filter, not a caption
+        max_length=MAX_KEY, trim_whitespace=False, help_text="`label_key` is the same."
+    )
     value = serializers.CharField(
         required=False,
         max_length=MAX_VALUE,

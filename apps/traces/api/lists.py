@@ -12,12 +12,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import asked, tenant_of
+from apps.governance.api import asked, principal_of, tenant_of
 from apps.governance.domain.permissions import TRACES_READ
 from apps.traces.api.inputs import ListInput, PageInput, filters_of
 from apps.traces.api.shapes import detail_json, page_json, summary_json
 from apps.traces.domain.filters import Filters
-from apps.traces.services.reading import get_trace, list_traces
+from apps.traces.services.reading import list_traces, read_trace
+from clasper.core.clock import utc_now
 
 LINKS = ("task_id", "document_id", "message_id")
 
@@ -71,6 +72,6 @@ class TraceDetailView(APIView):
 
     @extend_schema(operation_id="traces_read", responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, trace_id: str) -> Response:
-        """One run with its steps, annotations and redacted texts."""
-        tenant_id = tenant_of(request, None)
-        return Response(detail_json(get_trace(tenant_id=tenant_id, trace_id=trace_id)))
+        """One run with its steps, annotations and redacted texts. Audited as `trace.read`."""
+        tenant_id, actor = tenant_of(request, None), principal_of(request).actor
+        return Response(detail_json(read_trace(tenant_id=tenant_id, trace_id=trace_id, actor=actor, now=utc_now())))

@@ -1,15 +1,17 @@
 """How two runs differ: section by section, the first step where they part, and all of it in one sentence.
 
-Every delta is the compared run's value less the base's. Amounts of money are dollars, exact to nine decimals. A text
-that retention has stripped counts as absent; `context` says how much of the texts each run has left.
+Every delta is the compared run's value less the base's. Amounts of money are dollars, exact to nine decimals. Texts are
+compared as far as retention has left them in both runs; `context` says how much each has left.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from apps.traces.domain.retention import poorer
 from apps.traces.domain.step_diff import outline, step_digests, steps, tool_calls
 from apps.traces.domain.text_diff import text_diff
 from apps.traces.domain.views import TraceDetail
@@ -24,9 +26,12 @@ def diff_traces(base: TraceDetail, compare: TraceDetail, *, include_text: bool =
     """The sections of the comparison, as the API shows them, with `summary` last.
 
     `summary.totalDifferences` counts the sections that differ at all, `summary.significantChanges` names what matters.
-    With `include_text`, `output.textDiff` holds unified diff lines of the two answers.
+    With `include_text`, `output.textDiff` holds unified diff lines of the two answers. `messagesEqual`,
+    `messageLengthDelta` and `textDiff` are None when an answer was stripped.
     """
     old, new = base.summary, compare.summary
+    mode = compare.storage_mode if poorer(compare.storage_mode, base.storage_mode) else base.storage_mode
+    known = _left(base, mode), _left(compare, mode)
     diff: dict[str, Any] = {
         "traceIds": {"base": old.id, "compare": new.id},
         "context": {
@@ -57,14 +62,14 @@ def diff_traces(base: TraceDetail, compare: TraceDetail, *, include_text: bool =
             "delta": usd(new.cost - old.cost),
             "percentChange": _percent(old.cost, new.cost),
         },
-        "toolCalls": tool_calls(base.steps, compare.steps),
-        "steps": steps(base, compare),
-        "output": _output(base, compare, include_text),
+        "toolCalls": tool_calls(known[0].steps, known[1].steps),
+        "steps": steps(*known),
+        "output": _output(base, compare, include_text, comparable=mode != "minimal"),
         "errors": _errors(base, compare),
     }
     diff["summary"] = {
-        "totalDifferences": sum(_differing(diff, base, compare).values()),
-        "significantChanges": _significant(diff, base, compare),
+        "totalDifferences": sum(_differing(diff, *known).values()),
+        "significantChanges": _significant(diff, *known),
     }
     return diff
 
@@ -76,6 +81,14 @@ def summary_sentence(diff: Mapping[str, Any]) -> str:
     told = ", ".join(phrases) or "no significant differences"
     told = told[0].upper() + told[1:] if phrases else told
     return f"Compared traces {ids['base']} vs {ids['compare']}: {told}."
+
+
+def _left(detail: TraceDetail, mode: str) -> TraceDetail:
+    """The run with what a storage mode leaves of its texts."""
+    if mode == "full":
+        return detail
+    bare = tuple(dataclasses.replace(step, input=None, output=None) for step in detail.steps)
+    return dataclasses.replace(detail, steps=bare, error="" if mode == "minimal" else detail.error)
 
 
 # --- Sections ---------------------------------------------------------------------------------------------------------
@@ -115,18 +128,20 @@ def _usage(base: TraceDetail, compare: TraceDetail) -> dict[str, int]:
     }
 
 
-def _output(base: TraceDetail, compare: TraceDetail, include_text: bool) -> dict[str, Any]:
+def _output(base: TraceDetail, compare: TraceDetail, include_text: bool, *, comparable: bool) -> dict[str, Any]:
     old, new = _answer(base), _answer(compare)
     lengths = _utf16_units(old or ""), _utf16_units(new or "")
     shown: dict[str, Any] = {
         "baseHasOutput": old is not None,
         "compareHasOutput": new is not None,
-        "messagesEqual": old == new,
+        "messagesEqual": old == new if comparable else None,
         "baseMessageLength": lengths[0],
         "compareMessageLength": lengths[1],
-        "messageLengthDelta": lengths[1] - lengths[0],
+        "messageLengthDelta": lengths[1] - lengths[0] if comparable else None,
     }
-    return {**shown, "textDiff": text_diff(old or "", new or "")} if include_text else shown
+    if include_text:
+        shown["textDiff"] = text_diff(old or "", new or "") if comparable else None
+    return shown
 
 
 def _answer(detail: TraceDetail) -> str | None:
@@ -154,7 +169,6 @@ def _errors(base: TraceDetail, compare: TraceDetail) -> dict[str, Any]:
 def _differing(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail) -> dict[str, bool]:
     """Which sections differ at all. `context` says how comparable the runs are and is no difference by itself."""
     skills, tools, usage, timing = diff["skills"], diff["toolCalls"], diff["usage"], diff["timing"]
-    errors = diff["errors"]
     model = diff["model"]["changed"]
     calls = any(tools[part] for part in ("removed", "added", "changed"))
     # Model and tool calls have sections of their own; `steps` counts for what these two do not explain.
@@ -168,15 +182,15 @@ def _differing(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail)
         "cost": base.summary.cost != compare.summary.cost,
         "toolCalls": calls,
         "steps": unexplained,
-        "output": not diff["output"]["messagesEqual"],
-        "errors": any(errors[f"base{name}"] != errors[f"compare{name}"] for name in ("Error", "Code", "Status")),
+        "output": diff["output"]["messagesEqual"] is False,
+        "errors": _failed_otherwise(base, compare) or base.summary.status != compare.summary.status,
     }
 
 
 def _significant(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail) -> list[str]:
     """What matters, in the order of the reference's sample."""
     old, new = base.summary, compare.summary
-    tools, errors = diff["toolCalls"], diff["errors"]
+    tools = diff["toolCalls"]
     flipped = any(change["differences"]["successChanged"] for change in tools["changed"])
     found = {
         "model": old.model != new.model,
@@ -185,11 +199,15 @@ def _significant(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetai
         "workspace": diff["workspace"]["changed"],
         "skills": bool(diff["skills"]["changed"]),
         "tool_calls": bool(tools["removedNames"] or tools["addedNames"] or flipped),
-        "error": any(errors[f"base{name}"] != errors[f"compare{name}"] for name in ("Error", "Code")),
-        "output": not diff["output"]["messagesEqual"],
+        "error": _failed_otherwise(base, compare),
+        "output": diff["output"]["messagesEqual"] is False,
         "timing": _over_a_fifth(old.duration_ms or 0, new.duration_ms) if new.duration_ms is not None else False,
     }
     return [token for token, matters in found.items() if matters]
+
+
+def _failed_otherwise(base: TraceDetail, compare: TraceDetail) -> bool:
+    return (base.error, base.summary.error_code) != (compare.error, compare.summary.error_code)
 
 
 def _over_a_fifth(old: int, new: int) -> bool:

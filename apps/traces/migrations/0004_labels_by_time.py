@@ -43,11 +43,19 @@ class Migration(migrations.Migration):
             name="RetentionTurn",
             fields=[
                 ("id", models.SmallIntegerField(primary_key=True, serialize=False)),
-                ("taken_at", models.DateTimeField()),
+                ("due_at", models.DateTimeField()),
             ],
             options={
                 "db_table": "retention_turns",
             },
+        ),
+        migrations.AddIndex(
+            model_name="trace",
+            index=models.Index(fields=["tenant_id", "user_id", "started_at", "id"], name="traces_by_user"),
+        ),
+        migrations.AddIndex(
+            model_name="rollup",
+            index=models.Index(fields=["dimension", "day"], name="trace_rollups_of_all"),
         ),
         # The schedule kept its turn in this row before.
         migrations.RunSQL("DELETE FROM retention_policies WHERE tenant_id = ''", migrations.RunSQL.noop),

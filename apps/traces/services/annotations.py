@@ -8,14 +8,14 @@ from apps.governance.services.audit import record_audit
 from apps.governance.services.redaction import redact_text
 from apps.traces import queries
 from apps.traces.domain.views import AnnotationView
-from apps.traces.services.labels import lock_trace
+from apps.traces.services.labels import lock_trace, stored_key
 from apps.traces.services.reading import annotation_view, find_trace
 from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest
 
 MAX_ANNOTATIONS = 1_000
-MAX_KEY = 64
 MAX_VALUE = 10_000
+MAX_AUTHOR = 160
 
 _COUNT = "SELECT COUNT(*) FROM trace_annotations WHERE tenant_id = %s AND trace_id = %s"
 _ADD = """INSERT INTO trace_annotations (tenant_id, trace_id, key, value, created_at, created_by)
@@ -23,19 +23,20 @@ _ADD = """INSERT INTO trace_annotations (tenant_id, trace_id, key, value, create
 
 
 def annotate_trace(
-    *, tenant_id: str | None, trace_id: str, key: str, value: str, actor: str, now: datetime
+    *, tenant_id: str | None, trace_id: str, key: str, value: str, actor: str, now: datetime, author: str = ""
 ) -> AnnotationView:
-    """Adds a note to a run; its value is redacted.
+    """Adds a note to a run; it is redacted. `author` is whom the caller names, else the actor.
 
     Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest beyond MAX_ANNOTATIONS.
     """
     trace_id = trace_id.lower()
-    stored, author = redact_text(value), actor[:160]
+    key, value, named = stored_key(key), redact_text(value), redact_text(author)[:MAX_AUTHOR]
+    author = named or actor[:MAX_AUTHOR]
     with atomic_batch() as batch:
         owner = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id).tenant_id
         if (batch.fetch_one(_COUNT, (owner, trace_id)) or (0,))[0] >= MAX_ANNOTATIONS:
             raise InvalidRequest(form_errors=[f"A trace has at most {MAX_ANNOTATIONS} annotations."])
-        row = batch.fetch_one(_ADD, (owner, trace_id, key, stored, now, author))
+        row = batch.fetch_one(_ADD, (owner, trace_id, key, value, now, author))
         assert row is not None
         record_audit(
             batch,
@@ -44,9 +45,9 @@ def annotate_trace(
             actor=actor,
             now=now,
             trace_id=trace_id,
-            details={"annotation_id": row[0], "key": key},
+            details={"annotation_id": row[0], "key": key, **({"created_by": named} if named else {})},
         )
-    return AnnotationView(id=row[0], trace_id=trace_id, key=key, value=stored, created_at=now, created_by=author)
+    return AnnotationView(id=row[0], trace_id=trace_id, key=key, value=value, created_at=now, created_by=author)
 
 
 def list_annotations(*, tenant_id: str | None, trace_id: str) -> tuple[AnnotationView, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from apps.traces.domain.diff import diff_traces, summary_sentence
 from apps.traces.domain.views import TraceDetail
-from apps.traces.services.reading import get_trace
+from apps.traces.services.reading import get_trace, record_read
 from clasper.core.errors import NotFound
 
 
@@ -19,17 +20,35 @@ class Comparison:
     summary_text: str
 
 
+def show_comparison(
+    *, tenant_id: str | None, base_id: str, compare_id: str, include_text: bool, actor: str, now: datetime
+) -> Comparison:
+    """The same as `compare_traces`, for somebody who asked for it: audited when texts are among what he gets."""
+    base, compare = _pair(tenant_id, base_id, compare_id)
+    if include_text:
+        record_read([base, compare], part="diff", actor=actor, now=now)
+    return _compare(base, compare, include_text)
+
+
 def compare_traces(*, tenant_id: str | None, base_id: str, compare_id: str, include_text: bool = False) -> Comparison:
     """Compares two runs of a tenant (None: of any). `include_text` adds the diff of their answers.
 
     Raises NotFound when a run is unknown or another tenant's; `details.missing` maps `base_trace_id` and
     `compare_trace_id`, whichever it is, to the id.
     """
+    return _compare(*_pair(tenant_id, base_id, compare_id), include_text)
+
+
+def _pair(tenant_id: str | None, base_id: str, compare_id: str) -> tuple[TraceDetail, TraceDetail]:
     ids = {"base_trace_id": base_id, "compare_trace_id": compare_id}
     found = {name: _find(tenant_id, trace_id) for name, trace_id in ids.items()}
     base, compare = found["base_trace_id"], found["compare_trace_id"]
     if base is None or compare is None:
         raise NotFound("No such trace.", details={"missing": {name: ids[name] for name in ids if found[name] is None}})
+    return base, compare
+
+
+def _compare(base: TraceDetail, compare: TraceDetail, include_text: bool) -> Comparison:
     diff = diff_traces(base, compare, include_text=include_text)
     return Comparison(diff=diff, summary_text=summary_sentence(diff))
 

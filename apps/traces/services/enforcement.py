@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.models import Q
 
 from apps.governance.services.audit import record_audit
@@ -19,15 +20,17 @@ from apps.traces.services.retention import all_policies, policy_of, protected, s
 from clasper.core.clock import iso
 from clasper.core.db import Batch, atomic_batch
 
+logger = logging.getLogger("clasper.retention")
+
 ENFORCED = "retention.enforce"
 ACTOR = "system:retention"
 
 PAGE = 500
 """Traces that are looked at together, and the most that one transaction removes."""
 
-FIRST_BATCH = 50
-LEAST_BATCH = 20
-LONGEST_SECONDS = 0.02
+FIRST_BATCH = 20
+LEAST_BATCH = 5
+LONGEST_SECONDS = 0.006
 """What a transaction may take: SQLite has one writer, and on PostgreSQL the disk is everybody's."""
 
 REST = 2.0
@@ -35,8 +38,13 @@ REST = 2.0
 
 _TABLES = ("trace_payloads", "trace_steps", "trace_labels", "trace_skills", "trace_annotations")
 
-_CLAIM = """INSERT INTO retention_turns (id, taken_at) VALUES (1, %s)
- ON CONFLICT (id) DO UPDATE SET taken_at = excluded.taken_at WHERE retention_turns.taken_at <= %s RETURNING id"""
+LEASE = timedelta(hours=1)
+"""After this time without progress a turn counts as given up by a process that died."""
+
+RENEWED_SECONDS = 60.0
+
+_CLAIM = """INSERT INTO retention_turns (id, due_at) VALUES (1, %s)
+ ON CONFLICT (id) DO UPDATE SET due_at = excluded.due_at WHERE retention_turns.due_at <= %s RETURNING id"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,17 +107,8 @@ def enforce(
     transaction; `stopped` is asked between them and ends the work early. Writes one `retention.enforce` entry with the
     counts, also when the work broke off.
     """
-    policy = policy_of(tenant_id=tenant_id)
-    done = Enforcement(tenant_id=tenant_id, cutoff=cutoff(policy, now), dry_run=dry_run)
-    pace = _Pace()
-    try:
-        done.complete = _work(done, policy, pace, now, progress, stopped)
-    finally:
-        done.oldest = _oldest(tenant_id)
-        done.duration_ms = round((time.perf_counter() - pace.began) * 1000)
-        done.longest_transaction_ms = round(pace.longest * 1000, 1)
-        if not dry_run:
-            _record(done, actor, now)
+    done = Enforcement(tenant_id=tenant_id, cutoff=cutoff(policy_of(tenant_id=tenant_id), now), dry_run=dry_run)
+    _enforce(done, actor, now, progress, stopped)
     return done
 
 
@@ -121,42 +120,82 @@ def enforce_all(
     progress: Progress | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[Enforcement]:
-    """Applies every policy there is, tenant by tenant."""
+    """Applies every policy there is, tenant by tenant.
+
+    A tenant at which the work broke off is logged, keeps nobody else waiting, and counts as not complete.
+    """
     done = []
     for each in all_policies():
         if stopped():
             break
-        done.append(
-            enforce(tenant_id=each.tenant_id, actor=actor, now=now, dry_run=dry_run, progress=progress, stopped=stopped)
-        )
+        found = Enforcement(tenant_id=each.tenant_id, cutoff=cutoff(each.policy, now), dry_run=dry_run)
+        try:
+            _enforce(found, actor, now, progress, stopped)
+        except DatabaseError:
+            logger.exception("retention broke off", extra={"tenant_id": each.tenant_id})
+        done.append(found)
     return done
 
 
 def enforce_due(
     *, now: datetime, every: timedelta, stopped: Callable[[], bool] = lambda: False
 ) -> list[Enforcement] | None:
-    """Applies every policy when the last turn of the schedule is at least `every` ago; None when it is not.
+    """Applies every policy when the schedule is due, and makes it due again `every` later; None when it is not due.
 
-    Several processes may ask at once; one of them gets the turn. A turn that is stopped is given back.
+    Several processes may ask at once; one of them gets the turn. A turn that is stopped, that could not do everything,
+    or whose process dies, is soon taken again.
     """
-    if not _claim(now, every):
+    turn = _Turn(now)
+    if not turn.claim():
         return None
-    done = enforce_all(actor=ACTOR, now=now, stopped=stopped)
-    if stopped():
-        RetentionTurn.objects.filter(taken_at=now).update(taken_at=now - every)
+    done = enforce_all(actor=ACTOR, now=now, progress=turn.renew, stopped=stopped)
+    finished = not stopped() and all(each.complete for each in done)
+    turn.end(now + every if finished else now)
     return done
 
 
+class _Turn:
+    """A claimed turn of the schedule; while there is progress, nobody else takes it."""
+
+    def __init__(self, now: datetime) -> None:
+        self._began, self._clock = now, time.monotonic()
+        self._renewed = self._clock
+
+    def claim(self) -> bool:
+        with atomic_batch() as batch:
+            return batch.fetch_one(_CLAIM, (self._began + LEASE, self._began)) is not None
+
+    def renew(self, _: Enforcement) -> None:
+        if time.monotonic() - self._renewed >= RENEWED_SECONDS:
+            self._renewed = time.monotonic()
+            self.end(self._began + timedelta(seconds=self._renewed - self._clock) + LEASE)
+
+    def end(self, due_at: datetime) -> None:
+        """Says when the next turn is due."""
+        RetentionTurn.objects.update(due_at=due_at)
+
+
+def _enforce(
+    done: Enforcement, actor: str, now: datetime, progress: Progress | None, stopped: Callable[[], bool]
+) -> None:
+    pace = _Pace()
+    try:
+        done.complete = _work(done, pace, now, progress, stopped)
+    finally:
+        done.oldest = _oldest(done.tenant_id)
+        done.duration_ms = round((time.perf_counter() - pace.began) * 1000)
+        done.longest_transaction_ms = round(pace.longest * 1000, 1)
+        if not done.dry_run:
+            _record(done, actor, now)
+
+
 def _work(
-    done: Enforcement,
-    policy: Policy,
-    pace: _Pace,
-    now: datetime,
-    progress: Progress | None,
-    stopped: Callable[[], bool],
+    done: Enforcement, pace: _Pace, now: datetime, progress: Progress | None, stopped: Callable[[], bool]
 ) -> bool:
-    """Whether it came to the end."""
+    """Whether it came to the end. The policy is read again for each page, so that a mistaken one can be mended."""
+    policy = policy_of(tenant_id=done.tenant_id)
     for page in _pages(done.tenant_id, until=done.cutoff if policy.keeps_all else now):
+        policy = policy_of(tenant_id=done.tenant_id)
         candidates = _candidates(page, policy, now)
         while candidates:
             if stopped():
@@ -279,8 +318,3 @@ def _record(done: Enforcement, actor: str, now: datetime) -> None:
     }
     with atomic_batch() as batch:
         record_audit(batch, tenant_id=done.tenant_id, event_type=ENFORCED, actor=actor, now=now, details=details)
-
-
-def _claim(now: datetime, every: timedelta) -> bool:
-    with atomic_batch() as batch:
-        return batch.fetch_one(_CLAIM, (now, now - every)) is not None

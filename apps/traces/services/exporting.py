@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from apps.traces.services.reading import step_view, summaries, value_of
 from apps.traces.services.searching import search
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
+from clasper.core.money import NanoUSD, usd
 
 BATCH = 500
 
@@ -44,8 +45,9 @@ class Exported:
 
 def record_export(*, filters: Filters, file_format: str, parts: Collection[str], actor: str, now: datetime) -> None:
     """Audits an export before its first row is given out, with what was asked for."""
-    given = {name: value for name, value in asdict(filters).items() if value not in (None, "")}
-    details = {"format": file_format, "include": sorted(parts), "filters": _plain(given)}
+    given = {name: _plain(value) for name, value in asdict(filters).items() if value not in (None, "")}
+    given |= {name: usd(NanoUSD(given[name])) for name in ("min_cost", "max_cost") if name in given}
+    details = {"format": file_format, "include": sorted(parts), "filters": given}
     with atomic_batch() as batch:
         record_audit(
             batch,
@@ -84,5 +86,5 @@ def _content(own: TracePayload | None) -> Content:
     return Content(value_of(own.input), value_of(own.output)) if own else Content(None, None)
 
 
-def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: iso(value) if isinstance(value, datetime) else value for name, value in given.items()}
+def _plain(value: Any) -> Any:
+    return iso(value) if isinstance(value, datetime) else value

@@ -25,7 +25,7 @@ _REMOVE = "DELETE FROM trace_labels WHERE tenant_id = %s AND trace_id = %s AND k
 def label_trace(
     *, tenant_id: str | None, trace_id: str, changes: Mapping[str, str | None], actor: str, now: datetime
 ) -> dict[str, str]:
-    """Merges labels into those of a run and gives all it has then; None or "" removes one. Values are redacted.
+    """Merges labels into those of a run and gives all it has then; None or "" removes one. They are redacted.
 
     Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest for more than MAX_LABELS labels.
     """
@@ -33,7 +33,7 @@ def label_trace(
         trace = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id)
         place = (trace.tenant_id, trace_id.lower())
         before: dict[str, str] = dict(batch.fetch_all(_READ, place))
-        wanted = {key: redact_text(value)[:MAX_VALUE] if value else None for key, value in changes.items()}
+        wanted = {stored_key(key): redact_text(text)[:MAX_VALUE] if text else None for key, text in changes.items()}
         merged = {key: value for key, value in {**before, **wanted}.items() if value is not None}
         if len(merged) > MAX_LABELS:
             raise InvalidRequest(field_errors={"labels": [f"A trace has at most {MAX_LABELS} labels."]})
@@ -54,6 +54,11 @@ def label_trace(
                 details={"set": added, "removed": removed},
             )
     return dict(sorted(merged.items()))
+
+
+def stored_key(key: str) -> str:
+    """The key of a label or annotation as it may be stored; it is never empty, even when nothing of it may."""
+    return redact_text(key)[:MAX_KEY] or "[WITHHELD]"
 
 
 class LockedTrace(NamedTuple):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from apps.governance.services.audit import record_audit
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceSummary
@@ -16,6 +18,7 @@ from apps.traces.models import Trace, TraceAnnotation, TracePayload, TraceStep
 from apps.traces.queries import Place
 from apps.traces.services.searching import Listed, search
 from clasper.core.clock import parse_iso
+from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound
 from clasper.core.ids import is_uuid
 
@@ -56,6 +59,41 @@ def read_cursor(cursor: str) -> Place:
     if not is_uuid(trace_id):
         raise ValueError("not an id")
     return place
+
+
+def read_trace(*, tenant_id: str | None, trace_id: str, actor: str, now: datetime) -> TraceDetail:
+    """One run with its steps for somebody who asked for it; audited as `trace.read` when texts are among what he gets.
+
+    Raises NotFound for an unknown id and another tenant's run alike.
+    """
+    trace = get_trace(tenant_id=tenant_id, trace_id=trace_id)
+    if has_texts(trace):
+        record_read([trace], part="trace", actor=actor, now=now)
+    return trace
+
+
+def record_read(traces: Collection[TraceDetail], *, part: str, actor: str, now: datetime) -> None:
+    """Audits that texts of runs were given out; `part` says as what: the trace, its replay, or a diff of answers.
+
+    The run is named in the details: filtered by a run, the log shows what it did and what was done to it, however
+    often it was looked at.
+    """
+    with atomic_batch() as batch:
+        for trace in traces:
+            record_audit(
+                batch,
+                tenant_id=trace.summary.tenant_id,
+                event_type="trace.read",
+                actor=actor,
+                now=now,
+                details={"trace_id": trace.summary.id, "part": part},
+            )
+
+
+def has_texts(trace: TraceDetail) -> bool:
+    """Whether anything is left of what was said in the run."""
+    said = (trace.input, trace.output, *(step.input for step in trace.steps), *(step.output for step in trace.steps))
+    return bool(trace.error) or any(text is not None for text in said)
 
 
 def get_trace(*, tenant_id: str | None, trace_id: str) -> TraceDetail:

@@ -35,9 +35,9 @@ CHUNK = 500
 MENTIONED = 1_000
 """Runs taken from each index of links when a text is searched for; newer ones are found in any case."""
 
-INDEXED = ("risk_level", "status", "model_name", "agent_id", "workspace_id")
+INDEXED = ("user_id", "risk_level", "status", "model_name", "agent_id", "workspace_id")
 COMMON = {("status", "success"), ("risk_level", "low"), ("workspace_id", "default")}
-"""Values that most runs have, so that an index of them narrows least."""
+"""Values that most runs have, so that an index of them narrows least. So does a tenant that is its only user."""
 
 T = TypeVar("T")
 
@@ -208,7 +208,7 @@ def _places_of(filters: Filters, ids: Iterable[str]) -> list[Place]:
 def _walk(filters: Filters) -> Walk:
     filters = _one_model(filters)
     given = {name: value for name in (*queries.EQUALITIES, "model") if (value := getattr(filters, name))}
-    driver = _driver(given) if filters.tenant_id is not None else ""
+    driver = _driver(filters, given) if filters.tenant_id is not None else ""
     rows = queries.matching(filters, driver=driver)
     if not given.keys() - {driver} and not filters.label and filters.min_cost is None and filters.max_cost is None:
         return Walk(rows, None)
@@ -220,8 +220,8 @@ def _walk(filters: Filters) -> Walk:
 
 def _one_model(filters: Filters) -> Filters:
     """The filters with `model` said in one way where possible: some hosts' models have a slash in their names."""
-    provider, slash, name = filters.model.partition("/")
-    if not slash:
+    provider, _, name = filters.model.partition("/")
+    if not (provider and name):
         return replace(filters, model="", model_name=filters.model)
     if not queries.has_model(filters.tenant_id, filters.model):
         return replace(filters, model="", model_name=name, provider=provider)
@@ -230,12 +230,13 @@ def _one_model(filters: Filters) -> Filters:
     return filters
 
 
-def _driver(given: Mapping[str, str]) -> str:
+def _driver(filters: Filters, given: Mapping[str, str]) -> str:
     """The filter whose index is walked: the one that should narrow most, `""` when none has an index."""
+    common = {*COMMON, ("user_id", filters.tenant_id)}
     if given.get("kind", queries.COMMON_KINDS[0]) not in queries.COMMON_KINDS:
         return "kind"
     names = [name for name in INDEXED if name in given]
-    return min(names, key=lambda name: (name, given[name]) in COMMON, default="")
+    return min(names, key=lambda name: (name, given[name]) in common, default="")
 
 
 def _mentioning(filters: Filters, found: Walk | Labelled | Listed) -> Listed:

@@ -49,11 +49,11 @@ class WorkspaceLoader:
         self._lock = threading.Lock()
         self._parsed: dict[str, tuple[str, Parsed]] = {}
         self._loaded: tuple[RawWorkspace, Workspace, float] | None = None
+        self._latest: tuple[tuple[str, RawWorkspace], ...] = ()
 
     def raw(self, content_hash: str) -> RawWorkspace | None:
-        """The bytes of the workspace that was loaded last, if that is its hash."""
-        loaded = self._loaded
-        return loaded[0] if loaded is not None and loaded[1].hash == content_hash else None
+        """The bytes of the workspace with this hash, if it is one of the two that were loaded last."""
+        return dict(self._latest).get(content_hash)
 
     def load(self, *, fresh: bool = False) -> Workspace:
         """The workspace as it is; `fresh` also notices a change of the last milliseconds."""
@@ -70,6 +70,8 @@ class WorkspaceLoader:
             workspace = regate(self._loaded[1], platform)
         else:
             workspace = self._assemble(raw, platform)
+            # Another thread may load a change before a run has stored what it loaded.
+            self._latest = (*self._latest[-1:], (workspace.hash, raw))
         self._loaded = (raw, workspace, time.monotonic() + GATE_SECONDS)
         return workspace
 
@@ -107,7 +109,7 @@ def load_workspace(root: Path | None = None, *, fresh: bool = False) -> Workspac
 
 
 def raw_content(content_hash: str, root: Path | None = None) -> RawWorkspace | None:
-    """The bytes behind a workspace that was just loaded; None when the directory has changed since."""
+    """The bytes behind a workspace that was just loaded; None when the directory has changed twice since."""
     return _loader(root or settings.CLASPER_WORKSPACE).raw(content_hash)
 
 

@@ -1,16 +1,17 @@
-"""The content that runs used, kept by its hash: written when a run first uses it, read when one is repeated."""
+"""The content that runs used, kept by its hash: written before a run first names it, read when one is repeated."""
 
 from __future__ import annotations
 
 import time
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
 from apps.workspaces.domain.workspace import Workspace, assemble_workspace, parse_file
 from apps.workspaces.models import WorkspaceContent, WorkspaceFile
 from apps.workspaces.services import current_platform, load_workspace, raw_content
-from clasper.core.db import Batch, Job
+from clasper.core.db import Batch, writer
 from clasper.core.errors import NotFound
 
 KNOWN_SECONDS = 60.0
@@ -21,28 +22,37 @@ _ADD_CONTENT = (
     "INSERT INTO workspace_contents (hash, created_at, files) VALUES (%s, %s, %s) ON CONFLICT (hash) DO NOTHING"
 )
 
+_HAS_CONTENT = "SELECT 1 FROM workspace_contents WHERE hash = %s"
+
 _known: dict[str, float] = {}
 
 
-def keep_content(content_hash: str, *, now: datetime) -> Job[None] | None:
-    """A job that stores the content of a workspace that was just loaded; None when it is stored already."""
+async def keep_content(content_hash: str, *, now: datetime) -> None:
+    """Stores the content of a workspace that was just loaded, unless it is stored already.
+
+    Returns when it is committed, so that a trace may name it. Raises Unavailable when the database is.
+    """
     if _known.get(content_hash, 0.0) > time.monotonic():
-        return None
+        return
     raw = raw_content(content_hash)
     if raw is None:
-        return None
-    files = msgspec.json.encode({path: file.digest for path, file in raw.files.items()}).decode()
+        return
+    index = msgspec.json.encode({path: file.digest for path, file in raw.files.items()}).decode()
 
     def job(batch: Batch) -> None:
-        if batch.execute(_ADD_CONTENT, (content_hash, now, files)):
-            for file in raw.files.values():
-                batch.execute(_ADD_FILE, (file.digest, file.content))
+        batch.after_commit(partial(_note_known, content_hash))
+        if batch.fetch_one(_HAS_CONTENT, (content_hash,)):
+            return
+        # In one order: other processes may be storing the same files.
+        for digest, content in sorted({file.digest: file.content for file in raw.files.values()}.items()):
+            batch.queue(_ADD_FILE, (digest, content))
+        batch.queue(_ADD_CONTENT, (content_hash, now, index))
 
-    return job
+    # Alone: it may be large, and who waits for another process to store the same must hold no tenant's rows meanwhile.
+    await writer.submit(job, alone=True)
 
 
-def content_is_kept(content_hash: str) -> None:
-    """Notes that the job of `keep_content` was committed."""
+def _note_known(content_hash: str) -> None:
     _known[content_hash] = time.monotonic() + KNOWN_SECONDS
 
 

@@ -13,7 +13,7 @@ from apps.traces.domain.retention import STORAGE_MODES, STRATEGIES
 from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import get_policy, retention_stats, set_policy
 from clasper.core.clock import iso, utc_now
-from clasper.core.errors import ClasperError
+from clasper.core.errors import ClasperError, InvalidRequest
 
 ACTOR = "system:command"
 
@@ -56,7 +56,7 @@ class Command(BaseCommand):
         try:
             act(options)
         except ClasperError as error:
-            raise CommandError(_explain(error)) from None
+            raise CommandError(_explain(error), returncode=2 if isinstance(error, InvalidRequest) else 1) from None
 
     def _policy(self, options: dict[str, Any]) -> None:
         given = {
@@ -77,6 +77,8 @@ class Command(BaseCommand):
         how: dict[str, Any] = {"actor": ACTOR, "now": utc_now(), "dry_run": options["dry_run"]}
         progress = _Progress(self)
         if options["tenant"] is not None:
+            if not options["tenant"]:
+                raise CommandError("--tenant is empty: name a tenant, or leave it out for all.", returncode=2)
             done = [enforce(tenant_id=options["tenant"], progress=progress, **how)]
             body = enforcement_json(done[0])
         else:

@@ -105,5 +105,5 @@ def _checked(options: dict[str, Any]) -> datetime:
     if until.year - options["days"] // 365 < 1972:
         faults.append("--until must lie so late that all runs began after 1970.")
     if faults:
-        raise CommandError("\n  ".join(faults))
+        raise CommandError("\n  ".join(faults), returncode=2)
     return until
