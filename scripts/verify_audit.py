@@ -20,14 +20,16 @@ FILE is what GET /audit/export or manage.py audit_export wrote as ndjson. Each t
 without gaps and hold the hash of the one before; each hash must be the SHA-256 of the canonical JSON (RFC 8785) of all
 fields but id and hash. Checkpoints, in FILE and in --checkpoint, must be signed (Ed25519) and name the hash of their
 entry: only they show that the end was cut off or all was written anew. Whoever forges a file can sign it with a key of
-his own, so give --public-key with the key that you were told by other means.
+his own, so give --public-key with the key that you were told by other means; then each chain needs a checkpoint.
 
-exit codes: 0 everything fits, 1 it does not (the first bad seq is printed), 2 the input is unreadable
+exit codes: 0 everything fits, 1 it does not (the first bad seq is printed) or there is nothing to verify,
+2 the input is unreadable
 """
 GENESIS = "0" * 64
 ENTRY = {"id", "timestamp", "event_type", "tenant_id", "trace_id", "actor", "details", "seq", "prev_hash", "hash"}
-TYPES = (("seq", int), ("tenant_id", str), ("prev_hash", str), ("hash", str))
+TYPES = {"seq": int, "tenant_id": str, "prev_hash": str, "hash": str}
 CHECKPOINT = {"tenant_id": str, "seq": int, "hash": str, "created_at": str, "public_key": str, "signature": str}
+BROKEN = {"tenant_id": str, "first_bad_seq": int, "reason": str}
 SIGNED = ("tenant_id", "seq", "hash", "created_at")
 
 
@@ -139,11 +141,15 @@ def entry_hash(entry: dict[str, Any]) -> str:
 
 
 class Chain:
-    """One tenant's entries so far; `fault` is the first thing wrong, `bad` its seq (None: it is about no entry)."""
+    """One tenant's entries so far; `fault` is the first thing wrong, `bad` its seq (None: it is about no entry).
+
+    `reach` is the seq that the entries must reach, `compared` that of the last checkpoint they were held against.
+    """
 
     def __init__(self, tenant_id: str) -> None:
         self.tenant_id, self.seq, self.hash, self.count = tenant_id, 0, GENESIS, 0
         self.anchors: dict[int, set[str]] = {}
+        self.reach, self.compared = 0, 0
         self.fault = ""
         self.bad: int | None = None
 
@@ -163,10 +169,18 @@ class Chain:
         elif not is_signed(message, key, signature):
             self.fail(None, f"the checkpoint of seq {found['seq']} does not match its signature")
 
+    def fits(self, seq: int, digest: str) -> bool:
+        """Whether the entry is the one that its checkpoints name, if there are any."""
+        if seq in self.anchors and seq:
+            self.compared = seq
+        return self.anchors.get(seq, set()) <= {digest}
+
     def entry(self, entry: dict[str, Any], *, part: bool) -> None:
         seq, expected = entry["seq"], self.seq + 1
-        if part and not self.count:
+        if part and not self.count and seq > 1:
             self.seq, self.hash, expected = seq - 1, entry["prev_hash"], seq
+            if not self.fits(self.seq, self.hash):
+                self.fail(seq, f"entry {seq} does not follow the entry {self.seq} that its checkpoint names")
         if entry["tenant_id"] != self.tenant_id:
             self.fail(expected, f"entry {expected} is of another tenant")
         elif seq != expected:
@@ -177,19 +191,23 @@ class Chain:
             self.fail(seq, f"entry {seq} does not follow entry {seq - 1}")
         elif entry_hash(entry) != entry["hash"]:
             self.fail(seq, f"entry {seq} does not match its hash")
-        elif not self.anchors.get(seq, set()) <= {entry["hash"]}:
+        elif not self.fits(seq, entry["hash"]):
             self.fail(seq, f"entry {seq} is not the one its checkpoint names: it or entries before it were rewritten")
         self.seq, self.hash, self.count = seq, entry["hash"], self.count + 1
 
-    def close(self) -> str:
-        """The verdict, in a line."""
-        beyond, name = max(self.anchors, default=0), self.tenant_id or "(platform)"
-        if beyond > self.seq:
-            self.fail(self.seq + 1, f"entry {self.seq + 1} is missing: a checkpoint was made at {beyond}")
+    def close(self, *, anchored: bool) -> str:
+        """The verdict, in a line; when it must be `anchored`, without a checkpoint nothing is verified."""
+        name = self.tenant_id or "(platform)"
+        if self.reach > self.seq:
+            self.fail(self.seq + 1, f"entry {self.seq + 1} is missing: a checkpoint was made at {self.reach}")
+        if not self.count:
+            self.fail(None, "there are no entries")
+        if anchored and not self.compared:
+            self.fail(None, "there is no checkpoint to compare them with")
         if self.fault:
             where = "NOT VERIFIED" if self.bad is None else f"BROKEN, first bad seq {self.bad}"
             return f"{name}: {where}: {self.fault}"
-        against = f"checkpoint at {beyond}" if self.anchors else "no checkpoint: a cut end would not show"
+        against = f"checkpoint at {self.compared}" if self.compared else "no checkpoint compared: a cut end is not seen"
         return f"{name}: valid, {self.count} entries, head {self.hash}, {against}"
 
 
@@ -204,32 +222,54 @@ def lines(path: str) -> Iterator[tuple[str, str]]:
         raise Unreadable(f"{path}: {error}") from error
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a name given twice: readers would differ about which one counts."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a name is given twice")
+    return value
+
+
+def is_made_of(value: Any, kinds: dict[str, type]) -> bool:
+    return isinstance(value, dict) and all(type(value.get(name)) is kind for name, kind in kinds.items())
+
+
 def parse(text: str, where: str) -> dict[str, Any]:
+    """An entry, a checkpoint, or what an export says of a chain that is broken. Raises Unreadable for all else."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{where}: not JSON") from error
-    found = value.get("checkpoint", value) if isinstance(value, dict) else None
-    if isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in CHECKPOINT.items()):
-        return found
-    if isinstance(value, dict) and value.keys() == ENTRY and all(type(value[name]) is kind for name, kind in TYPES):
-        return value
+        raise Unreadable(f"{where}: not JSON, or a name is given twice") from error
+    if isinstance(value, dict):
+        found = value.get("checkpoint", value.get("broken", value))
+        if is_made_of(found, CHECKPOINT) or ("broken" in value and is_made_of(found, BROKEN)):
+            return found
+        if value.keys() == ENTRY and is_made_of(value, TYPES):
+            return value
     raise Unreadable(f"{where}: neither an entry of an audit export nor a checkpoint")
 
 
 def verify(path: str, *, others: list[str], public_key: str, tenant: str | None, part: bool) -> bool:
     """Prints a line for each tenant of the file or of a checkpoint; whether everything fits. Raises Unreadable."""
     chains: dict[str, Chain] = {} if tenant is None else {tenant: Chain(tenant)}
-    signed = (parse(text, where) for each in (path, *others) for where, text in lines(each) if '"signature"' in text)
-    for found in signed:
+    signed = ((each, text, where) for each in (path, *others) for where, text in lines(each) if '"signature"' in text)
+    for source, text, where in signed:
+        found = parse(text, where)
         if "signature" in found and tenant in (None, found["tenant_id"]):
-            chains.setdefault(found["tenant_id"], Chain(found["tenant_id"])).checkpoint(found, public_key)
+            chain = chains.setdefault(found["tenant_id"], Chain(found["tenant_id"]))
+            chain.checkpoint(found, public_key)
+            if source == path or not part:  # a part may end before a checkpoint that was kept
+                chain.reach = max(chain.reach, found["seq"])
     for found in (parse(text, where) for where, text in lines(path)):
-        if "signature" not in found:
-            name = found["tenant_id"] if tenant is None else tenant
+        name = found["tenant_id"] if tenant is None else tenant
+        if "reason" in found:
+            chains.setdefault(name, Chain(name)).fail(found["first_bad_seq"], f"{found['reason']}, as the export says")
+        elif "signature" not in found:
             chains.setdefault(name, Chain(name)).entry(found, part=part)
-    sys.stdout.writelines(f"{chain.close()}\n" for chain in chains.values())
-    return all(not chain.fault for chain in chains.values())
+    sys.stdout.writelines(f"{chain.close(anchored=bool(public_key))}\n" for chain in chains.values())
+    if not chains:
+        sys.stdout.write(f"{path}: there is no chain in this file\n")
+    return bool(chains) and all(not chain.fault for chain in chains.values())
 
 
 def main() -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.db import connection
 from django.db.models import BigIntegerField, F, Max, Min, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from apps.governance.domain.audit import START, ChainPoint, ChainRow
 from apps.governance.models import ApiKey, AuditEntry, AuditHead
+from clasper.core.clock import from_row
 
 VERIFY_CHUNK = 5_000
 """Rows in memory at once while a chain is verified."""
@@ -35,6 +38,18 @@ def audit_entries(
         "timestamp__lte": end,
     }
     return AuditEntry.objects.filter(**{name: value for name, value in given.items() if value is not None})
+
+
+def by_tenant(entries: QuerySet[Any]) -> QuerySet[Any]:
+    """Entries of all tenants, found in each tenant's part of the indexes, which all begin with the tenant."""
+    return entries.filter(tenant_id__in=AuditHead.objects.values("tenant_id"))
+
+
+def window_edge(*, before: int | None, size: int) -> int | None:
+    """The id of the last of the `size` newest entries of all tenants before an id; None when no older one is left."""
+    ids = AuditEntry.objects.order_by("-id").values_list("id", flat=True)
+    edge = list((ids if before is None else ids.filter(id__lt=before))[size - 1 : size + 1])
+    return edge[0] if len(edge) > 1 else None
 
 
 def newest_first(entries: QuerySet[Any], *, by_seq: bool, few: bool) -> QuerySet[Any]:
@@ -100,22 +115,39 @@ def chain_figures(*, tenant_id: str | None, since: datetime) -> list[ChainFigure
     return [ChainFigures._make(row) for row in rows]
 
 
-def chain_rows(tenant_id: str, *, up_to: int) -> Iterator[ChainRow]:
+def chain_rows(tenant_id: str, *, up_to: int, after: int = 0) -> Iterator[ChainRow]:
     """The tenant's entries in ascending seq, a chunk at a time. Raises ValueError at a row that cannot be read."""
-    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__lte=up_to).order_by("seq").values_list(*ChainRow._fields)
-    last: int | None = None
-    try:
-        for row in map(ChainRow._make, rows.iterator(chunk_size=VERIFY_CHUNK)):
-            last = row.seq
-            yield row
-    except ValueError:
-        # SQLite stores any text in any column and fails for the whole chunk: read on singly, up to the row itself.
-        rest = rows if last is None else rows.filter(seq__gt=last)
-        yield from map(ChainRow._make, rest.iterator(chunk_size=1))
+    size = VERIFY_CHUNK
+    while True:
+        try:
+            rows = _raw_rows(tenant_id, after, up_to, size)
+        except ValueError:
+            if size == 1:
+                raise
+            size = 1  # SQLite stores any text in any column and fails for the whole chunk
+            continue
+        if not rows:
+            return
+        for seq, timestamp, *others in rows:
+            yield ChainRow(seq, timestamp and from_row(timestamp), *others)
+        after = rows[-1][0]
 
 
-def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datetime | None) -> tuple[int, int]:
-    """First and last seq of the unbroken part that holds every entry of the time range; (1, 0) when there is none.
+def _raw_rows(*place: Any) -> list[tuple[Any, ...]]:
+    """Rows as the driver gives them: the ORM and its reading of zones take longer than verifying."""
+    timestamp = "timestamp AT TIME ZONE 'UTC'" if connection.vendor == "postgresql" else "timestamp"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT seq, {timestamp}, event_type, tenant_id, trace_id, actor, details, prev_hash, hash FROM audit_log"
+            " WHERE tenant_id = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
+            place,
+        )
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datetime | None) -> tuple[int, int] | None:
+    """First and last seq of the unbroken part that holds every entry of the time range; None when there is none.
 
     Clocks of several processes differ, so entries between two of the range need not lie in it themselves.
     """
@@ -123,19 +155,27 @@ def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datet
         return 1, up_to
     inside = audit_entries(tenant_id=tenant_id, start=start, end=end).filter(seq__lte=up_to)
     found = inside.aggregate(first=Min("seq"), last=Max("seq"))
-    return (1, 0) if found["first"] is None else (found["first"], found["last"])
+    return None if found["first"] is None else (found["first"], found["last"])
 
 
 def chain_chunk(tenant_id: str, *, after: int, up_to: int, size: int) -> list[Any]:
-    """The next entries of a chain, at most `size`, in ascending seq."""
-    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__gt=after, seq__lte=up_to)
-    return list(rows.order_by("seq")[:size])
+    """The next entries of a chain, at most `size`, in ascending seq; they end before one that cannot be read."""
+    rows = AuditEntry.objects.filter(tenant_id=tenant_id, seq__gt=after, seq__lte=up_to).order_by("seq")[:size]
+    try:
+        return list(rows)
+    except ValueError:
+        readable: list[Any] = []
+        with suppress(ValueError):
+            readable.extend(rows.iterator(chunk_size=1))
+        return readable
 
 
 def chain_point(tenant_id: str, seq: int) -> ChainPoint:
-    """The place of a stored entry in its chain; the start before the first, or where the entry is missing."""
+    """The place of a stored entry in its chain; the start before the first; without a hash where it is missing."""
+    if seq < 1:
+        return START
     found = AuditEntry.objects.filter(tenant_id=tenant_id, seq=seq).values_list("hash", flat=True).first()
-    return START if found is None else ChainPoint(seq, found)
+    return ChainPoint(seq, found or "")
 
 
 def api_keys(*, tenant_id: str | None) -> QuerySet[Any]:

@@ -5,7 +5,10 @@ Doors read the clock once and hand `now` down; rules and verbs never look at it 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, date, datetime, timedelta
+
+_WEEK = re.compile(r"\d{4}-?W\d\d")
 
 
 def utc_now() -> datetime:
@@ -19,10 +22,24 @@ def iso(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def parse_iso(text: str) -> datetime:
-    """The instant that an ISO 8601 text names; without a zone it is read as UTC. Raises ValueError on anything else."""
+def parse_iso(text: str, *, last: bool = False) -> datetime:
+    """The instant that an ISO 8601 text names; without a zone it is read as UTC.
+
+    A bare day or week means its first instant, or with `last` its last one. Raises ValueError on anything else, and
+    OverflowError where UTC lies outside the years 1 to 9999.
+    """
     instant = datetime.fromisoformat(text)
+    if last and _is_bare(text):
+        days = 7 if _WEEK.fullmatch(text) else 1
+        instant += timedelta(days=days - 1, hours=23, minutes=59, seconds=59, microseconds=999_999)
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def _is_bare(text: str) -> bool:
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def from_row(value: datetime) -> datetime:

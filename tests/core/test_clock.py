@@ -41,6 +41,22 @@ def test_how_an_instant_may_be_read(text: str) -> None:
     assert parse_iso(text).tzinfo is UTC
 
 
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("2026-11-25", datetime(2026, 11, 25, 23, 59, 59, 999_999, tzinfo=UTC)),
+        ("20261125", datetime(2026, 11, 25, 23, 59, 59, 999_999, tzinfo=UTC)),
+        ("2026-W48-3", datetime(2026, 11, 25, 23, 59, 59, 999_999, tzinfo=UTC)),
+        ("2026-W48", datetime(2026, 11, 29, 23, 59, 59, 999_999, tzinfo=UTC)),
+        ("2026W48", datetime(2026, 11, 29, 23, 59, 59, 999_999, tzinfo=UTC)),
+        ("2026-11-25T00", datetime(2026, 11, 25, tzinfo=UTC)),
+        ("20261125T00Z", datetime(2026, 11, 25, tzinfo=UTC)),
+    ],
+)
+def test_the_last_instant_of_what_is_named(text: str, last: datetime) -> None:
+    assert parse_iso(text, last=True) == last
+
+
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "2026-02-01T25:00:00Z", "1770000000", "\x00"])
 def test_what_is_no_instant(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -163,7 +163,7 @@ def test_a_whole_export_is_valid(tmp_path: Path) -> None:
 
 def test_without_a_checkpoint_it_says_what_would_not_show(tmp_path: Path) -> None:
     code, text, _ = run(write(tmp_path / "a", *entries()))
-    assert (code, text.endswith("no checkpoint: a cut end would not show\n")) == (0, True)
+    assert (code, text.endswith("no checkpoint compared: a cut end is not seen\n")) == (0, True)
 
 
 def test_each_tenant_has_a_verdict(tmp_path: Path) -> None:
@@ -178,7 +178,72 @@ def test_each_tenant_has_a_verdict(tmp_path: Path) -> None:
 def test_a_part_of_a_chain_begins_where_it_begins(tmp_path: Path) -> None:
     path = write(tmp_path / "a", *entries()[2:])
     assert "first bad seq 1: entry 1 is missing" in run(path)[1]
-    assert run(path, "--part")[0] == 0
+    code, text, _ = run(path, "--part")
+    assert (code, text.endswith("no checkpoint compared: a cut end is not seen\n")) == (0, True)
+
+
+def test_a_part_must_follow_the_checkpoint_before_it(tmp_path: Path) -> None:
+    rows = entries(7)
+    kept = write(tmp_path / "kept", checkpoint_body(checkpoint(5, rows[4]["hash"])))
+    options = ("--part", "--checkpoint", kept, "--public-key", KEY.public_key)
+    code, text, _ = run(write(tmp_path / "a", *rows[5:]), *options)
+    assert (code, text.endswith("checkpoint at 5\n")) == (0, True)
+    code, text, _ = run(write(tmp_path / "b", *invented(6, 7)), *options)
+    assert code == 1
+    assert text == "acme: BROKEN, first bad seq 6: entry 6 does not follow the entry 5 that its checkpoint names\n"
+
+
+def test_only_checkpoints_that_were_compared_count(tmp_path: Path) -> None:
+    rows = entries(7)
+    before, after = (write(tmp_path / str(n), checkpoint_body(checkpoint(n, rows[n - 1]["hash"]))) for n in (2, 7))
+    part = write(tmp_path / "a", *rows[3:6])
+    for kept in (before, after):
+        code, text, _ = run(part, "--part", "--checkpoint", kept)
+        assert (code, "no checkpoint compared" in text) == (0, True)
+        code, text, _ = run(part, "--part", "--checkpoint", kept, "--public-key", KEY.public_key)
+        assert (code, text) == (1, "acme: NOT VERIFIED: there is no checkpoint to compare them with\n")
+    own = write(tmp_path / "b", *rows[3:6], {"checkpoint": checkpoint_body(checkpoint(7, rows[6]["hash"]))})
+    assert "first bad seq 7: entry 7 is missing" in run(own, "--part")[1]
+
+
+def test_a_part_from_the_first_entry_begins_a_chain(tmp_path: Path) -> None:
+    code, text, _ = run(write(tmp_path / "a", *invented(1, 2)), "--part")
+    assert (code, "first bad seq 1: entry 1 does not follow entry 0" in text) == (1, True)
+
+
+@pytest.mark.parametrize("options", [(), ("--tenant", "acme"), ("--public-key", KEY.public_key), ("--part",)], ids=str)
+def test_nothing_is_not_verified(tmp_path: Path, options: tuple[str, ...]) -> None:
+    code, text, _ = run(write(tmp_path / "a"), *options)
+    assert (code, "there are no entries" in text or "there is no chain" in text) == (1, True)
+
+
+def test_with_a_key_every_chain_needs_a_checkpoint(tmp_path: Path) -> None:
+    rows, others = entries(), entries(2, tenant_id="globex")
+    last = {"checkpoint": checkpoint_body(checkpoint(4, rows[3]["hash"]))}
+    code, text, _ = run(write(tmp_path / "a", *rows, last, *others), "--public-key", KEY.public_key)
+    assert code == 1
+    assert text.splitlines()[0].startswith("acme: valid, 4 entries")
+    assert text.splitlines()[1] == "globex: NOT VERIFIED: there is no checkpoint to compare them with"
+
+
+def test_what_the_export_says_is_wrong_is_believed(tmp_path: Path) -> None:
+    broken = {"broken": {"tenant_id": "acme", "first_bad_seq": 5, "reason": "entry 5 does not follow entry 4"}}
+    code, text, _ = run(write(tmp_path / "a", *entries(), broken))
+    assert (code, text) == (
+        1,
+        "acme: BROKEN, first bad seq 5: entry 5 does not follow entry 4, as the export says\n",
+    )
+
+
+def invented(first: int, last: int) -> list[dict[str, Any]]:
+    """A chain from nowhere whose hashes are right."""
+    rows: list[dict[str, Any]] = []
+    previous = "f" * 64
+    for row in entries(last)[first - 1 :]:
+        covered = {name: value for name, value in row.items() if name not in ("id", "hash")} | {"prev_hash": previous}
+        previous = entry_hash(**covered)
+        rows.append({"id": row["seq"], **covered, "hash": previous})
+    return rows
 
 
 def edited(rows: list[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
@@ -255,8 +320,14 @@ def test_a_checkpoint_must_be_signed_by_the_right_key(tmp_path: Path) -> None:
         b"[" * 100_000,
         b'"signature"',
         b"{\n",
+        json.dumps(entries(1)[0]).replace("{", '{"actor": "user:ceo", ', 1).encode(),
+        json.dumps(entries(1)[0]).replace('{"n"', '{"n": 999, "n"').encode(),
+        b'{"broken": {"tenant_id": "acme"}}',
     ],
-    ids=["half", "a list", "an object", "no UTF-8", "half a checkpoint", "too deep", "a word", "an open brace"],
+    ids=[
+        *("half", "a list", "an object", "no UTF-8", "half a checkpoint", "too deep", "a word", "an open brace"),
+        *("a name twice", "a name twice in details", "half a fault"),
+    ],
 )
 def test_unreadable_input(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a"

@@ -155,6 +155,8 @@ def kept(store: None, now: datetime, settings: Any, tmp_path: Path) -> Iterator[
     """Eight entries, checkpoints of two of them in a file, and a door that is open to the forger until the end."""
     settings.CLASPER_AUDIT_SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
     append(LENGTH, now)
+    with atomic_batch() as batch:
+        record_audit(batch, tenant_id="globex", event_type="tool.call", actor="agent:jarvis", now=now)
     key = signing_key()
     assert key is not None
     points = [chain_point("acme", seq) for seq in KEPT]
@@ -182,8 +184,8 @@ def by_command(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, A
 def by_script(directory: Path, *options: str) -> tuple[int, str]:
     """Verified without a single library: `-I -S` lets the interpreter find none."""
     export = directory / "export.ndjson"
-    call_command("audit_export", "--tenant", "acme", "--out", str(export))
-    command = [sys.executable, "-I", "-S", str(SCRIPT), str(export), "--tenant", "acme", *options]
+    call_command("audit_export", "--out", str(export))
+    command = [sys.executable, "-I", "-S", str(SCRIPT), str(export), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return done.returncode, done.stdout
@@ -238,8 +240,7 @@ def test_a_dropped_tenant_is_found_without_being_named(
 
 
 def test_a_checkpoint_is_of_its_own_tenant(kept: Path, now: datetime) -> None:
-    with atomic_batch() as batch:
-        record_audit(batch, tenant_id="globex", event_type="tool.call", actor="a:b", now=now)
     assert verify_chain(tenant_id="globex", anchors={1: {chain_point("acme", 1).hash}}).first_bad_seq == 1
     assert verify_chain(tenant_id="globex", anchors={1: {chain_point("globex", 1).hash}}).valid
-    assert chain_point("globex", 2) == ChainPoint(0, "0" * 64)
+    assert chain_point("globex", 0) == ChainPoint(0, "0" * 64)
+    assert chain_point("globex", 2) == ChainPoint(2, "")

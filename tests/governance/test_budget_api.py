@@ -159,7 +159,7 @@ def test_defaults_and_older_spellings(
         ({"tenant_id": "acme", "limit": 9_000_000_001, "hard_limit": "1e999999"}, {"limit", "hard_limit"}),
         ({"tenant_id": "acme", "limit": 1e-12, "soft_limit": "1e-999999999"}, {"limit", "soft_limit"}),
         (
-            {"tenant_id": "acme", "limit": True, "period": "hourly", "alert_threshold": 2},
+            {"tenant_id": "acme", "limit": True, "period": "hourly", "alert_threshold": True},
             {"limit", "period", "alert_threshold"},
         ),
         (

@@ -46,6 +46,7 @@ def test_a_key_is_shown_once_and_stored_hashed(store: None, now: datetime) -> No
     assert new.key not in json.dumps(list(ApiKey.objects.values()), default=str)
     (entry,) = list_audit(tenant_id="acme").entries
     assert (entry.event_type, entry.actor, entry.details["key_id"]) == ("key.create", "user:ada", new.id)
+    assert entry.details["prefix"] == row.prefix
     assert entry.details["scopes"] == ["agents:run", "traces:read"]
     assert new.key not in json.dumps(entry.details)
 
@@ -252,7 +253,8 @@ def test_the_admin_revokes_keys(admin_client: Client, now: datetime) -> None:
     chosen = {"action": "revoke", "_selected_action": [new.id]}
     admin_client.post("/admin/governance/apikey/", chosen)
     assert ApiKey.objects.get().revoked_at is not None
-    assert list_audit(tenant_id="acme").entries[0].event_type == "key.revoke"
+    entry = list_audit(tenant_id="acme").entries[0]
+    assert (entry.event_type, entry.details["prefix"]) == ("key.revoke", new.key[:12])
 
 
 @pytest.mark.parametrize("page", ["auditentry", "audithead"])

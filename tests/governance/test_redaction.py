@@ -138,6 +138,7 @@ INNOCENT = [
     "ISBN 978-3-16-148410-0, zip 94107-1234, 12/31/2026, 555-1234",
     "Größe: 42, 価格: 1000円, эмодзи 🎉, النص",
     "[EMAIL] and [HASH:0123456789abcdef] and [SSN]",
+    "clk_0a1b2c3d is how a key is recognised",
 ]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

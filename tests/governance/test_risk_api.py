@@ -80,6 +80,7 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "a temperature below zero": ({"tool_count": 1, "temperature": -0.1}, {"temperature"}),
     "a temperature that is text": ({"tool_count": 1, "temperature": "hot"}, {"temperature"}),
+    "a temperature that is a truth value": ({"tool_count": 1, "temperature": True}, {"temperature"}),
     "not a number": ({"temperature": "NaN"}, {"temperature", "tool_count"}),
     "a name that is an object": ({"tool_names": [{}]}, {"tool_names"}),
     "an empty flag": ({"tool_count": 1, "custom_flags": [""]}, {"custom_flags"}),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from apps.governance.api.auth import (
     CredentialAuthentication,
     ScopePermission,
+    asked,
     principal_of,
     require_platform,
     tenant_of,
 )
 
-__all__ = ["CredentialAuthentication", "ScopePermission", "principal_of", "require_platform", "tenant_of"]
+__all__ = ["CredentialAuthentication", "ScopePermission", "asked", "principal_of", "require_platform", "tenant_of"]

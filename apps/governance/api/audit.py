@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.auth import tenant_of
+from apps.governance.api.auth import asked
 from apps.governance.domain.permissions import GOVERNANCE_READ
-from apps.governance.services.audit import AuditRecord, audit_stats, list_audit
-from clasper.core.clock import iso, parse_iso, utc_now
+from apps.governance.services.audit import AuditRecord, audit_stats, list_audit, read_cursor
+from clasper.core.clock import iso, utc_now
+from clasper.core.inputs import END_BEFORE_START, CursorField, Input, InstantField
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
@@ -23,33 +24,15 @@ MAX_OFFSET = 2**53 - 1
 """What JSON and every database can carry exactly."""
 
 
-@extend_schema_field(OpenApiTypes.DATETIME)
-class InstantField(serializers.Field[datetime, str, str, Any]):
-    """An ISO 8601 instant, UTC unless it says so. A bare date means its first instant, or its last with `last`."""
+class TenantQuery(Input):
+    """What an audit query is about; a parameter that is blank counts as left out."""
 
-    default_error_messages = {"invalid": "Write an ISO 8601 time such as 2026-02-01T19:30:00.000Z."}
-
-    def __init__(self, *, last: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._last = last
-
-    def to_internal_value(self, data: str) -> datetime:
-        try:
-            instant = parse_iso(data)
-        except (ValueError, OverflowError):
-            self.fail("invalid")
-        if self._last and len(data) == len("2026-02-01"):
-            return instant.replace(hour=23, minute=59, second=59, microsecond=999_999)
-        return instant
-
-    def to_representation(self, value: datetime) -> str:
-        return iso(value)
-
-
-class TenantQuery(serializers.Serializer[Any]):
     tenant_id = serializers.CharField(
-        required=False, allow_blank=True, max_length=128, help_text="A tenant; without it the credential's, or all."
+        required=False, max_length=128, help_text="A tenant; without it the credential's, or all."
     )
+
+    def to_internal_value(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        return super().to_internal_value({name: value for name, value in data.items() if value != ""})
 
 
 class RangeQuery(TenantQuery):
@@ -58,42 +41,30 @@ class RangeQuery(TenantQuery):
     start_date = InstantField(required=False, help_text="The same as start_time.")
     end_date = InstantField(required=False, last=True, help_text="The same as end_time.")
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        attrs["start"] = attrs.get("start_time", attrs.get("start_date"))
-        attrs["end"] = attrs.get("end_time", attrs.get("end_date"))
-        faults = self.rule_faults(attrs)
-        if attrs["start"] and attrs["end"] and attrs["end"] < attrs["start"]:
-            faults["end_time"] = ["The end lies before the start."]
-        if faults:
-            raise serializers.ValidationError(faults)
-        return attrs
-
-    def rule_faults(self, attrs: dict[str, Any]) -> dict[str, list[str]]:
-        """What else is wrong between the fields, by field."""
-        return {}
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
+        start, end = time_range(values)
+        if start is None or end is None or end >= start:
+            return {}
+        return {"end_time" if "end_time" in values else "end_date": [END_BEFORE_START]}
 
 
 class AuditQuery(RangeQuery):
-    event_type = serializers.CharField(
-        required=False, allow_blank=True, max_length=64, help_text="For example tool.denied."
-    )
-    trace_id = serializers.CharField(required=False, allow_blank=True, max_length=36, help_text="The run's trace.")
-    actor = serializers.CharField(
-        required=False, allow_blank=True, max_length=256, help_text="Who did it, for example user:ada."
-    )
+    event_type = serializers.CharField(required=False, max_length=64, help_text="For example tool.denied.")
+    trace_id = serializers.CharField(required=False, max_length=36, help_text="The run's trace.")
+    actor = serializers.CharField(required=False, max_length=256, help_text="Who did it, for example user:ada.")
     limit = serializers.IntegerField(default=DEFAULT_LIMIT, min_value=1, max_value=MAX_LIMIT)
     offset = serializers.IntegerField(default=0, min_value=0, max_value=MAX_OFFSET)
-    cursor = serializers.CharField(
+    cursor = CursorField(
+        read=read_cursor,
         required=False,
-        allow_blank=True,
-        max_length=64,
         help_text="The next_cursor of the page before, instead of offset.",
     )
 
-    def rule_faults(self, attrs: dict[str, Any]) -> dict[str, list[str]]:
-        if attrs.get("cursor") and attrs["offset"]:
-            return {"offset": ["Give either a cursor or an offset."]}
-        return {}
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
+        faults = dict(super().rule_faults(values, given))
+        if "cursor" in given and values.get("offset"):
+            faults["offset"] = ["Give either a cursor or an offset."]
+        return faults
 
 
 class AuditEntryBody(serializers.Serializer[Any]):
@@ -134,16 +105,17 @@ class AuditView(APIView):
     def get(self, request: Request) -> Response:
         """Query the audit log. Its entries form one hash chain for each tenant."""
         tenant_id, query = asked(AuditQuery, request)
+        start, end = time_range(query)
         page = list_audit(
             tenant_id=tenant_id,
-            event_type=query.get("event_type") or None,
-            trace_id=query.get("trace_id") or None,
-            actor=query.get("actor") or None,
-            start=query["start"],
-            end=query["end"],
+            event_type=query.get("event_type"),
+            trace_id=query.get("trace_id"),
+            actor=query.get("actor"),
+            start=start,
+            end=end,
             limit=query["limit"],
             offset=query["offset"],
-            cursor=query.get("cursor") or None,
+            before=query.get("cursor"),
         )
         return Response(
             {
@@ -177,12 +149,9 @@ class AuditStatsView(APIView):
         )
 
 
-def asked(kind: type[TenantQuery], request: Request) -> tuple[str | None, dict[str, Any]]:
-    """The tenant whom the caller may ask about, then the query. Raises PermissionDenied before ValidationError."""
-    tenant_id = tenant_of(request, request.query_params.get("tenant_id"))
-    query = kind(data=request.query_params)
-    query.is_valid(raise_exception=True)
-    return tenant_id, dict(query.validated_data)
+def time_range(query: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
+    """Start and end of a RangeQuery, as far as they were given and could be read."""
+    return query.get("start_time", query.get("start_date")), query.get("end_time", query.get("end_date"))
 
 
 def _entry_body(entry: AuditRecord) -> dict[str, Any]:

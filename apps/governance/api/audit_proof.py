@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.audit import RangeQuery, TenantQuery, asked
-from apps.governance.api.auth import principal_of, tenant_of
+from apps.governance.api.audit import RangeQuery, TenantQuery, time_range
+from apps.governance.api.auth import asked, principal_of, tenant_of
 from apps.governance.domain.audit import summarize, summarize_all
 from apps.governance.domain.checkpoint import Checkpoint, checkpoint_body, checkpoint_faults, read_checkpoint
 from apps.governance.domain.permissions import GOVERNANCE_READ
@@ -32,6 +32,9 @@ class ChainBody(serializers.Serializer[Any]):
     reason = serializers.CharField(required=False, help_text="What is wrong; empty for a valid chain.")
     last_seq = serializers.IntegerField(required=False)
     last_hash = serializers.CharField(required=False)
+    checkpoint_seq = serializers.IntegerField(
+        required=False, allow_null=True, help_text="The seq of the checkpoint that the chain was compared with, if any."
+    )
 
 
 class VerifyBody(ChainBody):
@@ -40,7 +43,7 @@ class VerifyBody(ChainBody):
 
 class CheckpointBody(serializers.Serializer[Any]):
     tenant_id = serializers.CharField(help_text="Empty for the platform's own chain.")
-    seq = serializers.IntegerField(help_text="The chain's last entry; 0 when it has none.")
+    seq = serializers.IntegerField(help_text="The chain's last entry.")
     hash = serializers.CharField(help_text="That entry's hash.")
     created_at = serializers.DateTimeField()
     public_key = serializers.CharField(help_text="The Ed25519 public key, base64 of 32 bytes.")
@@ -114,7 +117,10 @@ class AuditCheckpointView(APIView):
         operation_id="audit_checkpoint", tags=["Governance"], parameters=[TenantQuery], responses=CheckpointBody
     )
     def get(self, request: Request) -> Response:
-        """Sign where a tenant's chain stands now, or the platform's own when no tenant is named."""
+        """Sign where a tenant's chain stands now, or the platform's own when no tenant is named.
+
+        404 for a chain without entries, 409 `audit_chain_broken` when its last entry does not verify.
+        """
         tenant_id, _ = asked(TenantQuery, request)
         checkpoint = take_checkpoint(tenant_id=tenant_id or "", actor=principal_of(request).actor, now=utc_now())
         return Response(checkpoint_body(checkpoint))
@@ -133,18 +139,19 @@ class AuditExportView(APIView):
         responses={(200, kind.partition(";")[0]): OpenApiTypes.STR for kind in MEDIA_TYPES.values()},
     )
     def get(self, request: Request) -> StreamingHttpResponse:
-        """Stream entries in the order of their chain; with a signing key ndjson ends with a checkpoint line."""
+        """Stream entries in the order of their chain; ndjson ends with a line that is a checkpoint or tells a fault."""
         tenant_id, query = asked(ExportQuery, request)
+        start, end = time_range(query)
         name, now = query["format"], utc_now()
-        parts = plan_export(
+        export = plan_export(
             tenant_id=tenant_id,
             format_name=name,
             actor=principal_of(request).actor,
             now=now,
-            start=query["start"],
-            end=query["end"],
+            start=start,
+            end=end,
         )
-        chunks = export_chunks(parts, format_name=name, now=now)
+        chunks = export_chunks(export, now=now)
         response = StreamingHttpResponse(streamed(chunks), content_type=MEDIA_TYPES[name])
         response["Content-Disposition"] = f'attachment; filename="audit.{name}"'
         return response

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -26,6 +27,7 @@ from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from clasper.core.errors import PermissionDenied, Unauthenticated
+from clasper.core.inputs import validated
 
 UNDECLARED = "undeclared"
 """What a refusal names when the view declares no scope for the method: a fault of ours, closed rather than open."""
@@ -82,6 +84,12 @@ def tenant_of(request: Request, requested: str | None) -> str | None:
         return resolve_tenant(principal, requested or None)
     except PermissionDenied as error:
         _refuse(request, principal, TENANT, error.message)
+
+
+def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[str | None, dict[str, Any]]:
+    """The tenant whom the caller may ask about, then the query. Raises PermissionDenied before ValidationError."""
+    tenant_id = tenant_of(request, request.query_params.get("tenant_id"))
+    return tenant_id, validated(kind, request.query_params)
 
 
 def require_platform(request: Request) -> None:

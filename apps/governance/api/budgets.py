@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
-from rest_framework.fields import SkipField
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -20,6 +19,7 @@ from apps.governance.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from apps.governance.services import budgets
 from apps.governance.services.usage import usage_totals
 from clasper.core.clock import iso, utc_now
+from clasper.core.inputs import Input, NumberField
 from clasper.core.money import NANO_PER_USD, NanoUSD, from_usd, usd
 
 MAX_USD = Decimal(MAX_AMOUNT // NANO_PER_USD)
@@ -43,8 +43,8 @@ class HardLimitField(USDField):
         return data if isinstance(data, bool) else super().to_internal_value(data)
 
 
-class TenantInput(serializers.Serializer[Any]):
-    """A body or query about one tenant. All faults are reported at once, those between fields too."""
+class TenantInput(Input):
+    """A body or query about one tenant."""
 
     tenant_id = serializers.CharField(
         required=False,
@@ -54,30 +54,11 @@ class TenantInput(serializers.Serializer[Any]):
     )
 
     tenant_required: ClassVar[bool] = True
-    aliases: ClassVar[Mapping[str, str]] = {}
 
-    def to_internal_value(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        data = {**{self.aliases[name]: data[name] for name in self.aliases.keys() & data.keys()}, **data}
-        values: dict[str, Any] = {}
-        faults: dict[str, Any] = {}
-        for name, field in self.fields.items():
-            try:
-                values[name] = field.run_validation(field.get_value(data))
-            except serializers.ValidationError as error:
-                faults[name] = error.detail
-            except SkipField:
-                pass
-        for name, texts in self.rule_faults(values).items():
-            faults.setdefault(name, texts)
-        if self.tenant_required and not self.context["tenant_id"] and "tenant_id" not in faults:
-            faults["tenant_id"] = ["This field is required."]
-        if faults:
-            raise serializers.ValidationError(faults)
-        return values
-
-    def rule_faults(self, values: dict[str, Any]) -> Mapping[str, list[str]]:
-        """What the rules say about the fields that could be read, by field."""
-        return {}
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        fields = super().get_fields()
+        fields["tenant_id"].required = self.tenant_required and self.context.get("tenant_id", "") is None
+        return fields
 
 
 class BudgetInput(TenantInput):
@@ -87,7 +68,7 @@ class BudgetInput(TenantInput):
     period = serializers.CharField(default=DEFAULT_PERIOD, help_text=f"One of {', '.join(PERIODS)}; UTC.")
     soft_limit = USDField(required=False, allow_null=True, help_text="Warns. Default: 80 % of the hard limit.")
     hard_limit = HardLimitField(required=False, allow_null=True, help_text="Refuses. Default: the limit; null: never.")
-    alert_threshold = serializers.FloatField(
+    alert_threshold = NumberField(
         required=False, min_value=0, max_value=1, help_text="The soft limit as a share of the hard limit."
     )
     allow_unpriced = serializers.BooleanField(
@@ -96,7 +77,7 @@ class BudgetInput(TenantInput):
 
     aliases: ClassVar[Mapping[str, str]] = {"budget_usd": "limit"}
 
-    def rule_faults(self, values: dict[str, Any]) -> Mapping[str, list[str]]:
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
         return terms_faults({**terms_in(values), "period": values.get("period", DEFAULT_PERIOD)})
 
 

@@ -38,7 +38,7 @@ class ForecastInput(TenantInput):
         "max_output_tokens": "estimated_output_tokens",
     }
 
-    def rule_faults(self, values: dict[str, Any]) -> Mapping[str, list[str]]:
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
         faults: dict[str, list[str]] = {}
         if "model" in values:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -25,6 +24,7 @@ from apps.governance.domain.risk import (
     RiskScore,
     score_risk,
 )
+from clasper.core.inputs import NumberField
 
 MAX_NAME = 128
 
@@ -47,7 +47,7 @@ class RiskBody(TenantInput):
     skill_state = serializers.ChoiceField(
         required=False, allow_null=True, choices=list(MATURITY), help_text="The worst state of its skills."
     )
-    temperature = serializers.FloatField(
+    temperature = NumberField(
         required=False, allow_null=True, min_value=0, max_value=MAX_TEMPERATURE, help_text="Default: 0.7."
     )
     data_sensitivity = serializers.ChoiceField(default="none", choices=list(SENSITIVITY))
@@ -60,15 +60,10 @@ class RiskBody(TenantInput):
 
     tenant_required: ClassVar[bool] = False
 
-    def rule_faults(self, values: dict[str, Any]) -> Mapping[str, list[str]]:
-        faults = {}
-        given = self.initial_data
-        if "tool_count" not in given and "tool_names" not in given:
-            faults["tool_count"] = ["This field is required unless tool_names is given."]
-        temperature = values.get("temperature")
-        if temperature is not None and math.isnan(temperature):
-            faults["temperature"] = ["A valid number is required."]
-        return faults
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
+        if "tool_count" in given or "tool_names" in given:
+            return {}
+        return {"tool_count": ["This field is required unless tool_names is given."]}
 
 
 class RiskFactors(serializers.Serializer[Any]):

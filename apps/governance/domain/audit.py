@@ -123,7 +123,10 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainReport:
-    """What verification found. `first_bad_seq` is None for a valid chain; `last_*` is the end of its good part."""
+    """What verification found. `first_bad_seq` is None for a valid chain; `last_*` is the end of its good part.
+
+    `checkpoint_seq` is that of the last checkpoint a valid chain was held against, None without any.
+    """
 
     valid: bool
     checked: int
@@ -131,6 +134,7 @@ class ChainReport:
     reason: str
     last_seq: int
     last_hash: str
+    checkpoint_seq: int | None = None
 
 
 def draft(
@@ -199,6 +203,7 @@ def summarize(tenant_id: str, report: ChainReport) -> dict[str, Any]:
         "reason": report.reason,
         "last_seq": report.last_seq,
         "last_hash": report.last_hash,
+        "checkpoint_seq": report.checkpoint_seq,
     }
 
 

@@ -99,13 +99,15 @@ def anchors_of(checkpoints: Iterable[Checkpoint]) -> dict[int, set[str]]:
 
 
 def check_anchors(report: ChainReport, anchors: Anchors) -> ChainReport:
-    """The report of a chain up to its end, held against the anchors that lie beyond it."""
-    beyond = max(anchors, default=0)
-    if report.valid and beyond > report.last_seq:
+    """The report of a whole chain, which goes through the anchors as far as it reaches, held against those beyond."""
+    last = max(anchors, default=0)
+    if not report.valid or not last:
+        return report
+    if last > report.last_seq:
         missing = report.last_seq + 1
-        reason = f"entry {missing} is missing: a checkpoint was made at {beyond}"
+        reason = f"entry {missing} is missing: a checkpoint was made at {last}"
         return replace(report, valid=False, first_bad_seq=missing, reason=reason)
-    return report
+    return replace(report, checkpoint_seq=last)
 
 
 def _statement(tenant_id: str, seq: int, digest: str, created_at: str) -> bytes:

@@ -155,7 +155,7 @@ _KEY_PREFIXES: tuple[tuple[str, str, int], ...] = (
     (r"xai-", _BASE_64, 16),
     (r"gsk_", _BASE_62, 16),  # Groq
     (r"mistral[-_]", _BASE_62, 24),
-    (r"clk_", _BASE_64, 8),  # our own
+    (r"clk_", _BASE_64, 9),  # our own; the 8 characters by which a key is recognised are no secret
     (r"gh[opsur]_", _BASE_62, 20),
     (r"github_pat_", "[A-Za-z0-9_]", 20),
     (r"glpat-", _BASE_64, 16),

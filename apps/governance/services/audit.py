@@ -34,21 +34,25 @@ from apps.governance.models import AuditEntry
 from apps.governance.queries import (
     audit_entries,
     audit_tenants,
+    by_tenant,
     chain_end,
     chain_figures,
     chain_rows,
     newest_first,
     older_than,
+    window_edge,
 )
 from apps.governance.services import audit_news as news
 from apps.governance.services.redaction import redact
 from clasper.core.canonical import canonical_json
 from clasper.core.clock import iso
 from clasper.core.db import Batch
-from clasper.core.errors import InvalidRequest
 
 COUNTED_UP_TO = 10_000
 """Totals beyond this are not counted exactly, so that no list costs a full count."""
+
+EXAMINED = 10_000
+"""Entries of all tenants that a page looks at, at most, when too many match to be sorted."""
 
 _ADD_HEAD = (
     "INSERT INTO audit_heads (tenant_id, seq, hash, counts) VALUES (%s, 0, %s, '{}') ON CONFLICT (tenant_id) DO NOTHING"
@@ -198,28 +202,38 @@ def list_audit(
     end: datetime | None = None,
     limit: int = 100,
     offset: int = 0,
-    cursor: str | None = None,
+    before: int | None = None,
 ) -> AuditPage:
     """Entries newest first. `tenant_id` None means every tenant; both ends of the time range belong to it.
 
-    Stable under appends when paged with `cursor`. Raises InvalidRequest for a cursor that this list did not give.
+    Stable under appends when paged with `before`, the place that `read_cursor` reads from the page before. Where more
+    entries of all tenants match than are counted, a page looks at no more than EXAMINED entries, so it may hold fewer
+    than `limit` and have a `next_cursor` all the same.
     """
     event_type = EVENT_ALIASES.get(event_type, event_type) if event_type else None
     matching = audit_entries(
         tenant_id=tenant_id, event_type=event_type, trace_id=trace_id, actor=actor, start=start, end=end
     )
+    across = tenant_id is None and any((event_type, trace_id, actor, start, end))
+    total = _bounded_count(by_tenant(matching) if across else matching)
+    exact = total <= COUNTED_UP_TO
+    edge = window_edge(before=before, size=EXAMINED) if across and not exact else None
+    if across and exact:
+        matching = by_tenant(matching)
+    elif edge is not None:
+        matching = matching.filter(id__gte=edge)
     by_seq = tenant_id is not None and event_type is None and actor is None
-    page = matching if cursor is None else older_than(matching, _read_cursor(cursor), by_seq=by_seq)
-    page = newest_first(page, by_seq=by_seq, few=trace_id is not None)
+    page = matching if before is None else older_than(matching, before, by_seq=by_seq)
+    page = newest_first(page, by_seq=by_seq, few=trace_id is not None or (across and exact))
     rows = list(page[offset : offset + limit + 1])
-    total = _bounded_count(matching)
+    last = rows[limit - 1].id if len(rows) > limit else edge
     return AuditPage(
         entries=tuple(_record(row) for row in rows[:limit]),
         total=min(total, COUNTED_UP_TO),
-        total_is_exact=total <= COUNTED_UP_TO,
+        total_is_exact=exact,
         limit=limit,
         offset=offset,
-        next_cursor=_cursor(rows[limit - 1].id) if len(rows) > limit else None,
+        next_cursor=_cursor(last) if last else None,
     )
 
 
@@ -294,11 +308,12 @@ def _cursor(entry_id: int) -> str:
     return base64.urlsafe_b64encode(b"audit:%d" % entry_id).decode().rstrip("=")
 
 
-def _read_cursor(text: str) -> int:
+def read_cursor(text: str) -> int:
+    """The place at which a list goes on. Raises ValueError when the cursor is not one of ours."""
     try:
         match = _CURSOR.fullmatch(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         match = None
     if match is None or _cursor(int(match[1])) != text:
-        raise InvalidRequest(field_errors={"cursor": ["This cursor was not given by this list."]})
+        raise ValueError("not a cursor")
     return int(match[1])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from django.conf import settings
 
-from apps.governance.domain.audit import START, ChainPoint, ChainReport
+from apps.governance.domain.audit import START, ChainPoint, ChainReport, check_end, verify
 from apps.governance.domain.checkpoint import Checkpoint, anchors_of, sign_checkpoint, signature_fault
-from apps.governance.queries import audit_tenants, chain_end
+from apps.governance.queries import chain_end, chain_point, chain_rows
 from apps.governance.services.audit import record_audit, verify_chain
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
-from clasper.core.errors import Unavailable
+from clasper.core.errors import Conflict, NotFound, Unavailable
 from clasper.core.signing import SigningKey, read_signing_key
 
 
@@ -32,14 +32,15 @@ def trusted_keys() -> list[str]:
 def take_checkpoint(*, tenant_id: str, actor: str, now: datetime) -> Checkpoint:
     """A signed checkpoint of the chain's end (`""`: the platform's), recorded as `audit.checkpoint`.
 
-    Raises Unavailable (`signing_key_missing`) when no key is set: an unsigned checkpoint would prove nothing.
+    Raises Unavailable (`signing_key_missing`) when no key is set: an unsigned checkpoint would prove nothing. Raises
+    NotFound for a chain without entries, and Conflict (`audit_chain_broken`) when the last entry does not verify.
     """
     key = signing_key()
     if key is None:
         raise Unavailable(
             "Checkpoints are signed, and there is no key: set CLASPER_AUDIT_SIGNING_KEY.", code="signing_key_missing"
         )
-    point, _ = chain_end(tenant_id)
+    point = _sound_end(tenant_id)
     with atomic_batch() as batch:
         record_audit(
             batch,
@@ -52,10 +53,23 @@ def take_checkpoint(*, tenant_id: str, actor: str, now: datetime) -> Checkpoint:
     return checkpoint_at(tenant_id, point, key=key, now=now)
 
 
-def take_checkpoints(*, tenant_id: str | None, actor: str, now: datetime) -> Iterator[Checkpoint]:
-    """`take_checkpoint` of one chain, or of every chain with None, as they are asked for."""
-    for each in audit_tenants() if tenant_id is None else [tenant_id]:
-        yield take_checkpoint(tenant_id=each, actor=actor, now=now)
+def existing_chain(tenant_id: str) -> tuple[ChainPoint, int]:
+    """Where the chain's head stands, and the highest stored seq. Raises NotFound when there is neither."""
+    head, last_stored_seq = chain_end(tenant_id)
+    if not head.seq and not last_stored_seq:
+        raise NotFound(f"There are no audit entries of {'this tenant' if tenant_id else 'the platform itself'}.")
+    return head, last_stored_seq
+
+
+def _sound_end(tenant_id: str) -> ChainPoint:
+    """The chain's head, whose entry matches its hash, follows the one before and is the last."""
+    head, last_stored_seq = existing_chain(tenant_id)
+    before = chain_point(tenant_id, head.seq - 1)
+    report = verify(chain_rows(tenant_id, after=before.seq, up_to=head.seq), before)
+    report = check_end(report, head=head, last_stored_seq=last_stored_seq)
+    if not report.valid:
+        raise Conflict(f"A broken chain gets no checkpoint: {report.reason}.", code="audit_chain_broken")
+    return head
 
 
 def checkpoint_at(tenant_id: str, point: ChainPoint, *, key: SigningKey, now: datetime) -> Checkpoint:

@@ -12,11 +12,11 @@ from rest_framework.views import APIView
 
 from apps.governance.api import principal_of, tenant_of
 from apps.governance.domain.permissions import TRACES_READ, TRACES_WRITE
-from apps.traces.api.inputs import Input, validated
 from apps.traces.api.shapes import annotation_json
 from apps.traces.services.annotations import MAX_AUTHOR, MAX_VALUE, annotate_trace, list_annotations
 from apps.traces.services.labels import MAX_KEY
 from clasper.core.clock import utc_now
+from clasper.core.inputs import Input, validated
 
 
 class AnnotationInput(Input):

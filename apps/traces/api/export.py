@@ -13,9 +13,9 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from apps.governance.api import principal_of
+from apps.governance.api import asked, principal_of
 from apps.governance.domain.permissions import TRACES_READ
-from apps.traces.api.inputs import FilterInput, asked, filters_of
+from apps.traces.api.inputs import FilterInput, filters_of
 from apps.traces.api.shapes import step_json, summary_json
 from apps.traces.services.exporting import PARTS, Exported, export_batches, record_export
 from clasper.core.clock import utc_now

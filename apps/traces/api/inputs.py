@@ -3,64 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.fields import SkipField
-from rest_framework.request import Request
 
-from apps.governance.api import tenant_of
-from apps.governance.api.audit import InstantField
 from apps.governance.api.budgets import USDField
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.record import STATUSES
 from apps.traces.services.reading import read_cursor
+from clasper.core.inputs import END_BEFORE_START, CursorField, Input, InstantField
 from clasper.core.money import from_usd
 
 RISK_LEVELS = ("low", "medium", "high", "critical")
 MAX_OFFSET = 10_000
 """Where exact counting stops too; a cursor leads further."""
-
-
-class Input(serializers.Serializer[Any]):
-    """A query or a body whose faults are all reported at once, those between fields too."""
-
-    aliases: ClassVar[Mapping[str, str]] = {}
-    """Other names of fields; the first one counts when both are given."""
-
-    def to_internal_value(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        given = {**{name: data[alias] for alias, name in self.aliases.items() if alias in data}, **dict(data.items())}
-        values: dict[str, Any] = {}
-        faults: dict[str, Any] = {}
-        for name, field in self.fields.items():
-            try:
-                values[name] = field.run_validation(field.get_value(given))
-            except serializers.ValidationError as error:
-                faults[name] = error.detail
-            except SkipField:
-                pass
-        for name, texts in self.rule_faults(values, given).items():
-            faults.setdefault(name, texts)
-        if faults:
-            raise serializers.ValidationError(faults)
-        return values
-
-    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        """What is wrong between fields; `values` are those that could be read, `given` what was sent."""
-        return {}
-
-
-@extend_schema_field(OpenApiTypes.STR)
-class CursorField(serializers.Field[Any, str, str, Any]):
-    """The `next_cursor` of the page before."""
-
-    def to_internal_value(self, data: str) -> Any:
-        try:
-            return read_cursor(data)
-        except ValueError as error:
-            raise serializers.ValidationError("Not a cursor of this list.") from error
 
 
 class FilterInput(Input):
@@ -108,7 +64,11 @@ class ListInput(FilterInput):
 
     limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=50)
     offset = serializers.IntegerField(required=False, min_value=0, max_value=MAX_OFFSET, default=0)
-    cursor = CursorField(required=False, help_text="The next_cursor of the page before; reaches further than offset.")
+    cursor = CursorField(
+        read=read_cursor,
+        required=False,
+        help_text="The next_cursor of the page before; reaches further than offset.",
+    )
 
     def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
         faults = dict(super().rule_faults(values, given))
@@ -122,20 +82,7 @@ class PageInput(Input):
 
     tenant_id = serializers.CharField(required=False, max_length=128)
     limit = serializers.IntegerField(required=False, min_value=1, max_value=500, default=100)
-    cursor = CursorField(required=False, help_text="The next_cursor of the page before.")
-
-
-def validated(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
-    """The values of a query or body. Raises ValidationError with all faults."""
-    read = kind(data=data)
-    read.is_valid(raise_exception=True)
-    return dict(read.validated_data)
-
-
-def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[str | None, dict[str, Any]]:
-    """The tenant whom the caller may ask about, then the query. Raises PermissionDenied before ValidationError."""
-    tenant_id = tenant_of(request, request.query_params.get("tenant_id"))
-    return tenant_id, validated(kind, request.query_params)
+    cursor = CursorField(read=read_cursor, required=False, help_text="The next_cursor of the page before.")
 
 
 def filters_of(tenant_id: str | None, query: Mapping[str, Any]) -> Filters:
@@ -156,7 +103,7 @@ def filters_of(tenant_id: str | None, query: Mapping[str, Any]) -> Filters:
 
 def order_faults(values: Mapping[str, Any]) -> dict[str, list[str]]:
     """What is wrong with a range of `start_date` and `end_date`."""
-    return {"end_date": ["The end is before the start."]} if _is_less(values, "end_date", "start_date") else {}
+    return {"end_date": [END_BEFORE_START]} if _is_less(values, "end_date", "start_date") else {}
 
 
 def _is_less(values: Mapping[str, Any], high: str, low: str) -> bool:

@@ -11,14 +11,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import principal_of, tenant_of
+from apps.governance.api import asked, principal_of, tenant_of
 from apps.governance.domain.permissions import TRACES_READ, TRACES_WRITE
-from apps.traces.api.inputs import Input, PageInput, asked, validated
+from apps.traces.api.inputs import PageInput
 from apps.traces.api.shapes import page_json
 from apps.traces.domain.filters import Filters
 from apps.traces.services.labels import MAX_KEY, MAX_VALUE, label_trace
 from apps.traces.services.reading import list_traces
 from clasper.core.clock import utc_now
+from clasper.core.inputs import Input, validated
 
 
 class LabelsInput(Input):

@@ -12,9 +12,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import principal_of, tenant_of
+from apps.governance.api import asked, principal_of, tenant_of
 from apps.governance.domain.permissions import TRACES_READ
-from apps.traces.api.inputs import ListInput, PageInput, asked, filters_of
+from apps.traces.api.inputs import ListInput, PageInput, filters_of
 from apps.traces.api.shapes import detail_json, page_json, summary_json
 from apps.traces.domain.filters import Filters
 from apps.traces.services.reading import list_traces, read_trace

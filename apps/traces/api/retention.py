@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema
@@ -23,15 +24,7 @@ from apps.traces.services.retention import (
     set_policy,
 )
 from clasper.core.clock import iso, utc_now
-
-
-class RateField(serializers.FloatField):
-    """A share; true and false are no numbers."""
-
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool):
-            self.fail("invalid")
-        return super().to_internal_value(data)
+from clasper.core.inputs import NumberField
 
 
 class PolicyInput(TenantInput):
@@ -43,14 +36,14 @@ class PolicyInput(TenantInput):
     sampling_strategy = serializers.ChoiceField(
         required=False, choices=STRATEGIES, help_text="Which traces are kept. Default: full."
     )
-    sample_rate = RateField(
+    sample_rate = NumberField(
         required=False, min_value=0, max_value=1, help_text="The share that `sampled` keeps. Default: 0.1."
     )
     storage_mode = serializers.ChoiceField(
         required=False, choices=STORAGE_MODES, help_text="How much of their texts is kept. Default: full."
     )
 
-    def rule_faults(self, values: dict[str, Any]) -> dict[str, list[str]]:
+    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, list[str]]:
         return policy_faults(values)
 
 

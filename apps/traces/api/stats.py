@@ -12,11 +12,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.audit import InstantField
+from apps.governance.api import asked
 from apps.governance.domain.permissions import TRACES_READ
-from apps.traces.api.inputs import Input, asked, order_faults
+from apps.traces.api.inputs import order_faults
 from apps.traces.domain.views import Totals
 from apps.traces.services.stats import DAY, DIMENSIONS, grouped_stats, trace_stats
+from clasper.core.inputs import Input, InstantField
 from clasper.core.money import usd
 
 GROUPS = (DAY, *DIMENSIONS)

@@ -25,7 +25,8 @@ EPILOG = """examples:
 A checkpoint file holds what GET /audit/checkpoint or manage.py audit_export gave: one JSON object, or one a line; lines
 that are no checkpoints are skipped. Its tenants are verified even if nothing is left of them.
 
-exit codes: 0 all chains are valid, 1 at least one is broken or a checkpoint's signature is, 2 a file is unreadable
+exit codes: 0 all chains are valid, 1 at least one is broken or a checkpoint's signature is, 2 a file is unreadable or
+holds no checkpoint of --tenant
 """
 
 
@@ -53,12 +54,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         tenant: str | None = options["tenant"]
         checkpoints = [each for name in options["checkpoint"] for each in _read(name)]
+        if checkpoints and tenant is not None and all(each.tenant_id != tenant for each in checkpoints):
+            raise CommandError(f"none of these checkpoints is of the tenant {tenant!r}", returncode=2)
         reports = _reports(tenant, checkpoints, trusted=options["checkpoint_key"] or trusted_keys())
         if options["json"]:
             self.stdout.write(json.dumps(summarize_all(reports)))
         else:
             for tenant_id, report in reports.items():
-                self.stdout.write(_line(tenant_id, report))
+                self.stdout.write(_line(tenant_id, report, compared=bool(checkpoints)))
             if not reports:
                 self.stdout.write("The audit log is empty.")
         if not all(report.valid for report in reports.values()):
@@ -94,14 +97,16 @@ def _values(text: str) -> Iterator[Any]:
     except ValueError:
         values = [json.loads(line) for line in text.splitlines() if line.strip()]
     for value in values:
-        if not isinstance(value, dict) or "event_type" not in value:
+        if not isinstance(value, dict) or not value.keys() & {"event_type", "broken"}:
             yield value
 
 
-def _line(tenant_id: str, report: ChainReport) -> str:
+def _line(tenant_id: str, report: ChainReport, *, compared: bool) -> str:
     name = tenant_id or "(platform)"
+    if report.valid and report.checkpoint_seq is not None:
+        return f"{name}: valid, {report.checked} entries, fits the checkpoint at {report.checkpoint_seq}"
     if report.valid:
-        return f"{name}: valid, {report.checked} entries"
+        return f"{name}: valid, {report.checked} entries{', no checkpoint compared' if compared else ''}"
     if report.first_bad_seq is None:
         return f"{name}: NOT VERIFIED: {report.reason}"
     return f"{name}: BROKEN, first bad seq {report.first_bad_seq}: {report.reason}"
