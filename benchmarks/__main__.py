@@ -1,6 +1,6 @@
 """`make bench`: measures the cases one after the other and says which goals were met.
 
-    python -m benchmarks [p1 p2 p3 p9 p1wires stream p5 p6 p8 p10] [--rounds N] [--seconds S] [--prefill N] [--quick]
+    python -m benchmarks [p1 p2 p3 p8 p9 p1wires stream p5 p6 p10] [--rounds N] [--seconds S] [--prefill N] [--quick]
                          [--small N] [--large N] [--database-url URL]
 
 Exit code 0 when everything measured is valid, met or not; 1 when a run was invalid; 2 when one could not be made.
@@ -28,8 +28,9 @@ from benchmarks.report import EVERYTHING_ON, circumstances, save, show
 from benchmarks.runner import Bench, bench
 from benchmarks.servers import BenchmarkFailed
 from benchmarks.streams import streams
+from benchmarks.verifying import verifying
 
-CASES = ("p1", "p2", "p3", "p9", "p1wires", "stream")
+CASES = ("p1", "p2", "p3", "p8", "p9", "p1wires", "stream")
 LARGE_CASES = ("p5", "p6", "p10")
 """They begin with filling databases with as many runs as `--large` says; measured only when named."""
 LONGEST_SECONDS = 900.0
@@ -100,6 +101,8 @@ def _chosen(options: argparse.Namespace) -> list[Callable[[Bench, Effort], Repor
         chosen.append(lambda made, effort: overhead(made, effort, floor="p1" in names, governance="p2" in names))
     if "p3" in names:
         chosen.append(provider_latency)
+    if "p8" in names:
+        chosen.append(partial(verifying, entries=options.entries))
     if "p9" in names:
         chosen.append(footprint)
     if "p1wires" in names:
@@ -127,6 +130,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--database-url", default="", help="a PostgreSQL URL; databases are made and dropped beside it")
     parser.add_argument("--small", type=int, default=10_000, help="runs stored in the smaller database of p5 and p10")
     parser.add_argument("--large", type=int, default=1_000_000, help="runs stored in the larger one, and in that of p6")
+    parser.add_argument("--entries", type=int, default=200_000, help="length of the audit chain of p8")
     parser.add_argument("--prefill", type=int, default=0, help="runs that every database already holds")
     parser.add_argument("--quick", action="store_true", help="two rounds of two seconds: a look, no claim")
     parser.add_argument("--seed", type=int, default=None, help="of the order of variants")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -23,6 +23,9 @@ class Input(serializers.Serializer[Any]):
     aliases: ClassVar[Mapping[str, str]] = {}
     """Other names of fields; the first one counts when both are given."""
 
+    closed: ClassVar[bool] = False
+    """Whether a name that is no field is a fault: for bodies of which nothing may be lost to a typing error."""
+
     def to_internal_value(self, data: Mapping[str, Any]) -> dict[str, Any]:
         given = {**{name: data[alias] for alias, name in self.aliases.items() if alias in data}, **dict(data.items())}
         values: dict[str, Any] = {}
@@ -36,6 +39,9 @@ class Input(serializers.Serializer[Any]):
                 pass
         for name, texts in self.rule_faults(values, given).items():
             faults.setdefault(name, texts)
+        if self.closed:
+            unknown = given.keys() - self.fields.keys() - self.aliases.keys()
+            faults |= {name: [f"There is no such field; there are {', '.join(self.fields)}."] for name in unknown}
         if faults:
             raise serializers.ValidationError(faults)
         return values
@@ -87,6 +93,14 @@ class CursorField(serializers.Field[Any, str, str, Any]):
             return self._read(data)
         except ValueError:
             self.fail("invalid")
+
+
+class OneOfField(serializers.ChoiceField):
+    """One of the choices; what is none of them is told which there are."""
+
+    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(choices, **kwargs)
+        self.error_messages["invalid_choice"] = f"Choose one of {', '.join(choices)}."
 
 
 class NumberField(serializers.FloatField):

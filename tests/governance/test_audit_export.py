@@ -21,8 +21,9 @@ from apps.governance.models import AuditEntry
 from apps.governance.services import audit_export
 from apps.governance.services.audit import record_audit
 from clasper.core.clock import iso
-from clasper.core.db import AppendOnlyTrigger, atomic_batch
+from clasper.core.db import atomic_batch
 from clasper.core.signing import read_signing_key
+from clasper.core.tables import AppendOnlyTrigger
 from tests.governance.chain import entry_hash
 from tests.world import ACME, GLOBEX, Server, tenant_key
 

@@ -169,7 +169,10 @@ def test_without_any_policy_there_is_nothing_to_enforce(server: Server) -> None:
     assert enforced(server) == {"results": [], "totalDeleted": 0}
 
 
-FAULTY_ORDERS = [[], "acme", 1, {"tenant_id": ""}, {"tenant_id": ["a"]}, {"dry_run": "perhaps"}]
+FAULTY_ORDERS: list[Any] = [
+    *([], "acme", 1, {"tenant_id": ""}, {"tenant_id": ["a"]}, {"dry_run": "perhaps"}),
+    *({"tenant": ACME}, {"tenantId": ACME}, {"dry-run": True}, {"tenant_id": ACME, "force": False}),
+]
 
 
 @pytest.mark.parametrize("body", FAULTY_ORDERS, ids=str)
@@ -178,6 +181,25 @@ def test_a_faulty_order_deletes_nothing(body: Any, server: Server) -> None:
     set_policy(server)
     assert server.post(ENFORCE, body).status_code == 400
     assert len(left()) == 1
+
+
+def test_the_answers_own_spelling_is_understood(server: Server) -> None:
+    Run(days=400).write()
+    given = {"retentionDays": 30, "samplingStrategy": "sampled", "sampleRate": 0.5, "storageMode": "summary"}
+    policy = server.post(POLICY, {"tenant_id": ACME, **given}).json()["policy"]
+    assert {name: policy[name] for name in given} == given
+    result = server.post(ENFORCE, {"tenant_id": ACME, "dryRun": True}).json()["result"]
+    assert (result["tracesDeleted"], result["dryRun"]) == (1, True)
+    assert len(left()) == 1
+
+
+def test_a_name_that_is_no_field_of_a_policy_changes_nothing(server: Server) -> None:
+    answer = server.post(POLICY, {"tenant_id": ACME, "days": 3, "storage_mode": "none"})
+    assert answer.status_code == 400
+    faults = answer.json()["details"]["fieldErrors"]
+    assert faults["storage_mode"] == ["Choose one of full, summary, minimal."]
+    assert faults["days"][0].startswith("There is no such field; there are tenant_id, retention_days,")
+    assert server.get(POLICY, params={"tenant_id": ACME}).status_code == 404
 
 
 # --- Runs under a policy ----------------------------------------------------------------------------------------------

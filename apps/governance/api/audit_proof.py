@@ -22,6 +22,7 @@ from apps.governance.services.audit_export import CSV, MEDIA_TYPES, NDJSON, expo
 from apps.governance.services.checkpoints import take_checkpoint, verify_against
 from clasper.core.clock import utc_now
 from clasper.core.export import streamed
+from clasper.core.inputs import OneOfField
 
 
 class ChainBody(serializers.Serializer[Any]):
@@ -74,7 +75,7 @@ class VerifyInput(serializers.Serializer[Any]):
 
 
 class ExportQuery(RangeQuery):
-    format = serializers.ChoiceField(choices=[NDJSON, CSV], default=NDJSON, help_text="csv carries no checkpoint.")
+    format = OneOfField(choices=[NDJSON, CSV], default=NDJSON, help_text="csv carries no checkpoint.")
 
 
 class AuditVerifyView(APIView):

@@ -24,7 +24,7 @@ from apps.governance.domain.risk import (
     RiskScore,
     score_risk,
 )
-from clasper.core.inputs import NumberField
+from clasper.core.inputs import NumberField, OneOfField
 
 MAX_NAME = 128
 
@@ -44,13 +44,13 @@ class RiskBody(TenantInput):
     tool_names = NameList(
         required=False, max_length=MAX_TOOLS, help_text="Their names; needed unless tool_count is given."
     )
-    skill_state = serializers.ChoiceField(
+    skill_state = OneOfField(
         required=False, allow_null=True, choices=list(MATURITY), help_text="The worst state of its skills."
     )
     temperature = NumberField(
         required=False, allow_null=True, min_value=0, max_value=MAX_TEMPERATURE, help_text="Default: 0.7."
     )
-    data_sensitivity = serializers.ChoiceField(default="none", choices=list(SENSITIVITY))
+    data_sensitivity = OneOfField(default="none", choices=list(SENSITIVITY))
     skill_tested = serializers.BooleanField(default=False)
     skill_pinned = serializers.BooleanField(
         required=False, allow_null=True, help_text="False asks for a pin; left out, it asks for nothing."

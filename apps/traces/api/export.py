@@ -20,6 +20,7 @@ from apps.traces.api.shapes import step_json, summary_json
 from apps.traces.services.exporting import PARTS, Exported, export_batches, record_export
 from clasper.core.clock import utc_now
 from clasper.core.export import csv_text, streamed
+from clasper.core.inputs import OneOfField
 from clasper.core.money import NANO_PER_USD
 
 CSV = "csv"
@@ -38,7 +39,7 @@ _json = msgspec.json.Encoder().encode
 class ExportInput(FilterInput):
     """The filters of the list, the format, and what is exported besides its rows."""
 
-    format = serializers.ChoiceField(choices=tuple(MEDIA_TYPES))
+    format = OneOfField(choices=tuple(MEDIA_TYPES))
     include = serializers.CharField(
         required=False, max_length=64, help_text=f"With ndjson: {', '.join(PARTS)}, separated by commas."
     )

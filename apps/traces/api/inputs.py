@@ -11,7 +11,7 @@ from apps.governance.api.budgets import USDField
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.record import STATUSES
 from apps.traces.services.reading import read_cursor
-from clasper.core.inputs import END_BEFORE_START, CursorField, Input, InstantField
+from clasper.core.inputs import END_BEFORE_START, CursorField, Input, InstantField, OneOfField
 from clasper.core.money import from_usd
 
 RISK_LEVELS = ("low", "medium", "high", "critical")
@@ -24,13 +24,13 @@ class FilterInput(Input):
 
     tenant_id = serializers.CharField(required=False, max_length=128)
     agent_id = serializers.CharField(required=False, max_length=64, help_text="The role. `agent_role` is the same.")
-    status = serializers.ChoiceField(required=False, choices=STATUSES)
+    status = OneOfField(required=False, choices=STATUSES)
     model = serializers.CharField(required=False, max_length=160, help_text="A name, or provider/name.")
     workspace_id = serializers.CharField(required=False, max_length=64)
     environment = serializers.CharField(required=False, max_length=64)
     user_id = serializers.CharField(required=False, max_length=128)
     kind = serializers.CharField(required=False, max_length=16, help_text="`send`, `stream`, `llm_task`, ...")
-    risk = serializers.ChoiceField(required=False, choices=RISK_LEVELS, help_text="`risk_level` is the same.")
+    risk = OneOfField(required=False, choices=RISK_LEVELS, help_text="`risk_level` is the same.")
     min_cost = USDField(required=False, help_text="At least this many USD.")
     max_cost = USDField(required=False, help_text="At most this many USD.")
     label = serializers.CharField(required=False, max_length=64, trim_whitespace=False)  # type: ignore[assignment]  # a filter, not a caption

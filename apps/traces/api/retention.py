@@ -24,7 +24,7 @@ from apps.traces.services.retention import (
     set_policy,
 )
 from clasper.core.clock import iso, utc_now
-from clasper.core.inputs import NumberField
+from clasper.core.inputs import NumberField, OneOfField
 
 
 class PolicyInput(TenantInput):
@@ -33,15 +33,23 @@ class PolicyInput(TenantInput):
     retention_days = serializers.IntegerField(
         required=False, min_value=MIN_DAYS, max_value=MAX_DAYS, help_text="Days a trace is kept. Default: 90."
     )
-    sampling_strategy = serializers.ChoiceField(
+    sampling_strategy = OneOfField(
         required=False, choices=STRATEGIES, help_text="Which traces are kept. Default: full."
     )
     sample_rate = NumberField(
         required=False, min_value=0, max_value=1, help_text="The share that `sampled` keeps. Default: 0.1."
     )
-    storage_mode = serializers.ChoiceField(
+    storage_mode = OneOfField(
         required=False, choices=STORAGE_MODES, help_text="How much of their texts is kept. Default: full."
     )
+
+    aliases = {
+        "retentionDays": "retention_days",
+        "samplingStrategy": "sampling_strategy",
+        "sampleRate": "sample_rate",
+        "storageMode": "storage_mode",
+    }
+    closed = True
 
     def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, list[str]]:
         return policy_faults(values)
@@ -60,6 +68,8 @@ class EnforceInput(TenantInput):
     dry_run = serializers.BooleanField(default=False, help_text="Only count what would be deleted and stripped.")
 
     tenant_required: ClassVar[bool] = False
+    aliases = {"dryRun": "dry_run"}
+    closed = True
 
 
 class StatsInput(TenantInput):
