@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from apps.agents.engine.admit import CallGrant, output_limit, reserve_call
@@ -14,21 +16,31 @@ from apps.governance.services.usage import record_usage
 from apps.traces.services.recording import add_steps
 from clasper.core.clock import utc_now
 from clasper.core.db import Batch, Job, writer
-from clasper.core.errors import BudgetExceeded, ClasperError
+from clasper.core.errors import BudgetExceeded, ClasperError, Unavailable
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage
 
 
 async def checkpoint(run: Run) -> None:
-    """Settles the call that was just paid for and writes its step."""
-    await writer.submit(progress(run, more=True), key=run.request.tenant_id)
+    """Settles the call that was just paid for and writes its step. Raises Unavailable."""
+    with _kept_on_failure(run):
+        await writer.submit(progress(run, more=True), key=run.request.tenant_id)
 
 
 async def reserve_next(run: Run, candidate: Candidate) -> None:
     """Writes what happened since the last call and reserves the worst case of the next one to `candidate`.
 
-    Raises BudgetExceeded or UnpricedModel when the budget does not hold it; the run ends there.
+    Raises BudgetExceeded or UnpricedModel when the budget does not hold it, and Unavailable; the run ends there.
     """
+    with _kept_on_failure(run):
+        granted = await _reserve_next(run, candidate)
+    if isinstance(granted, ClasperError):
+        raise granted
+    run.grant = granted
+    run.estimated = run.estimated or granted.estimated
+
+
+async def _reserve_next(run: Run, candidate: Candidate) -> CallGrant | ClasperError:
     plan = run.plan
     written = progress(run, more=True)
     prompt = worst_prompt(plan, added_bytes=run.added_bytes, schema_bytes=run.schema_bytes, messages=len(run.messages))
@@ -41,11 +53,25 @@ async def reserve_next(run: Run, candidate: Candidate) -> None:
             record_audit(batch, event_type="budget.exceeded", details=granted.details, **of_run(run))
         return granted
 
-    granted = await writer.submit(job, key=run.request.tenant_id)
-    if isinstance(granted, ClasperError):
-        raise granted
-    run.grant = granted
-    run.estimated = run.estimated or granted.estimated
+    return await writer.submit(job, key=run.request.tenant_id)
+
+
+@contextmanager
+def _kept_on_failure(run: Run) -> Iterator[None]:
+    """Leaves with the run what could not be written of it, so that its settlement writes it.
+
+    Should it have been written all the same and only the answer been lost, the settlement fails at the first step that
+    is there already, and the sweeper settles what was recorded.
+    """
+    cost, usage, notes, steps = run.unsettled_cost, run.unsettled_usage, run.notes, run.steps
+    try:
+        yield
+    except Unavailable:
+        run.unsettled_cost += cost
+        run.unsettled_usage += usage
+        run.notes = [*notes, *run.notes]
+        run.steps = [*steps, *run.steps]
+        raise
 
 
 def progress(run: Run, *, more: bool, steps: bool = True) -> Job[None]:
