@@ -7,7 +7,7 @@ import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
@@ -57,7 +57,7 @@ EXAMINED = 10_000
 _ADD_HEAD = (
     "INSERT INTO audit_heads (tenant_id, seq, hash, counts) VALUES (%s, 0, %s, '{}') ON CONFLICT (tenant_id) DO NOTHING"
 )
-_READ_HEAD = "SELECT seq, hash, counts FROM audit_heads WHERE tenant_id = %s"
+_READ_HEADS = "SELECT tenant_id, seq, hash, counts FROM audit_heads WHERE tenant_id IN ({}) ORDER BY tenant_id"
 _MOVE_HEAD = "UPDATE audit_heads SET seq = %s, hash = %s, counts = %s WHERE tenant_id = %s"
 _ADD_ENTRY = (
     "INSERT INTO audit_log (tenant_id, seq, timestamp, event_type, trace_id, actor, details, prev_hash, hash)"
@@ -80,8 +80,8 @@ class _Pending(NamedTuple):
 class AuditTail:
     """The entries of one batch, appended to their tenants' chains just before the commit.
 
-    The heads are locked as late as that and one after the other in sorted order, so that chains are held briefly and
-    no two transactions wait for each other in a circle.
+    The heads are locked as late as that, by one statement and in sorted order, so that chains are held briefly and no
+    two transactions wait for each other in a circle.
     """
 
     lock_order: ClassVar[int] = 20
@@ -93,8 +93,10 @@ class AuditTail:
         self._pending.setdefault(tenant_id, []).append(entry)
 
     def flush(self, batch: Batch) -> None:
-        for tenant_id in sorted(self._pending):
-            last, counts = _lock_head(batch, tenant_id)
+        tenants = sorted(self._pending)
+        heads = _lock_heads(batch, tenants)
+        for tenant_id in tenants:
+            last, counts = heads.get(tenant_id) or _add_head(batch, tenant_id)
             for entry in self._pending[tenant_id]:
                 end = ChainPoint(last.seq + 1, seal(entry.draft, last))
                 row = (
@@ -116,12 +118,23 @@ class AuditTail:
         self._pending.clear()
 
 
-def _lock_head(batch: Batch, tenant_id: str) -> tuple[ChainPoint, dict[str, int]]:
-    locked = _READ_HEAD + batch.for_update
-    row = batch.fetch_one(locked, (tenant_id,))
-    if row is None and not batch.execute(_ADD_HEAD, (tenant_id, GENESIS)):
-        row = batch.fetch_one(locked, (tenant_id,))  # another process added it meanwhile and has committed
-    return (START, {}) if row is None else (ChainPoint(row[0], row[1]), _decode_counts(row[2]))
+_Head = tuple[ChainPoint, dict[str, int]]
+
+
+def _lock_heads(batch: Batch, tenants: Sequence[str]) -> dict[str, _Head]:
+    """The heads of those tenants that have a chain."""
+    sql = _READ_HEADS.format(", ".join(["%s"] * len(tenants))) + batch.for_update
+    return {
+        tenant_id: (ChainPoint(seq, head), _decode_counts(counts))
+        for tenant_id, seq, head, counts in batch.fetch_all(sql, tenants)
+    }
+
+
+def _add_head(batch: Batch, tenant_id: str) -> _Head:
+    """The head of a chain that begins now, unless another process began it meanwhile and has committed."""
+    if batch.execute(_ADD_HEAD, (tenant_id, GENESIS)):
+        return START, {}
+    return _lock_heads(batch, [tenant_id])[tenant_id]
 
 
 def record_audit(
