@@ -76,7 +76,9 @@ def _course(bench: Bench, server: Running, database: Database, load: Load) -> Co
     command = [sys.executable, "manage.py", "retention", "enforce", "--tenant", TENANT, "--json"]
     environment = server_environment(database_url=database.url, upstream="http://127.0.0.1:9")
     began = time.monotonic()
-    enforcement = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    enforcement = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     while enforcement.poll() is None and time.monotonic() - began < LONGEST_SECONDS:
         latencies = _slice(bench, server, load, course)
         if enforcement.poll() is None:

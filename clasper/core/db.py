@@ -153,6 +153,17 @@ def atomic_batch(using: str = "default") -> Iterator[Batch]:
         transaction.on_commit(batch.committed, using=using)
 
 
+def write_back(using: str = "default") -> None:
+    """Copies what lies in SQLite's write-ahead log back into the file; who writes a lot does it himself.
+
+    Else the log grows until the commit of whoever comes next, a run perhaps, has to do it. Others write on meanwhile.
+    """
+    connection = connections[using]
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
 @dataclass(slots=True)
 class _Ticket(Generic[T]):
     job: Job[T]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from django.db import DatabaseError, connection, connections
 
-from clasper.core.db import Batch, GroupWriter, Job, atomic_batch
+from clasper.core.db import Batch, GroupWriter, Job, atomic_batch, write_back
 from clasper.core.errors import Unavailable
 from tests.agents.processes import free_port
 
@@ -396,3 +396,15 @@ def test_atomic_batch_commits_or_rolls_back_with_the_orm(table: None) -> None:
     with pytest.raises(DatabaseError):
         run(insert(3), insert(1, "twice"))
     assert rows() == [(1, "kept")]
+
+
+def test_what_is_written_back_lies_in_the_file_itself(table: None, tmp_path: Path) -> None:
+    with atomic_batch() as batch:
+        batch.execute(INSERT, (1, "written"))
+    write_back()
+    assert rows() == [(1, "written")]
+    if connection.vendor == "sqlite":
+        copy = tmp_path / "without-its-log.db"
+        copy.write_bytes(Path(connection.settings_dict["NAME"]).read_bytes())
+        with contextlib.closing(sqlite3.connect(copy)) as alone:
+            assert alone.execute("SELECT n, tag FROM group_commit_test").fetchall() == [(1, "written")]

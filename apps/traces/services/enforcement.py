@@ -18,7 +18,7 @@ from apps.traces.domain.retention import Fate, Policy, cutoff, fate
 from apps.traces.models import RetentionTurn, Trace
 from apps.traces.services.retention import all_policies, policy_of, protected, strip
 from clasper.core.clock import iso
-from clasper.core.db import Batch, atomic_batch
+from clasper.core.db import Batch, atomic_batch, write_back
 
 logger = logging.getLogger("clasper.retention")
 
@@ -210,6 +210,7 @@ def _work(
                     sorted_out = _sort(batch, done.tenant_id, part, lock=True)
                     _apply(batch, done.tenant_id, sorted_out, policy)
                 pace.spent(time.perf_counter() - began)
+                write_back()
                 _count(done, sorted_out)
             if progress is not None:
                 progress(done)
