@@ -60,8 +60,8 @@ def matching(filters: Filters, *, driver: str = "") -> QuerySet[Trace]:
     return _fulfilling(traces, filters, [name for name in EQUALITIES if name != driver])
 
 
-def among(filters: Filters, ids: Collection[str] | QuerySet[Any, Any]) -> QuerySet[Trace]:
-    """Those of the traces that fulfil every filter but `text`, looked up by their ids, which a query may give."""
+def among(filters: Filters, ids: Collection[str]) -> QuerySet[Trace]:
+    """Those of the traces that fulfil every filter but `text`, looked up by their ids."""
     traces = within(Trace.objects.filter(id__in=ids), filters.start, filters.end)
     return _fulfilling(traces, filters, ["tenant_id", *EQUALITIES])
 

@@ -112,8 +112,9 @@ class Labelled:
         carriers, complete = queries.capped_count(self._labels)
         if not self._narrowed:
             return carriers, complete
-        looked_at = self._labels.values("trace_id")[: carriers if complete else COUNTED]
-        return queries.among(self._others, looked_at).count(), complete
+        ids = self._labels.values_list("trace_id", flat=True)[: carriers if complete else COUNTED]
+        # Given as values: for a subquery PostgreSQL may choose to run it again for each trace.
+        return sum(queries.among(self._others, some).count() for some in _chunks(ids, COUNTED)), complete
 
     def newest(self) -> tuple[list[Place], bool]:
         """The places of the newest runs, of at most EXAMINED with the label, and whether they are all."""
@@ -275,7 +276,7 @@ def _place(trace: Trace) -> Place:
     return trace.started_at, trace.id
 
 
-def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+def _chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
     rest = iter(items)
-    while chunk := list(islice(rest, CHUNK)):
+    while chunk := list(islice(rest, size)):
         yield chunk
