@@ -26,7 +26,7 @@ from clasper.core.ids import is_uuid
 EXAMINED = 10_000
 """Runs that a page looks at, at most."""
 
-COUNTED = 2_000
+COUNTED = 1_000
 """Runs that are looked at for a total that cannot be exact."""
 
 CHUNK = 500
