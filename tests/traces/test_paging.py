@@ -141,6 +141,18 @@ def test_a_window_says_that_it_has_not_seen_all(store: None) -> None:
     assert rest.next_cursor == ""
 
 
+def test_of_a_common_label_the_few_runs_of_a_user_are_found_at_once(store: None) -> None:
+    old = Told(started_at=START, user_id="u-7", labels={"team": "blue"}).write()
+    Told(started_at=START, user_id="u-7", labels={"team": "red"}).write()
+    for second in range(1, 9):
+        Told(started_at=START + timedelta(seconds=second), labels={"team": "blue"}).write()
+    filters = Filters(tenant_id=ACME, label="team", label_value="blue", user_id="u-7")
+    with bounds(4, 4):
+        page = list_traces(filters=filters, limit=3)
+    assert [trace.id for trace in page.traces] == [old]
+    assert (page.total, page.total_is_exact, page.next_cursor) == (1, True, "")
+
+
 def test_a_text_says_how_many_runs_were_searched(server: Server) -> None:
     old = tell(0, message_id="m-1")
     for second in range(1, 7):

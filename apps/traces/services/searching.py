@@ -72,6 +72,10 @@ class Walk:
             return queries.up_to(self.rows, queries.places(self.examined)[few - 1 : few].get()).count(), False
         return queries.capped_count(rows)
 
+    def is_exact(self) -> bool:
+        """Whether a page looks at every run that there is to look at."""
+        return self._window(None)[1] is None
+
     def newest(self) -> tuple[list[Place], bool]:
         """The places of the newest runs, at most EXAMINED, and whether they are all."""
         rows, last = self._window(None)
@@ -115,6 +119,10 @@ class Labelled:
         ids = self._labels.values_list("trace_id", flat=True)[: carriers if complete else COUNTED]
         # Given as values: for a subquery PostgreSQL may choose to run it again for each trace.
         return sum(queries.among(self._others, some).count() for some in _chunks(ids, COUNTED)), complete
+
+    def is_exact(self) -> bool:
+        """Whether nothing but the label is asked for, or a page looks at every run that has it."""
+        return not self._narrowed or queries.capped_count(self._labels)[1]
 
     def newest(self) -> tuple[list[Place], bool]:
         """The places of the newest runs, of at most EXAMINED with the label, and whether they are all."""
@@ -177,21 +185,28 @@ def search(filters: Filters) -> Walk | Labelled | Listed:
     """Decides how the runs that match are found."""
     if filters.tenant_id is None:
         filters = replace(filters, tenant_id=queries.only_tenant())
-    if filters.label and filters.tenant_id is not None:
-        found: Walk | Labelled | Listed = Labelled(_one_model(filters))
-    else:
-        found = _listed(filters) or _walk(filters)
+    by_label = filters.label and filters.tenant_id is not None
+    found = _listed(filters) or (_by_label(filters) if by_label else _walk(filters))
     return _mentioning(filters, found) if filters.text else found
 
 
+def _by_label(filters: Filters) -> Walk | Labelled:
+    """The runs of the label, unless they are many and those of another filter are so few that all can be looked at."""
+    labelled = Labelled(_one_model(filters))
+    if labelled.is_exact():
+        return labelled
+    walk = _walk(filters)
+    return walk if walk.is_exact() else labelled
+
+
 def _listed(filters: Filters) -> Listed | None:
-    """The runs of the filters' label or link, when they are few."""
+    """The runs of the filters' link, or of all tenants' label, when they are few."""
     carriers: list[QuerySet[Any, str]] = [
         queries.linked(filters.tenant_id, name, getattr(filters, name))
         for name in queries.LINKS
         if getattr(filters, name)
     ]
-    if filters.label:
+    if filters.label and filters.tenant_id is None:
         carriers.append(queries.labelled(filters))
     for ids in carriers:
         some = list(ids[: queries.COUNT_CAP + 1])
