@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import jwt
@@ -22,25 +21,12 @@ from tests.gateways.planes import (
     Reply,
     answers,
     lost,
-    plane_of,
     raw,
-    serving,
     slow,
     soon,
 )
 
 TASKS = "/api/mission-control/tasks"
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    async with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def plane(backend: Backend) -> ControlPlane:
-    return plane_of(backend)
 
 
 def page(*titles: str, cursor: str | None = None) -> Reply:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,24 +36,10 @@ from tests.gateways.planes import (
     Reply,
     answers,
     lost,
-    plane_of,
     raw,
-    serving,
     slow,
     soon,
 )
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    async with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def plane(backend: Backend) -> ControlPlane:
-    return plane_of(backend)
-
 
 # --- Tokens ------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,23 +17,10 @@ from tests.gateways.planes import (
     Reply,
     answers,
     lost,
-    plane_of,
     raw,
-    serving,
     slow,
     soon,
 )
-
-
-@pytest.fixture
-async def backend() -> AsyncIterator[Backend]:
-    async with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def plane(backend: Backend) -> ControlPlane:
-    return plane_of(backend)
 
 
 def offer_tools(backend: Backend, *tools: Any, **capabilities: Any) -> None:

@@ -1,11 +1,15 @@
-"""What the hash of an audit entry must be, as the documentation tells it; no code under test has a part in it."""
+"""What the hash of an audit entry must be, as documented and without the code under test; a key to sign with."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Any
 
 import rfc8785
+
+SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
+"""A private key for checkpoints."""
 
 
 def entry_hash(**shown: Any) -> str:

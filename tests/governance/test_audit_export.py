@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -24,32 +23,11 @@ from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
 from clasper.core.signing import read_signing_key
 from clasper.core.tables import AppendOnlyTrigger
-from tests.governance.chain import entry_hash
+from tests.governance.chain import SIGNING_KEY, entry_hash
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "verify_audit.py"
-SECRET = base64.b64encode(bytes(range(32))).decode()
-PUBLIC = read_signing_key(SECRET).public_key
-
-
-@pytest.fixture
-def signing(settings: Any) -> None:
-    settings.CLASPER_AUDIT_SIGNING_KEY = SECRET
-
-
-@pytest.fixture
-def log(server: Server, now: datetime) -> None:
-    """Five entries of acme an hour apart and one of globex."""
-    with atomic_batch() as batch:
-        for tenant_id, hours in [(ACME, 0), (ACME, 1), (ACME, 2), (ACME, 3), (ACME, 4), (GLOBEX, 0)]:
-            record_audit(
-                batch,
-                tenant_id=tenant_id,
-                event_type="tool.call",
-                actor=f"user:u{hours}",
-                now=now + timedelta(hours=hours),
-                details={"tool": "-1+1", "n": hours},
-            )
+PUBLIC = read_signing_key(SIGNING_KEY).public_key
 
 
 def lines(text: str) -> list[dict[str, Any]]:

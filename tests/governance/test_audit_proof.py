@@ -22,35 +22,15 @@ from apps.governance.models import AuditHead
 from apps.governance.services.audit import audit_stats, list_audit, read_cursor, record_audit
 from clasper.core.db import atomic_batch
 from clasper.core.signing import is_signed, read_signing_key
+from tests.governance.chain import SIGNING_KEY
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 ROOT = Path(__file__).resolve().parents[2]
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-SECRET = base64.b64encode(bytes(range(32))).decode()
 PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 EC_PEM = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-PUBLIC = read_signing_key(SECRET).public_key
+PUBLIC = read_signing_key(SIGNING_KEY).public_key
 OTHER_PUBLIC = read_signing_key(base64.b64encode(bytes(32)).decode()).public_key
-
-
-@pytest.fixture
-def signing(settings: Any) -> None:
-    settings.CLASPER_AUDIT_SIGNING_KEY = SECRET
-
-
-@pytest.fixture
-def log(server: Server, now: datetime) -> None:
-    """Five entries of acme an hour apart and one of globex."""
-    with atomic_batch() as batch:
-        for tenant_id, hours in [(ACME, 0), (ACME, 1), (ACME, 2), (ACME, 3), (ACME, 4), (GLOBEX, 0)]:
-            record_audit(
-                batch,
-                tenant_id=tenant_id,
-                event_type="tool.call",
-                actor=f"user:u{hours}",
-                now=now + timedelta(hours=hours),
-                details={"tool": "-1+1", "n": hours},
-            )
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -278,8 +258,8 @@ def test_a_file_without_checkpoints_is_unreadable(server: Server, tmp_path: Path
 @pytest.mark.parametrize("form", ["base64", "pem", "pem on one line", "file of base64", "file of pem"])
 def test_the_key_may_be_written_in_several_ways(form: str, tmp_path: Path) -> None:
     path = tmp_path / "key"
-    path.write_text(PEM if form.endswith("pem") else f"{SECRET}\n")
-    texts = {"base64": SECRET, "pem": PEM, "pem on one line": PEM.replace("\n", "\\n")}
+    path.write_text(PEM if form.endswith("pem") else f"{SIGNING_KEY}\n")
+    texts = {"base64": SIGNING_KEY, "pem": PEM, "pem on one line": PEM.replace("\n", "\\n")}
     key = read_signing_key(texts.get(form, f"@{path}"))
     assert key.public_key == PUBLIC
     assert is_signed(b"m", public_key=PUBLIC, signature=key.sign(b"m"))
