@@ -25,7 +25,7 @@ SECONDS_APART = 10.0
 
 def write_entries(*, tenant_id: str, count: int, end: datetime, seed: int = 1) -> None:
     """Appends so many entries to the tenant's chain, the last of them at `end`."""
-    from apps.governance.services.audit import record_audit
+    from apps.audit.services.recording import record_audit
     from clasper.core.db import atomic_batch
 
     entries = _entries(random.Random(seed))

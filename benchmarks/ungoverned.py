@@ -23,11 +23,13 @@ _TABLE_BY = 32
 
 def replacements() -> dict[FunctionType, Callable[..., Any]]:
     """The verbs of governance, each with what does nothing in its place."""
-    from apps.governance.services import audit, redaction, reservations
+    from apps.audit.services import recording
+    from apps.governance.services import reservations
+    from clasper.core import redaction
 
     unlimited = reservations.Reservation(True, None, reservations.UNLIMITED, None, True)
     verbs: dict[Any, Callable[..., Any]] = {
-        audit.record_audit: lambda *_, **__: None,
+        recording.record_audit: lambda *_, **__: None,
         reservations.reserve: lambda *_, **__: unlimited,
         reservations.settle_call: lambda *_, **__: None,
         redaction.redact: lambda value: value,

@@ -15,9 +15,9 @@ from rest_framework.views import APIView
 
 import clasper
 from apps.agents.engine import default_model
-from apps.agents.engine.catalogue import default_circuit
-from apps.governance.domain.permissions import GOVERNANCE_READ
-from apps.governance.services.access import authenticate_optional
+from apps.agents.services.providers import default_circuit
+from apps.identity.domain.permissions import GOVERNANCE_READ
+from apps.identity.services.authentication import authenticate_optional
 from apps.skills.domain.text import MAX_CHARS_PER_FILE
 from apps.workspaces.services import load_workspace
 from clasper.core.clock import utc_now

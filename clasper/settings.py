@@ -166,6 +166,8 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "apps.audit",
+    "apps.identity",
     "apps.governance",
     "apps.traces",
     "apps.workspaces",
@@ -220,8 +222,8 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else
 
 REST_FRAMEWORK: dict[str, Any] = {
     "EXCEPTION_HANDLER": "clasper.core.http.exception_handler",
-    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.governance.api.CredentialAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["apps.governance.api.ScopePermission"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.identity.api.CredentialAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.identity.api.ScopePermission"],
     "DEFAULT_RENDERER_CLASSES": ["clasper.core.http.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["clasper.core.http.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -253,9 +255,7 @@ LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "json": {"()": "clasper.core.logs.JSONFormatter", "redactor": "apps.governance.services.redaction.redact"}
-    },
+    "formatters": {"json": {"()": "clasper.core.logs.JSONFormatter", "redactor": "clasper.core.redaction.redact"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {

@@ -15,8 +15,8 @@ from datetime import timedelta
 from django.conf import settings
 from django.db import connection
 
-from apps.agents.services.outbox import deliver_due
-from apps.agents.services.upkeep import sweep
+from apps.agents.delivery.outbox import deliver_due
+from apps.agents.delivery.sweeper import sweep
 from apps.traces.services.enforcement import enforce_due
 from clasper.core.clock import utc_now
 

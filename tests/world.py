@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from apps.governance.services.keys import create_api_key
+from apps.identity.services.keys import create_api_key
 from clasper.core.clock import utc_now
 
 ACME = "acme"

@@ -6,8 +6,8 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from apps.agents.delivery.outbox import retry_deliveries
 from apps.agents.models import Delivery
-from apps.agents.services.outbox import retry_deliveries
 from clasper.core.clock import utc_now
 
 

@@ -11,8 +11,8 @@ from asgiref.sync import async_to_sync
 from celery import shared_task
 from django.conf import settings
 
-from apps.agents.services.outbox import deliver_due
-from apps.agents.services.upkeep import sweep
+from apps.agents.delivery.outbox import deliver_due
+from apps.agents.delivery.sweeper import sweep
 from apps.traces.services.enforcement import enforce_due
 from clasper.core.clock import utc_now
 from clasper.gateways.http import close_session

@@ -1,16 +1,16 @@
-"""The door of live events: `GET /ops/api/events`, server-sent events that a browser's EventSource resumes by itself."""
+"""Live events: `GET /ops/api/events`, server-sent events that a browser's EventSource resumes by itself."""
 
 from __future__ import annotations
 
 from time import monotonic
 
-from apps.governance.domain.permissions import GOVERNANCE_READ, resolve_tenant
-from apps.governance.services.access import authenticate_async, check_rate_async, record_denial, require
+from apps.identity.consumers import GuardedConsumer
+from apps.identity.domain.permissions import GOVERNANCE_READ, resolve_tenant
+from apps.identity.services.authentication import authenticate_async
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
-from clasper.core.consumers import ApiConsumer, Request
-from clasper.core.db import writer
-from clasper.core.errors import ClasperError, InvalidRequest, PermissionDenied
+from clasper.core.consumers import Request
+from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_event
 from clasper.ops.live import Feed, hub
 
@@ -20,21 +20,15 @@ CHECK_SECONDS = 1.5
 MAX_SEQ_DIGITS = 18
 
 
-class EventsConsumer(ApiConsumer):
+class EventsConsumer(GuardedConsumer):
     """The tenant's audit entries as they are committed; with `Last-Event-ID`, also those since."""
 
     methods = ("GET",)
 
-    async def handle_request(self, request: Request) -> None:
-        now = utc_now()
-        principal = await authenticate_async(request.headers, now=now)
-        try:
-            require(principal, GOVERNANCE_READ)
-            await check_rate_async(principal)
-            tenant_id = resolve_tenant(principal, request.query.get("tenant_id") or None)
-        except PermissionDenied as error:
-            await self._audit_denial(principal, error)
-            raise
+    scopes = (GOVERNANCE_READ,)
+
+    async def answer(self, principal: Principal, request: Request) -> None:
+        tenant_id = resolve_tenant(principal, request.query.get("tenant_id") or None)
         given = request.headers.get("last-event-id") or request.query.get("last_event_id", "")
         seq, faults = _read_seq(given)
         if tenant_id is None:
@@ -66,19 +60,11 @@ class EventsConsumer(ApiConsumer):
                 sent = monotonic()
 
     async def _check_again(self, request: Request) -> None:
-        require(await authenticate_async(request.headers, now=utc_now()), GOVERNANCE_READ)
+        self.require_scopes(await authenticate_async(request.headers, now=utc_now()))
 
     async def on_stream_error(self, error: ClasperError) -> None:
         data = {"error": error.message, "code": error.error_code, "details": error.details}
         await self.send_part(encode_event("error", data), more=False)
-
-    async def _audit_denial(self, principal: Principal, error: PermissionDenied) -> None:
-        permission = str(error.details.get("permission", ""))
-        route = f"GET {self.scope['path']}"
-        await writer.submit(
-            lambda batch: record_denial(batch, principal=principal, permission=permission, route=route, now=utc_now()),
-            key=principal.tenant_id or "",
-        )
 
 
 def _read_seq(text: str) -> tuple[int | None, dict[str, list[str]]]:

@@ -27,8 +27,8 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import close_old_connections
 
-from apps.governance.services.audit import AuditRecord, audit_after, last_seq
-from apps.governance.services.audit_news import subscribe
+from apps.audit.services.reading import AuditRecord, audit_after, last_seq
+from apps.audit.services.signal import subscribe
 from clasper.core.clock import iso
 
 logger = logging.getLogger("clasper.live")

@@ -8,10 +8,10 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from apps.agents.engine.catalogue import open_circuits
-from apps.agents.services.backlog import backlog
-from apps.governance.api import require_platform
-from apps.governance.domain.permissions import GOVERNANCE_READ
+from apps.agents.delivery.backlog import backlog
+from apps.agents.services.providers import open_circuits
+from apps.identity.api import require_platform
+from apps.identity.domain.permissions import GOVERNANCE_READ
 from apps.traces.services.in_flight import runs_in_flight
 from clasper.metrics import CONTENT_TYPE, Gauge, exposition
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from apps.governance.services import access
+from apps.identity.services import authentication as access
 from tests.agents.backend import Backend, Receiver
 from tests.agents.canaries import Canaries, listen
 from tests.world import Server

@@ -7,8 +7,8 @@ from typing import Any
 from django.db.models import Sum
 
 from apps.agents.models import Delivery, StoredResponse
+from apps.audit.services.reading import verify_all
 from apps.governance.models import Budget, BudgetHold, SpendDay
-from apps.governance.services.audit import verify_all
 from apps.traces.models import Rollup, Trace, TraceStep
 from clasper.core.money import NANO_PER_USD
 from tests.world import ACME

@@ -13,10 +13,10 @@ import pytest
 
 from apps.agents import engine
 from apps.agents.consumers.conversations import parse_body, run_request
+from apps.agents.delivery.outbox import deliver_due
+from apps.agents.delivery.sweeper import sweep
 from apps.agents.models import Delivery
-from apps.agents.services.outbox import deliver_due
-from apps.agents.services.upkeep import sweep
-from apps.governance.services.access import DAEMON
+from apps.identity.services.authentication import DAEMON
 from clasper.core.clock import utc_now
 from clasper.gateways.llm.fake import FakeProvider, reply
 from tests.agents.backend import (

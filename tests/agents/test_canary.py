@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from apps.agents.services.outbox import deliver_due
-from apps.agents.services.upkeep import sweep
+from apps.agents.delivery.outbox import deliver_due
+from apps.agents.delivery.sweeper import sweep
 from clasper.core.clock import utc_now
 from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw, reply, stream_error, tool_calls
 from tests.agents.backend import MESSAGES, TASKS, Backend, Receiver, answers

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from django.db import connection, transaction
 
-from apps.agents.services.outbox import deliver_due
+from apps.agents.delivery.outbox import deliver_due
 from apps.traces.models import Trace
 from apps.workspaces.services import load_workspace
 from apps.workspaces.services.contents import keep_content

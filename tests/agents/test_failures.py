@@ -160,7 +160,7 @@ def test_a_failure_is_told_and_settled(
 
 
 async def deliver() -> None:
-    from apps.agents.services.outbox import deliver_due
+    from apps.agents.delivery.outbox import deliver_due
     from clasper.core.clock import utc_now
 
     await deliver_due(now=utc_now())

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from apps.agents.delivery.outbox import deliver_due
+from apps.agents.delivery.sweeper import sweep
 from apps.agents.models import StoredResponse
-from apps.agents.services.outbox import deliver_due
-from apps.agents.services.upkeep import sweep
 from clasper.core.clock import utc_now
 from clasper.gateways.llm.fake import FakeProvider, error, reply
 from tests.agents.backend import MESSAGES, Backend, answers

@@ -15,9 +15,9 @@ import pytest
 from genai_prices.data import providers
 
 from apps.agents.engine.models import named_model
-from apps.governance.services.redaction import redact_text
 from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
+from clasper.core.redaction import redact_text
 from clasper.core.usage import Usage
 from clasper.gateways.llm.fake import Behaviour, FakeProvider, error, reply, tool_calls
 from clasper.gateways.llm.registry import HOSTS

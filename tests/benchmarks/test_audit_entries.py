@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from apps.governance.services.audit import audit_stats, list_audit, verify_chain
+from apps.audit.services.reading import audit_stats, list_audit, verify_chain
 from benchmarks.audit_entries import BATCH, write_entries
 from tests.world import ACME
 

@@ -10,7 +10,7 @@ import httpx
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from apps.agents.urls import run_routes
-from apps.governance.domain.permissions import (
+from apps.identity.domain.permissions import (
     AGENTS_RUN,
     GOVERNANCE_READ,
     GOVERNANCE_WRITE,

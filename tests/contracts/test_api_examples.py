@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from apps.agents.services.outbox import deliver_due
+from apps.agents.delivery.outbox import deliver_due
 from clasper.core.clock import utc_now
 from clasper.gateways.llm.fake import FakeProvider, half_stream, reply, tool_calls
 from tests.conftest import run

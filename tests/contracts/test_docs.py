@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands
 
-from apps.governance.domain.audit import EVENT_TYPES
-from apps.governance.domain.permissions import SCOPES
+from apps.audit.domain.chain import EVENT_TYPES
+from apps.identity.domain.permissions import SCOPES
 from clasper.core.errors import ClasperError
 
 ROOT = Path(__file__).resolve().parents[2]

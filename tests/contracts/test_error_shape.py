@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from apps.agents import engine
-from apps.governance.domain.permissions import SCOPES
+from apps.identity.domain.permissions import SCOPES
 from clasper.core.http import MAX_JSON_DEPTH
 from clasper.core.logs import JSONFormatter
 from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from apps.governance.domain.permissions import PROMPT_OVERRIDE, SCOPES
+from apps.identity.domain.permissions import PROMPT_OVERRIDE, SCOPES
 from tests.contracts.routes import CONVERSATIONS, GUARDED, ROUTES, Route, served
 from tests.world import ACME, Server, tenant_key
 

@@ -13,7 +13,7 @@ from apps.governance.api.budgets import BudgetCheckView, BudgetView
 from apps.governance.api.forecast import ForecastView
 from apps.governance.models import Budget
 from apps.governance.services.budgets import set_budget
-from apps.governance.services.keys import create_api_key
+from apps.identity.services.keys import create_api_key
 from clasper.core.clock import utc_now
 from clasper.core.money import from_usd
 

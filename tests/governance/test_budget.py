@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.governance.models import AuditEntry, Budget, BudgetHold, BudgetPeriod
+from apps.audit.models import AuditEntry
+from apps.governance.models import Budget, BudgetHold, BudgetPeriod
 from apps.governance.services.budgets import BudgetView, check_budget, get_budget, set_budget
 from apps.governance.services.reservations import (
     UNLIMITED,

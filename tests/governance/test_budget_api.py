@@ -10,11 +10,12 @@ import pytest
 from django.test import Client
 from django.urls import path
 
+from apps.audit.models import AuditEntry
 from apps.governance.api.budgets import BudgetCheckView, BudgetView, UsageView
-from apps.governance.models import AuditEntry, Budget
-from apps.governance.services.keys import create_api_key
+from apps.governance.models import Budget
 from apps.governance.services.reservations import settle_call
 from apps.governance.services.usage import record_usage
+from apps.identity.services.keys import create_api_key
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from clasper.core.money import NanoUSD, from_usd

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from apps.governance.models import AuditEntry, Budget, BudgetHold
+from apps.audit.models import AuditEntry
+from apps.governance.models import Budget, BudgetHold
 from apps.governance.services.budgets import set_budget
 from apps.governance.services.reservations import release_expired
 from apps.governance.services.usage import usage_totals

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from apps.audit.models import AuditEntry
 from apps.governance.domain.forecast import MAX_TOKENS, price_call
 from apps.governance.domain.prices import CEILING, MAX_USD_PER_MTOK, PriceBook
-from apps.governance.models import AuditEntry, Budget
+from apps.governance.models import Budget
 from apps.governance.services.budgets import check_budget, get_budget, set_budget
 from apps.governance.services.forecast import forecast_cost
 from apps.governance.services.prices import price_book

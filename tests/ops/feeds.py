@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 from django.db import connection
 
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from tests.world import ACME, DAEMON_KEY

@@ -13,7 +13,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.conf import settings as django_settings
 
-from apps.governance.services.keys import list_api_keys, revoke_api_key
+from apps.identity.services.keys import list_api_keys, revoke_api_key
 from clasper.core.clock import utc_now
 from clasper.ops import consumers, live
 from tests.agents.processes import wait_until

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from apps.agents.services import backlog
+from apps.agents.delivery import backlog
 from apps.traces.services import in_flight
 from clasper import metrics
 from clasper.gateways.llm.fake import FakeProvider, error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import transaction
 
-from apps.governance.services import audit_news
+from apps.audit.services import signal as audit_news
 from clasper.core.db import Batch, atomic_batch, writer
 from tests.conftest import run
 from tests.ops.feeds import note

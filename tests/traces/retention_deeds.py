@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from apps.governance.services.audit import list_audit
+from apps.audit.services.reading import list_audit
 from apps.traces.services.enforcement import Enforcement, enforce
 from apps.traces.services.retention import set_policy
 from tests.traces.retention_runs import NOW

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from apps.governance.services.redaction import default_redactor
 from clasper.core.ids import new_id
+from clasper.core.redaction import default_redactor
 from tests.traces.told import Told
 from tests.world import ACME, GLOBEX, Server, tenant_key
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.governance.services.audit import verify_chain
+from apps.audit.services.reading import verify_chain
 from apps.traces.domain.record import Status
 from apps.traces.domain.retention import PROTECTING_KEYS, STORAGE_MODES, STRATEGIES
 from apps.traces.models import Rollup, Trace

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from apps.agents.services.upkeep import sweep
+from apps.agents.delivery.sweeper import sweep
 from apps.traces.domain.record import Status, Step
 from apps.traces.models import Rollup, Trace
 from apps.traces.services.recording import add_steps, close_trace

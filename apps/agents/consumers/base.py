@@ -15,47 +15,20 @@ import msgspec
 from apps.agents import engine, tasks
 from apps.agents.domain.requests import Booked, Faults
 from apps.agents.domain.run import RunFinished, RunRequest, RunStarted, TextChunk, ToolFinished, ToolStarted
-from apps.governance.domain.permissions import AGENTS_RUN, resolve_tenant
-from apps.governance.services.access import authenticate_async, check_rate_async, record_denial, require
+from apps.identity.consumers import GuardedConsumer
+from apps.identity.domain.permissions import AGENTS_RUN, resolve_tenant
 from clasper.core.auth import Principal
-from clasper.core.clock import utc_now
-from clasper.core.consumers import ApiConsumer, Request
-from clasper.core.db import writer
-from clasper.core.errors import ClasperError, InvalidRequest, PermissionDenied
+from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.core.ids import is_uuid, new_id
 from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_chunk, encode_event
 
 MAX_KEY_CHARS = 255
 
 
-class RunConsumer(ApiConsumer):
-    """What all doors share: identity, the body, and the two ways to answer."""
+class RunConsumer(GuardedConsumer):
+    """What all entry points of runs share: the two ways to answer."""
 
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """What the credential must hold."""
-        return (AGENTS_RUN,)
-
-    @property
-    def route(self) -> str:
-        """The route as refusals name it, without ids."""
-        path: str = self.scope["path"]
-        return path
-
-    async def handle_request(self, request: Request) -> None:
-        now = utc_now()
-        principal = await authenticate_async(request.headers, now=now)
-        try:
-            for scope in self.scopes:
-                require(principal, scope)
-            await check_rate_async(principal)
-            await self.answer(principal, request)
-        except PermissionDenied as error:
-            await self._audit_denial(principal, error)
-            raise
-
-    async def answer(self, principal: Principal, request: Request) -> None:
-        raise NotImplementedError
+    scopes = (AGENTS_RUN,)
 
     async def collect(self, run: RunRequest) -> None:
         """Runs to the end and answers with JSON."""
@@ -117,14 +90,6 @@ class RunConsumer(ApiConsumer):
                 await self._send(HEARTBEAT)
             else:
                 await asyncio.sleep(HEARTBEAT_SECONDS - idle)
-
-    async def _audit_denial(self, principal: Principal, error: PermissionDenied) -> None:
-        permission = str(error.details.get("permission", ""))
-        route = f"{self.scope['method']} {self.route}"
-        await writer.submit(
-            lambda batch: record_denial(batch, principal=principal, permission=permission, route=route, now=utc_now()),
-            key=principal.tenant_id or "",
-        )
 
 
 def headers_of(finished: RunFinished) -> dict[str, str]:

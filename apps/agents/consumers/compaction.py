@@ -18,7 +18,7 @@ from apps.agents.domain.compaction import (
 )
 from apps.agents.domain.requests import Turn
 from apps.agents.domain.run import RunRequest
-from apps.governance.domain.permissions import resolve_tenant
+from apps.identity.domain.permissions import resolve_tenant
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request

@@ -10,7 +10,7 @@ from django.conf import settings
 from apps.agents.consumers.base import RunConsumer, named_by, refuse
 from apps.agents.domain.requests import Faults, Options, SendBody, body_faults, session_of
 from apps.agents.domain.run import Kind, RunRequest
-from apps.governance.domain.permissions import resolve_tenant
+from apps.identity.domain.permissions import resolve_tenant
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request

@@ -10,13 +10,14 @@ from apps.agents import engine
 from apps.agents.consumers.base import RunConsumer, headers_of, named_by, refuse
 from apps.agents.domain.replay import ReplayBody, replay_faults
 from apps.agents.domain.run import RunFinished, RunRequest
-from apps.agents.engine.replays import compare_with_original, describe_replay, repeated_replay, replay_request
-from apps.governance.domain.permissions import (
+from apps.agents.services.replay import compare_with_original, describe_replay, repeated_replay, replay_request
+from apps.identity.domain.permissions import (
     AGENTS_RUN,
     TRACES_READ,
     TRACES_WRITE,
     resolve_tenant,
 )
+from apps.identity.services.authentication import require
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
@@ -30,9 +31,9 @@ class ReplayConsumer(RunConsumer):
     methods = ("GET", "POST")
     route = "/traces/<str:trace_id>/replay"
 
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        return (TRACES_READ,) if self.scope["method"] == "GET" else (AGENTS_RUN, TRACES_WRITE)
+    def require_scopes(self, principal: Principal) -> None:
+        for scope in (TRACES_READ,) if self.scope["method"] == "GET" else (AGENTS_RUN, TRACES_WRITE):
+            require(principal, scope)
 
     async def answer(self, principal: Principal, request: Request) -> None:
         trace_id = self.scope["url_route"]["kwargs"]["trace_id"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from apps.governance.domain.permissions import match_grant, tool_permitted
+from apps.identity.domain.permissions import match_grant, tool_permitted
 from clasper.core.auth import Principal
 
 

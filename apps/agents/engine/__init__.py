@@ -16,6 +16,8 @@ from typing import Any
 
 from django.conf import settings
 
+from apps.agents.delivery.idempotency import Claim, open_response
+from apps.agents.delivery.outbox import deliver_run, pending_of
 from apps.agents.domain.json_output import JsonOutput, Reading, repair_message
 from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
@@ -26,8 +28,6 @@ from apps.agents.engine.plan import Plan, prepare
 from apps.agents.engine.settle import settle_failure, settle_success
 from apps.agents.engine.state import CallLimits, Run
 from apps.agents.engine.writes import checkpoint, reserve_next
-from apps.agents.services.idempotency import Claim, open_response
-from apps.agents.services.outbox import deliver_run, pending_of
 from apps.traces.domain.record import Status
 from clasper.core.clock import utc_now
 from clasper.core.db import writer

@@ -8,13 +8,13 @@ from typing import Any
 
 from django.conf import settings
 
+from apps.agents.delivery.idempotency import Claim, claim_key, drop_claim, release_key
+from apps.agents.delivery.outbox import enqueue, held_webhook_row
 from apps.agents.domain.conversation import MIN_OUTPUT_TOKENS
 from apps.agents.engine.models import Candidate
 from apps.agents.engine.plan import Plan, named_tools, risk_of, worst_prompt
-from apps.agents.services.idempotency import Claim, claim_key, drop_claim, release_key
-from apps.agents.services.outbox import enqueue, held_webhook_row
+from apps.audit.services.recording import record_audit
 from apps.governance.domain.prices import Price
-from apps.governance.services.audit import record_audit
 from apps.governance.services.prices import price_book
 from apps.governance.services.reservations import Reservation, reserve, settle_call
 from apps.traces.domain.record import Closing, Opening

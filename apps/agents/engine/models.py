@@ -8,13 +8,25 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from apps.agents.domain.run import RunRequest
-from apps.governance.domain.permissions import model_permitted
 from apps.governance.domain.prices import Price
 from apps.governance.services.prices import price_book
-from apps.governance.services.redaction import redact_text
+from apps.identity.domain.permissions import model_permitted
 from clasper.core.errors import InvalidRequest, PermissionDenied, Unavailable
 from clasper.core.model_ref import ModelRef, parse_model_ref, provider_id
-from clasper.gateways.llm.registry import provider_for, standard_model
+from clasper.core.redaction import redact_text
+from clasper.gateways.llm.registry import configured, provider_for, standard_model
+
+__all__ = [
+    "TIERS",
+    "Candidate",
+    "candidate",
+    "candidates_for",
+    "configured",
+    "default_model",
+    "named_model",
+    "provider_url",
+    "standard_model",
+]
 
 DEFAULT_WINDOW = 128_000
 """Assumed for models whose window nobody published."""
@@ -86,3 +98,8 @@ def candidate(ref: ModelRef) -> Candidate:
     """The model with what the price list knows of it."""
     price = price_book().price(ref.provider, ref.model)
     return Candidate(ref, price, price.context_window or DEFAULT_WINDOW)
+
+
+def provider_url(name: str) -> str:
+    """The address at which the provider is asked. Raises Unavailable for a provider that is not configured."""
+    return provider_for(name).base_url

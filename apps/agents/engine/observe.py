@@ -6,9 +6,9 @@ import logging
 from dataclasses import replace
 
 from apps.agents.engine.state import Run
-from apps.governance.services.redaction import redact_text
 from apps.traces.domain.record import Closing, Step
 from clasper import metrics, telemetry
+from clasper.core.redaction import redact_text
 
 logger = logging.getLogger("clasper.runs")
 

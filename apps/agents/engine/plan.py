@@ -21,8 +21,8 @@ from apps.agents.domain.requests import Turn
 from apps.agents.domain.run import TEMPERATURE, RunRequest
 from apps.agents.domain.tools import Grant
 from apps.agents.engine.models import Candidate, candidates_for
-from apps.governance.domain.permissions import PROMPT_OVERRIDE
 from apps.governance.domain.risk import RiskInput, score_risk
+from apps.identity.domain.permissions import PROMPT_OVERRIDE
 from apps.traces.domain.record import Redacted, Risk
 from apps.traces.services.recording import redact_content
 from apps.workspaces.services import load_workspace

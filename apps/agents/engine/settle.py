@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from apps.agents.delivery.idempotency import release_key, seal_response, store_response
+from apps.agents.delivery.outbox import enqueue, release_webhook, sealed_row
 from apps.agents.domain.conversation import plan_document
 from apps.agents.domain.delivery import Owed
 from apps.agents.domain.run import RunResult, usage_json
@@ -15,9 +17,7 @@ from apps.agents.engine.observe import observe
 from apps.agents.engine.plan import risk_of
 from apps.agents.engine.state import Run
 from apps.agents.engine.writes import of_run, progress
-from apps.agents.services.idempotency import release_key, seal_response, store_response
-from apps.agents.services.outbox import enqueue, release_webhook, sealed_row
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from apps.traces.domain.record import Closing, Status
 from apps.traces.services.recording import close_trace
 from clasper.core.clock import utc_now

@@ -19,8 +19,8 @@ from apps.agents.domain.run import ToolFinished, ToolStarted
 from apps.agents.domain.tools import Verdict, judge_tool, parse_arguments
 from apps.agents.engine.plan import current_grants
 from apps.agents.engine.state import AuditNote, Run
-from apps.governance.services.redaction import redact
 from clasper.core.errors import BackendFailed
+from clasper.core.redaction import redact
 from clasper.gateways.control_plane import Tool, control_plane
 from clasper.gateways.llm.base import Completion, Message, ToolCall, ToolSpec
 

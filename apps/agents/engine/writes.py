@@ -10,7 +10,7 @@ from apps.agents.engine.admit import CallGrant, output_limit, reserve_call
 from apps.agents.engine.models import Candidate
 from apps.agents.engine.plan import worst_prompt
 from apps.agents.engine.state import Run
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from apps.governance.services.reservations import settle_call
 from apps.governance.services.usage import record_usage
 from apps.traces.services.recording import add_steps

@@ -12,9 +12,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.auth import asked
-from apps.governance.domain.permissions import GOVERNANCE_READ
-from apps.governance.services.audit import AuditRecord, audit_stats, list_audit, read_cursor
+from apps.audit.services.reading import AuditRecord, audit_stats, list_audit, read_cursor
+from apps.identity.api import asked
+from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import iso, utc_now
 from clasper.core.inputs import END_BEFORE_START, CursorField, Input, InstantField
 

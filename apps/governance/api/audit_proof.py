@@ -12,14 +12,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.audit.domain.chain import summarize, summarize_all
+from apps.audit.domain.checkpoint import Checkpoint, checkpoint_body, checkpoint_faults, read_checkpoint
+from apps.audit.services.checkpoints import take_checkpoint, verify_against
+from apps.audit.services.export import CSV, MEDIA_TYPES, NDJSON, export_chunks, plan_export
+from apps.audit.services.reading import verify_all, verify_chain
 from apps.governance.api.audit import RangeQuery, TenantQuery, time_range
-from apps.governance.api.auth import asked, principal_of, tenant_of
-from apps.governance.domain.audit import summarize, summarize_all
-from apps.governance.domain.checkpoint import Checkpoint, checkpoint_body, checkpoint_faults, read_checkpoint
-from apps.governance.domain.permissions import GOVERNANCE_READ
-from apps.governance.services.audit import verify_all, verify_chain
-from apps.governance.services.audit_export import CSV, MEDIA_TYPES, NDJSON, export_chunks, plan_export
-from apps.governance.services.checkpoints import take_checkpoint, verify_against
+from apps.identity.api import asked, principal_of, tenant_of
+from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import utc_now
 from clasper.core.export import streamed
 from clasper.core.inputs import OneOfField

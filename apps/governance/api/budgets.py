@@ -13,11 +13,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.auth import principal_of, tenant_of
 from apps.governance.domain.budget import DEFAULT_PERIOD, MAX_AMOUNT, PERIODS, HardLimit, last_instant, terms_faults
-from apps.governance.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from apps.governance.services import budgets
 from apps.governance.services.usage import usage_totals
+from apps.identity.api import principal_of, tenant_of
+from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from clasper.core.clock import iso, utc_now
 from clasper.core.inputs import Input, NumberField
 from clasper.core.money import NANO_PER_USD, NanoUSD, from_usd, usd

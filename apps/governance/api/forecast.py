@@ -13,8 +13,8 @@ from rest_framework.views import APIView
 
 from apps.governance.api.budgets import TenantInput, body_of, read_input
 from apps.governance.domain.forecast import MAX_TOKENS, RECOMMENDATIONS
-from apps.governance.domain.permissions import GOVERNANCE_READ
 from apps.governance.services.forecast import Forecast, forecast_cost
+from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import utc_now
 from clasper.core.errors import InvalidRequest
 from clasper.core.model_ref import OFFLINE, PROVIDERS, parse_model_ref, provider_id

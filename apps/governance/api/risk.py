@@ -12,7 +12,6 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.governance.api.budgets import TenantInput, body_of, read_input
-from apps.governance.domain.permissions import GOVERNANCE_READ
 from apps.governance.domain.risk import (
     LEVELS,
     MATURITY,
@@ -24,6 +23,7 @@ from apps.governance.domain.risk import (
     RiskScore,
     score_risk,
 )
+from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.inputs import NumberField, OneOfField
 
 MAX_NAME = 128

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import Sum
 
+from apps.audit.services.recording import record_audit
 from apps.governance.domain.budget import (
     DEFAULT_PERIOD,
     Balance,
@@ -20,7 +21,6 @@ from apps.governance.domain.budget import (
     terms_of,
 )
 from apps.governance.models import Budget, BudgetHold, SpendDay
-from apps.governance.services.audit import record_audit
 from apps.governance.services.reservations import lock_current
 from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound

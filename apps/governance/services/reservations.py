@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from apps.audit.services.recording import record_audit
 from apps.governance.domain.budget import period_bounds
-from apps.governance.services.audit import record_audit
 from clasper.core.db import Batch
 from clasper.core.money import MAX_NANO, NanoUSD, usd
 

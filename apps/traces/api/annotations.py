@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import principal_of, tenant_of
-from apps.governance.domain.permissions import TRACES_READ, TRACES_WRITE
+from apps.identity.api import principal_of, tenant_of
+from apps.identity.domain.permissions import TRACES_READ, TRACES_WRITE
 from apps.traces.api.shapes import annotation_json
 from apps.traces.services.annotations import MAX_AUTHOR, MAX_VALUE, annotate_trace, list_annotations
 from apps.traces.services.labels import MAX_KEY

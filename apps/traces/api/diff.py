@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import principal_of, tenant_of
-from apps.governance.domain.permissions import TRACES_READ
+from apps.identity.api import principal_of, tenant_of
+from apps.identity.domain.permissions import TRACES_READ
 from apps.traces.services.diffing import show_comparison
 from clasper.core.clock import utc_now
 

@@ -13,8 +13,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from apps.governance.api import asked, principal_of
-from apps.governance.domain.permissions import TRACES_READ
+from apps.identity.api import asked, principal_of
+from apps.identity.domain.permissions import TRACES_READ
 from apps.traces.api.inputs import FilterInput, filters_of
 from apps.traces.api.shapes import step_json, summary_json
 from apps.traces.services.exporting import PARTS, Exported, export_batches, record_export

@@ -11,8 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import asked, principal_of, tenant_of
-from apps.governance.domain.permissions import TRACES_READ, TRACES_WRITE
+from apps.identity.api import asked, principal_of, tenant_of
+from apps.identity.domain.permissions import TRACES_READ, TRACES_WRITE
 from apps.traces.api.inputs import PageInput
 from apps.traces.api.shapes import page_json
 from apps.traces.domain.filters import Filters

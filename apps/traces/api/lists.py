@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import asked, principal_of, tenant_of
-from apps.governance.domain.permissions import TRACES_READ
+from apps.identity.api import asked, principal_of, tenant_of
+from apps.identity.domain.permissions import TRACES_READ
 from apps.traces.api.inputs import ListInput, PageInput, filters_of
 from apps.traces.api.shapes import detail_json, page_json, summary_json
 from apps.traces.domain.filters import Filters

@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api import asked
-from apps.governance.domain.permissions import TRACES_READ
+from apps.identity.api import asked
+from apps.identity.domain.permissions import TRACES_READ
 from apps.traces.api.inputs import order_faults
 from apps.traces.domain.views import Totals
 from apps.traces.services.stats import DAY, DIMENSIONS, grouped_stats, trace_stats

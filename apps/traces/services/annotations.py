@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from apps.governance.services.audit import record_audit
-from apps.governance.services.redaction import redact_text
+from apps.audit.services.recording import record_audit
 from apps.traces import queries
 from apps.traces.domain.views import AnnotationView
 from apps.traces.services.labels import lock_trace, stored_key
 from apps.traces.services.reading import annotation_view, find_trace
 from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest
+from clasper.core.redaction import redact_text
 
 MAX_ANNOTATIONS = 1_000
 MAX_VALUE = 10_000

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from django.db import DatabaseError, connection
 from django.db.models import Q
 
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import Fate, Policy, cutoff, fate
 from apps.traces.models import RetentionTurn, Trace
 from apps.traces.services.retention import all_policies, policy_of, protected, strip

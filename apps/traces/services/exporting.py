@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.views import StepView, TraceSummary

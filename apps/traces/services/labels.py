@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from apps.governance.services.audit import record_audit
-from apps.governance.services.redaction import redact_text
+from apps.audit.services.recording import record_audit
 from clasper.core.db import Batch, atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
 from clasper.core.ids import is_uuid
+from clasper.core.redaction import redact_text
 
 MAX_LABELS = 50
 MAX_KEY = 64

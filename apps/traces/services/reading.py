@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceSummary

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from apps.governance.services.redaction import redact, redact_counted
 from apps.traces.domain.record import Closing, Opening, Orphan, Redacted, Step
 from apps.traces.services.retention import settle_storage
 from clasper.core.clock import from_row
 from clasper.core.db import Batch, Job
+from clasper.core.redaction import redact, redact_counted
 
 TOOLS_SEQ = -1
 """Where the payloads of a run hold the tools that were offered; 0 is its input and output, the rest are its steps."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import Avg, Count, QuerySet
 
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import (
     PROTECTING_KEYS,
     STRATEGIES,

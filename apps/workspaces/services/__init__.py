@@ -15,7 +15,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from apps.governance.services.audit import record_audit
+from apps.audit.services.recording import record_audit
 from apps.skills.domain.gates import Platform
 from apps.workspaces.domain.report import ContextReport, report_context
 from apps.workspaces.domain.workspace import Parsed, Workspace, assemble_workspace, parse_file, regate

@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from apps.agents.engine.catalogue import Check, ProviderEntry, check_provider, list_providers
+from apps.agents.services.providers import Check, ProviderEntry, check_provider, list_providers
 from clasper.core.auth import ALL, Principal
 from clasper.core.clock import utc_now
 from clasper.core.db import writer

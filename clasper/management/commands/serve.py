@@ -12,8 +12,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.governance.services.prices import price_book
-from apps.governance.services.redaction import default_redactor
 from clasper import telemetry
+from clasper.core.redaction import default_redactor
 
 WARNING = "No AGENT_DAEMON_API_KEY is set: everybody who reaches this port may run agents. Fine for development only."
 

@@ -1,0 +1,1 @@
+"""What governance does. One module a concern; callers import the verb they need."""

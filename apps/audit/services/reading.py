@@ -1,0 +1,211 @@
+"""Lists, counts and verifies the audit log."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from django.db.models import QuerySet
+
+from apps.audit.domain.chain import (
+    EVENT_ALIASES,
+    Anchors,
+    ChainReport,
+    check_end,
+    verify,
+)
+from apps.audit.domain.checkpoint import check_anchors
+from apps.audit.models import AuditEntry
+from apps.audit.queries import (
+    audit_entries,
+    audit_tenants,
+    by_tenant,
+    chain_end,
+    chain_figures,
+    chain_rows,
+    newest_first,
+    older_than,
+    window_edge,
+)
+
+COUNTED_UP_TO = 10_000
+"""Totals beyond this are not counted exactly, so that no list costs a full count."""
+
+EXAMINED = 10_000
+"""Entries of all tenants that a page looks at, at most, when too many match to be sorted."""
+
+
+_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """An entry as it is shown."""
+
+    id: int
+    timestamp: datetime
+    event_type: str
+    tenant_id: str
+    trace_id: str | None
+    actor: str
+    details: dict[str, Any]
+    seq: int
+    prev_hash: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """A page of entries, newest first. `total` is exact, or COUNTED_UP_TO with `total_is_exact` False."""
+
+    entries: tuple[AuditRecord, ...]
+    total: int
+    total_is_exact: bool
+    limit: int
+    offset: int
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditStats:
+    """How many entries there are, by event, in the last 24 hours, and since when."""
+
+    total_entries: int
+    entries_by_type: dict[str, int]
+    entries_last_24h: int
+    oldest_entry: datetime | None
+
+
+def list_audit(
+    *,
+    tenant_id: str | None,
+    event_type: str | None = None,
+    trace_id: str | None = None,
+    actor: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    limit: int = 100,
+    offset: int = 0,
+    before: int | None = None,
+) -> AuditPage:
+    """Entries newest first. `tenant_id` None means every tenant; both ends of the time range belong to it.
+
+    Stable under appends when paged with `before`, the place that `read_cursor` reads from the page before. Where more
+    entries of all tenants match than are counted, a page looks at no more than EXAMINED entries, so it may hold fewer
+    than `limit` and have a `next_cursor` all the same.
+    """
+    event_type = EVENT_ALIASES.get(event_type, event_type) if event_type else None
+    matching = audit_entries(
+        tenant_id=tenant_id, event_type=event_type, trace_id=trace_id, actor=actor, start=start, end=end
+    )
+    across = tenant_id is None and any((event_type, trace_id, actor, start, end))
+    total = _bounded_count(by_tenant(matching) if across else matching)
+    exact = total <= COUNTED_UP_TO
+    edge = window_edge(before=before, size=EXAMINED) if across and not exact else None
+    if across and exact:
+        matching = by_tenant(matching)
+    elif edge is not None:
+        matching = matching.filter(id__gte=edge)
+    by_seq = tenant_id is not None and event_type is None and actor is None
+    page = matching if before is None else older_than(matching, before, by_seq=by_seq)
+    page = newest_first(page, by_seq=by_seq, few=trace_id is not None or (across and exact))
+    rows = list(page[offset : offset + limit + 1])
+    last = rows[limit - 1].id if len(rows) > limit else edge
+    return AuditPage(
+        entries=tuple(_record(row) for row in rows[:limit]),
+        total=min(total, COUNTED_UP_TO),
+        total_is_exact=exact,
+        limit=limit,
+        offset=offset,
+        next_cursor=_cursor(last) if last else None,
+    )
+
+
+def audit_after(*, tenant_id: str, seq: int, limit: int) -> list[AuditRecord]:
+    """The tenant's entries that follow `seq`, oldest first. None is left out: a chain has no gaps."""
+    return [_record(row) for row in audit_entries(tenant_id=tenant_id).filter(seq__gt=seq).order_by("seq")[:limit]]
+
+
+def last_seq(*, tenant_id: str) -> int:
+    """The seq of the tenant's newest entry, 0 without any."""
+    return chain_end(tenant_id)[0].seq
+
+
+def audit_stats(*, tenant_id: str | None, now: datetime) -> AuditStats:
+    """The audit log's figures for a tenant, or for all tenants with None, from a few rows of each chain.
+
+    The last 24 hours are what was appended after the newest entry that is older.
+    """
+    counts: Counter[str] = Counter()
+    last_day = 0
+    oldest: datetime | None = None
+    for head in chain_figures(tenant_id=tenant_id, since=now - timedelta(hours=24)):
+        counts.update(_decode_counts(head.counts))
+        last_day += head.seq - head.seq_before
+        oldest = min(filter(None, (oldest, head.oldest)), default=None)
+    return AuditStats(
+        total_entries=counts.total(),
+        entries_by_type=dict(sorted(counts.items())),
+        entries_last_24h=last_day,
+        oldest_entry=oldest,
+    )
+
+
+def verify_chain(*, tenant_id: str, anchors: Anchors | None = None) -> ChainReport:
+    """Verifies a tenant's whole chain up to its head, and against the anchors that checkpoints give.
+
+    What is appended meanwhile is left for the next time.
+    """
+    head, last_stored_seq = chain_end(tenant_id)
+    report = verify(chain_rows(tenant_id, up_to=head.seq), anchors=anchors)
+    return check_anchors(check_end(report, head=head, last_stored_seq=last_stored_seq), anchors or {})
+
+
+def verify_all(*, besides: Collection[str] = ()) -> dict[str, ChainReport]:
+    """Verifies every tenant's chain `besides` those; tenants sorted, the platform's own chain under `""`."""
+    return {tenant_id: verify_chain(tenant_id=tenant_id) for tenant_id in audit_tenants() if tenant_id not in besides}
+
+
+def _bounded_count(entries: QuerySet[Any]) -> int:
+    return entries.order_by()[: COUNTED_UP_TO + 1].count()
+
+
+def _record(row: AuditEntry) -> AuditRecord:
+    return AuditRecord(
+        id=row.id,
+        timestamp=row.timestamp,
+        event_type=row.event_type,
+        tenant_id=row.tenant_id,
+        trace_id=row.trace_id,
+        actor=row.actor,
+        details=json.loads(row.details),
+        seq=row.seq,
+        prev_hash=row.prev_hash,
+        hash=row.hash,
+    )
+
+
+_CURSOR = re.compile(rb"audit:([1-9][0-9]{0,17})")
+
+
+def _cursor(entry_id: int) -> str:
+    return base64.urlsafe_b64encode(b"audit:%d" % entry_id).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> int:
+    """The place at which a list goes on. Raises ValueError when the cursor is not one of ours."""
+    try:
+        match = _CURSOR.fullmatch(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        match = None
+    if match is None or _cursor(int(match[1])) != text:
+        raise ValueError("not a cursor")
+    return int(match[1])

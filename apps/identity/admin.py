@@ -1,0 +1,93 @@
+"""The admin's view of API keys, which are created and revoked through the services."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from apps.identity.models import ApiKey
+from apps.identity.services.keys import KeyLimits, create_api_key, key_faults, revoke_api_key
+from clasper.core.clock import utc_now
+
+if TYPE_CHECKING:
+    BaseAdmin = admin.ModelAdmin[Any]
+    KeyFormBase = forms.ModelForm[ApiKey]
+else:
+    BaseAdmin = admin.ModelAdmin
+    KeyFormBase = forms.ModelForm
+
+KEY_FIELDS = (
+    "tenant_id",
+    "name",
+    "scopes",
+    "expires_at",
+    "allowed_tools",
+    "denied_tools",
+    "allowed_models",
+    "allowed_skills",
+    "max_output_tokens",
+    "rate_limit",
+)
+_LISTS = ("scopes", "allowed_tools", "denied_tools", "allowed_models", "allowed_skills")
+
+
+def admin_actor(request: HttpRequest) -> str:
+    """The signed-in person as audit entries name them; cut to what a key's `created_by` holds."""
+    return f"user:{request.user.get_username()}"[:128]
+
+
+class ApiKeyForm(KeyFormBase):
+    class Meta:
+        model = ApiKey
+        fields = KEY_FIELDS
+
+    def clean(self) -> dict[str, Any]:
+        """The verb's own faults, beside the fields they are about."""
+        cleaned = super().clean() or self.cleaned_data
+        if self.errors:
+            return cleaned
+        chosen = key_arguments(cleaned)
+        named = {name: chosen.pop(name) for name in ("tenant_id", "name", "scopes", "expires_at")}
+        faults = key_faults(**named, actor="", now=utc_now(), limits=KeyLimits(**chosen))
+        for field, texts in faults.items():
+            self.add_error(field, texts)
+        return cleaned
+
+
+def key_arguments(cleaned: dict[str, Any]) -> dict[str, Any]:
+    """The form's values as the verb takes them: lists of names instead of comma-separated text."""
+    split = {name: tuple(each.strip() for each in cleaned[name].split(",") if each.strip()) for name in _LISTS}
+    return {**{name: cleaned[name] for name in KEY_FIELDS}, **split}
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(BaseAdmin):
+    form = ApiKeyForm
+    fields = KEY_FIELDS
+    list_display = ("prefix", "tenant_id", "name", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
+    list_filter = ("tenant_id",)
+    search_fields = ("id", "prefix", "name")
+    ordering = ("-created_at",)
+    actions = ("revoke",)
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        """Keys are never edited; the list stays open to those who may change, for the revoke action."""
+        return obj is None and super().has_change_permission(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: forms.ModelForm[ApiKey], change: bool) -> None:
+        new = create_api_key(actor=admin_actor(request), now=utc_now(), **key_arguments(form.cleaned_data))
+        obj.pk = new.id
+        self.message_user(request, f"Keep the key now, it cannot be shown again: {new.key}", messages.WARNING)
+
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
+    def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:
+        for key_id in chosen.values_list("id", flat=True):
+            revoke_api_key(key_id=key_id, actor=admin_actor(request), now=utc_now(), tenant_id=None)
+        self.message_user(request, "The keys are revoked; they stop working within seconds.", messages.SUCCESS)

@@ -1,0 +1,141 @@
+"""The guard of every REST door: the credential becomes a Principal, and the view's declared scope is required.
+
+A view says `required_scopes = {"GET": "traces:read", ...}` (or one scope for all its methods), or `public = True`.
+A view that says nothing is closed to everybody.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from apps.identity.domain.permissions import TENANT, resolve_tenant
+from apps.identity.services.authentication import (
+    BEARER_HEADER,
+    DAEMON_HEADER,
+    authenticate,
+    authenticate_optional,
+    check_rate,
+    record_denial,
+)
+from clasper.core.auth import Principal
+from clasper.core.clock import utc_now
+from clasper.core.db import atomic_batch
+from clasper.core.errors import PermissionDenied, Unauthenticated
+from clasper.core.inputs import validated
+
+UNDECLARED = "undeclared"
+"""What a refusal names when the view declares no scope for the method: a fault of ours, closed rather than open."""
+
+_META_NAMES = {DAEMON_HEADER: "HTTP_X_AGENT_DAEMON_KEY", BEARER_HEADER: "HTTP_AUTHORIZATION"}
+
+
+class CredentialAuthentication(BaseAuthentication):
+    """Puts the Principal into `request.auth`; `request.user` stays None.
+
+    Raises InvalidDaemonKey, Unauthenticated or RateLimited. On a public view wrong or missing credentials only mean
+    that `request.auth` is None.
+    """
+
+    def authenticate(self, request: Request) -> tuple[None, Principal] | None:
+        headers = {name: request.META[meta] for name, meta in _META_NAMES.items() if meta in request.META}
+        if _is_public(request.parser_context.get("view")):
+            caller = authenticate_optional(headers, now=utc_now())
+            return None if caller is None else (None, caller)
+        principal = authenticate(headers, now=utc_now())
+        check_rate(principal)
+        return None, principal
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class ScopePermission(BasePermission):
+    """Requires the scope that the view declares for the method; a refusal is audited as `permission.denied`."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if _is_public(view) or not _takes(view, request.method or ""):
+            return True
+        principal = principal_of(request)
+        scope = _declared_scope(view, request.method or "")
+        if scope is None:
+            _refuse(request, principal, UNDECLARED, "This route is not open to any credential.")
+        if not principal.has(scope):
+            _refuse(request, principal, scope, f"The credential lacks the scope {scope}.")
+        return True
+
+
+def principal_of(request: Request) -> Principal:
+    """The caller of a guarded view. Raises Unauthenticated on a public view that was called without credentials."""
+    if isinstance(request.auth, Principal):
+        return request.auth
+    raise Unauthenticated()
+
+
+def tenant_of(request: Request, requested: str | None) -> str | None:
+    """The tenant a request is about, by `resolve_tenant`; blank means not named. A foreign one is audited and 403."""
+    principal = principal_of(request)
+    try:
+        return resolve_tenant(principal, requested or None)
+    except PermissionDenied as error:
+        _refuse(request, principal, TENANT, error.message)
+
+
+def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[str | None, dict[str, Any]]:
+    """The tenant whom the caller may ask about, then the query. Raises PermissionDenied before ValidationError."""
+    tenant_id = tenant_of(request, request.query_params.get("tenant_id"))
+    return tenant_id, validated(kind, request.query_params)
+
+
+def require_platform(request: Request) -> None:
+    """Audits and refuses a tenant's credential, whatever its scopes. Raises PermissionDenied."""
+    principal = principal_of(request)
+    if principal.tenant_id is not None:
+        _refuse(request, principal, TENANT, "This is about all tenants, so only the platform may read it.")
+
+
+def _refuse(request: Request, principal: Principal, permission: str, message: str) -> NoReturn:
+    match = request.resolver_match
+    route = f"{request.method} /{match.route if match else ''}"
+    with atomic_batch() as batch:
+        record_denial(batch, principal=principal, permission=permission, route=route, now=utc_now())
+    raise PermissionDenied(message, details={"permission": permission})
+
+
+def _is_public(view: Any) -> bool:
+    return getattr(view, "public", False) is True
+
+
+def _takes(view: Any, method: str) -> bool:
+    """Whether the view has a handler for the method; if not, the answer is 405 to every valid credential."""
+    return method.lower() in view.http_method_names and hasattr(view, method.lower())
+
+
+def _declared_scope(view: Any, method: str) -> str | None:
+    declared: str | dict[str, str] | None = getattr(view, "required_scopes", None)
+    if isinstance(declared, str):
+        return declared
+    return (declared or {}).get("GET" if method == "HEAD" else method)
+
+
+class CredentialScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # the base's hook is untyped
+    """Both ways to authenticate, in the OpenAPI document: either one is enough."""
+
+    target_class = CredentialAuthentication
+    name = ["daemonKey", "tenantKey"]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        if _is_public(auto_schema.view):
+            return []
+        return [{name: []} for name in self.name]
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
+        return [
+            {"type": "apiKey", "in": "header", "name": "X-Agent-Daemon-Key", "description": "The platform's key."},
+            {"type": "http", "scheme": "bearer", "description": "A tenant's API key, `clk_…`."},
+        ]

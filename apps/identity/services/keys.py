@@ -1,0 +1,300 @@
+"""Tenant API keys: create (the key is shown once), list, revoke, and look up by the secret."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Q, QuerySet
+from limits import parse
+
+from apps.audit.services.recording import record_audit
+from apps.identity.domain.permissions import unknown_scopes
+from apps.identity.models import ApiKey
+from clasper.core.auth import ALL, Principal
+from clasper.core.db import atomic_batch
+from clasper.core.errors import InvalidRequest, NotFound
+from clasper.core.ids import new_id
+
+KEY_PREFIX = "clk_"
+SHOWN_CHARS = 12
+"""So many first characters are kept to recognise a key by; 8 of its 43 random ones do not weaken it."""
+LAST_USED_STEP = timedelta(minutes=1)
+"""`last_used_at` is this coarse, so that a busy key does not cost a write for every request."""
+
+_SECRET = re.compile(r"clk_[A-Za-z0-9_-]{43}")
+_PATTERN = re.compile(r"[^\s,]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What narrows the runs of a key.
+
+    Tools are names, `ns:*` or `*`, and without any allowed tool there is none. Empty models or skills mean all of them.
+    """
+
+    allowed_tools: tuple[str, ...] = (ALL,)
+    denied_tools: tuple[str, ...] = ()
+    allowed_models: tuple[str, ...] = ()
+    allowed_skills: tuple[str, ...] = ()
+    max_output_tokens: int | None = None
+    rate_limit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySummary:
+    """A key as it is listed: everything but the secret."""
+
+    id: str
+    tenant_id: str
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    limits: KeyLimits
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key just created. `key` is the credential itself, which cannot be read again."""
+
+    id: str
+    key: str
+    tenant_id: str
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFinding:
+    """The key behind a secret, valid or not. `principal` is None for an unknown one."""
+
+    principal: Principal | None = None
+    revoked: bool = False
+    expires_at: datetime | None = None
+
+    def fault(self, now: datetime) -> str:
+        """Why the key does not authenticate: `unknown_key`, `revoked_key`, `expired_key`, or "" if it does."""
+        if self.principal is None:
+            return "unknown_key"
+        if self.revoked:
+            return "revoked_key"
+        return "expired_key" if self.expires_at is not None and self.expires_at <= now else ""
+
+
+UNKNOWN_KEY = KeyFinding()
+
+
+def create_api_key(
+    *,
+    tenant_id: str,
+    name: str,
+    scopes: Iterable[str],
+    actor: str,
+    now: datetime,
+    expires_at: datetime | None = None,
+    allowed_tools: Iterable[str] = (ALL,),
+    denied_tools: Iterable[str] = (),
+    allowed_models: Iterable[str] = (),
+    allowed_skills: Iterable[str] = (),
+    max_output_tokens: int | None = None,
+    rate_limit: str = "",
+) -> NewKey:
+    """Creates a tenant's key and audits `key.create`; see KeyLimits for what narrows its runs.
+
+    Raises InvalidRequest with all faults at once.
+    """
+    scopes = tuple(dict.fromkeys(scopes))
+    limits = KeyLimits(
+        allowed_tools=tuple(allowed_tools),
+        denied_tools=tuple(denied_tools),
+        allowed_models=tuple(allowed_models),
+        allowed_skills=tuple(allowed_skills),
+        max_output_tokens=max_output_tokens,
+        rate_limit=rate_limit,
+    )
+    faults = key_faults(
+        tenant_id=tenant_id, name=name, scopes=scopes, actor=actor, now=now, expires_at=expires_at, limits=limits
+    )
+    if faults:
+        raise InvalidRequest("The API key cannot be created.", field_errors=faults)
+    secret = KEY_PREFIX + secrets.token_urlsafe(32)
+    key = ApiKey(
+        id=new_id(),
+        tenant_id=tenant_id,
+        name=name,
+        prefix=secret[:SHOWN_CHARS],
+        secret_hash=secret_hash(secret),
+        scopes=_csv(scopes),
+        allowed_tools=_csv(limits.allowed_tools),
+        denied_tools=_csv(limits.denied_tools),
+        allowed_models=_csv(limits.allowed_models),
+        allowed_skills=_csv(limits.allowed_skills),
+        max_output_tokens=limits.max_output_tokens,
+        rate_limit=limits.rate_limit,
+        created_at=now,
+        created_by=actor,
+        expires_at=expires_at,
+    )
+    with atomic_batch() as batch:
+        key.save(force_insert=True)
+        details = {"key_id": key.id, "name": name, "prefix": key.prefix, "scopes": list(scopes)}
+        record_audit(batch, tenant_id=tenant_id, event_type="key.create", actor=actor, now=now, details=details)
+    return NewKey(id=key.id, key=secret, tenant_id=tenant_id, name=name, scopes=scopes, expires_at=expires_at)
+
+
+def key_faults(
+    *,
+    tenant_id: str,
+    name: str,
+    scopes: Iterable[str],
+    actor: str,
+    now: datetime,
+    expires_at: datetime | None,
+    limits: KeyLimits,
+) -> dict[str, list[str]]:
+    """Everything that is wrong with a key to be created, by field; empty when nothing is."""
+    scopes = list(scopes)
+    unknown = unknown_scopes(scopes)
+    tokens = limits.max_output_tokens
+    checks = [
+        ("tenant_id", not tenant_id or len(tenant_id) > 128, "Name a tenant, at most 128 characters."),
+        ("name", len(name) > 128, "At most 128 characters."),
+        ("actor", len(actor) > 128, "At most 128 characters."),
+        ("scopes", not scopes, "Give at least one scope."),
+        ("scopes", bool(unknown), f"Unknown scopes: {', '.join(unknown)}."),
+        ("expires_at", expires_at is not None and expires_at <= now, "The expiry must lie in the future."),
+        ("max_output_tokens", tokens is not None and not 0 < tokens < 2**31, "Give a positive number of tokens."),
+        ("rate_limit", not _is_rate(limits.rate_limit), "Write a rate such as 100/minute."),
+    ]
+    for field in ("allowed_tools", "denied_tools", "allowed_models", "allowed_skills"):
+        wrong = not all(map(_PATTERN.fullmatch, getattr(limits, field)))
+        checks.append((field, wrong, "Names hold no spaces and no commas."))
+    faults: dict[str, list[str]] = {}
+    for field, failed, text in checks:
+        if failed:
+            faults.setdefault(field, []).append(text)
+    return faults
+
+
+def list_api_keys(*, tenant_id: str | None) -> tuple[KeySummary, ...]:
+    """A tenant's keys, or all with None; newest first, revoked and expired ones included."""
+    return tuple(map(_summary, _keys_of(tenant_id)))
+
+
+def revoke_api_key(*, key_id: str, actor: str, now: datetime, tenant_id: str | None) -> KeySummary:
+    """Ends a key for good and audits `key.revoke`; a key already revoked is left as it is.
+
+    `tenant_id` None lets the platform revoke any tenant's key. Raises NotFound, also for a foreign tenant's key.
+    """
+    with atomic_batch() as batch:
+        key = _keys_of(tenant_id).select_for_update().filter(id=key_id).first()
+        if key is None:
+            raise NotFound("No such API key.")
+        if key.revoked_at is None:
+            key.revoked_at = now
+            key.save(update_fields=["revoked_at"])
+            details = {"key_id": key.id, "name": key.name, "prefix": key.prefix}
+            record_audit(batch, tenant_id=key.tenant_id, event_type="key.revoke", actor=actor, now=now, details=details)
+    return _summary(key)
+
+
+def look_up_key(secret: str, now: datetime) -> KeyFinding:
+    """What the database says about a secret; a valid key's `last_used_at` is brought up to date."""
+    if not _SECRET.fullmatch(secret):
+        return UNKNOWN_KEY
+    key = ApiKey.objects.filter(secret_hash=secret_hash(secret)).first()
+    if key is None:
+        return UNKNOWN_KEY
+    finding = KeyFinding(principal=_principal(key), revoked=key.revoked_at is not None, expires_at=key.expires_at)
+    if not finding.fault(now):
+        _note_use(key, now)
+    return finding
+
+
+def secret_hash(secret: str) -> str:
+    """Lower-case hex SHA-256 of a key, what is stored of it. 256 random bits need no salt and no slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _keys_of(tenant_id: str | None) -> QuerySet[ApiKey]:
+    """A tenant's keys, or all with None; newest first."""
+    keys = ApiKey.objects.all() if tenant_id is None else ApiKey.objects.for_tenant(tenant_id)
+    return keys.order_by("-created_at", "-id")
+
+
+def _note_use(key: ApiKey, now: datetime) -> None:
+    due = now - LAST_USED_STEP
+    if key.last_used_at is None or key.last_used_at <= due:
+        stale = Q(last_used_at=None) | Q(last_used_at__lte=due)
+        ApiKey.objects.filter(stale, id=key.id).update(last_used_at=now)
+
+
+def _principal(key: ApiKey) -> Principal:
+    bounds = _limits(key)
+    return Principal(
+        actor=f"key:{key.id}",
+        tenant_id=key.tenant_id,
+        scopes=frozenset(_names(key.scopes)),
+        allowed_tools=frozenset(bounds.allowed_tools),
+        denied_tools=frozenset(bounds.denied_tools),
+        allowed_models=frozenset(bounds.allowed_models) or None,
+        allowed_skills=frozenset(bounds.allowed_skills) or None,
+        max_output_tokens=bounds.max_output_tokens,
+        rate_limit=bounds.rate_limit,
+    )
+
+
+def _limits(key: ApiKey) -> KeyLimits:
+    return KeyLimits(
+        allowed_tools=_names(key.allowed_tools),
+        denied_tools=_names(key.denied_tools),
+        allowed_models=_names(key.allowed_models),
+        allowed_skills=_names(key.allowed_skills),
+        max_output_tokens=key.max_output_tokens,
+        rate_limit=key.rate_limit,
+    )
+
+
+def _summary(key: ApiKey) -> KeySummary:
+    return KeySummary(
+        id=key.id,
+        tenant_id=key.tenant_id,
+        name=key.name,
+        prefix=key.prefix,
+        scopes=_names(key.scopes),
+        limits=_limits(key),
+        created_at=key.created_at,
+        created_by=key.created_by,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+        last_used_at=key.last_used_at,
+    )
+
+
+def _csv(names: Iterable[str]) -> str:
+    return ",".join(names)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _is_rate(text: str) -> bool:
+    if not text:
+        return True
+    if len(text) > 32 or ";" in text or "," in text:
+        return False
+    try:
+        return parse(text).amount > 0
+    except ValueError:
+        return False
