@@ -1,11 +1,11 @@
 """Database writes: the group commit of the run path. What tables build on is in `core.tables`.
 
-A *job* is a plain function of a `Batch`. The engine submits jobs to the process's `GroupWriter`, whose single thread
-commits whatever is waiting in one transaction and then wakes each caller; ordinary views and commands run the same
-functions inside `atomic_batch()`. One way to write, two ways to commit.
+A *write* is a plain function of a `Batch`. The engine submits writes to the process's `GroupWriter`, whose single
+thread commits whatever is waiting in one transaction and then wakes each caller; ordinary views and commands run the
+same functions inside `atomic_batch()`. One way to write, two ways to commit.
 
-A job must be repeatable: it only reads its arguments and the batch, because a failing batch is rolled back and its
-jobs run again one by one. A refusal (no budget left, key already taken) is a return value, not an exception.
+A write must be repeatable: it only reads its arguments and the batch, because a failing batch is rolled back and its
+writes run again one by one. A refusal (no budget left, key already taken) is a return value, not an exception.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ logger = logging.getLogger("clasper.db")
 T = TypeVar("T")
 S = TypeVar("S", bound="SharedState")
 
-# The text Django itself stores for a UTC datetime, so that the ORM and the raw jobs read each other's rows.
+# The text Django itself stores for a UTC datetime, so that the ORM and the raw writes read each other's rows.
 sqlite3.register_adapter(datetime, lambda instant: str(instant.replace(tzinfo=None)))
 
 
 class SharedState(Protocol):
-    """State that the jobs of one batch share and that is written once, before the commit.
+    """State that the writes of one batch share and that is written once, before the commit.
 
     States are flushed by ascending `lock_order`: every process takes row locks in the same order, so none waits in a
     circle.
@@ -77,7 +77,7 @@ class Batch:
     def queue(self, sql: str, row: Sequence[Any]) -> None:
         """Runs a statement later, just before the commit; the rows of one statement travel together.
 
-        For statements whose outcome no job of the batch looks at.
+        For statements whose outcome no write of the batch looks at.
         """
         self._rows.setdefault(sql, []).append(row)
 
@@ -97,7 +97,7 @@ class Batch:
         self.flush_rows()
 
     def flush_rows(self) -> None:
-        """Sends the queued rows now, for a job that must read or change what it has just inserted."""
+        """Sends the queued rows now, for a write that must read or change what it has just inserted."""
         if not self._rows:
             return
         with self._pipeline():
@@ -139,7 +139,7 @@ class Batch:
         return "" if self.vendor == "sqlite" else " FOR UPDATE"
 
 
-Job = Callable[[Batch], T]
+Write = Callable[[Batch], T]
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def write_back(using: str = "default") -> None:
 
 @dataclass(slots=True)
 class _Ticket(Generic[T]):
-    job: Job[T]
+    write: Write[T]
     key: str
     alone: bool
     loop: asyncio.AbstractEventLoop
@@ -177,14 +177,14 @@ class _Ticket(Generic[T]):
 
 
 class _NotBegun(Exception):
-    """No transaction could be begun: the database is away or locked, and no job ran."""
+    """No transaction could be begun: the database is away or locked, and no write ran."""
 
 
 class GroupWriter:
-    """One thread and one connection that commit the waiting jobs of all coroutines together.
+    """One thread and one connection that commit the waiting writes of all coroutines together.
 
     Raises Unavailable from `submit` when the database cannot be reached or is locked; then everybody who waits is told
-    at once, since each would wait in vain as long. Whatever a job itself raises reaches only the coroutine that
+    at once, since each would wait in vain as long. Whatever a write itself raises reaches only the coroutine that
     submitted it.
     """
 
@@ -194,7 +194,7 @@ class GroupWriter:
     BUSY_BATCH = 2
     LINGER_SECONDS = 0.002
     """While batches are this large, the next one waits a moment for company: a commit costs about as much for twenty
-    jobs as for one. A lone job never waits."""
+    writes as for one. A lone write never waits."""
 
     def __init__(self, using: str = "default") -> None:
         self._using = using
@@ -202,15 +202,15 @@ class GroupWriter:
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
 
-    async def submit(self, job: Job[T], *, key: str = "", alone: bool = False) -> T:
-        """Runs `job` in a committed transaction and gives its result.
+    async def submit(self, write: Write[T], *, key: str = "", alone: bool = False) -> T:
+        """Runs `write` in a committed transaction and gives its result.
 
-        `key` (the tenant) orders the jobs of a batch, so that all processes lock tenants in the same order. A job that
-        locks rows of several tenants goes `alone`, in a transaction of its own. A cancelled caller stops waiting; its
-        job is committed all the same.
+        `key` (the tenant) orders the writes of a batch, so that all processes lock tenants in the same order. A write
+        that locks rows of several tenants goes `alone`, in a transaction of its own. A cancelled caller stops waiting;
+        its write is committed all the same.
         """
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(job, key, alone, loop, loop.create_future())
+        ticket = _Ticket(write, key, alone, loop, loop.create_future())
         if self._thread is None:
             self._start()
         self._queue.put(ticket)
@@ -310,7 +310,7 @@ class GroupWriter:
                 try:
                     batch = Batch(cursor, vendor=connection.vendor, native=True)
                     for ticket in tickets:
-                        ticket.result = ticket.job(batch)
+                        ticket.result = ticket.write(batch)
                     batch.flush()
                     cursor.execute("COMMIT")
                 except BaseException:

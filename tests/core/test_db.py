@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from django.db import DatabaseError, connection, connections
 
-from clasper.core.db import Batch, GroupWriter, Job, atomic_batch, write_back
+from clasper.core.db import Batch, GroupWriter, Write, atomic_batch, write_back
 from clasper.core.errors import Unavailable
 from tests.agents.processes import free_port
 
@@ -44,7 +44,7 @@ def rows() -> list[tuple[int, str]]:
         return list(cursor.fetchall())
 
 
-def insert(n: int, tag: str = "") -> Job[int]:
+def insert(n: int, tag: str = "") -> Write[int]:
     def job(batch: Batch) -> int:
         batch.queue(INSERT, (n, tag))
         return n * 10
@@ -73,7 +73,7 @@ class Gate:
         await self._waiting
 
 
-async def together(writer: GroupWriter, *jobs: Job[Any], key: str = "") -> list[Any]:
+async def together(writer: GroupWriter, *jobs: Write[Any], key: str = "") -> list[Any]:
     """The results (or exceptions) of jobs that wait in one batch."""
     async with Gate(writer):
         waiting = [asyncio.ensure_future(writer.submit(job, key=key)) for job in jobs]
@@ -103,7 +103,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 async def test_waiting_jobs_share_a_transaction_in_the_order_of_their_keys(writer: GroupWriter) -> None:
     seen: list[tuple[str, int]] = []
 
-    def note(key: str) -> Job[None]:
+    def note(key: str) -> Write[None]:
         return lambda batch: seen.append((key, id(batch)))
 
     async with Gate(writer):
@@ -119,7 +119,7 @@ async def test_a_job_that_goes_alone_has_its_own_transaction(writer: GroupWriter
     batches: dict[str, int] = {}
     kept: list[Batch] = []  # so that no two have the same id
 
-    def note(name: str) -> Job[None]:
+    def note(name: str) -> Write[None]:
         def job(batch: Batch) -> None:
             kept.append(batch)
             batches[name] = id(batch)
@@ -148,7 +148,7 @@ async def test_a_burst_is_cut_into_bounded_batches(writer: GroupWriter, monkeypa
 # --- Failures stay where they belong -------------------------------------------------------------------------------
 
 
-def fail(error: Exception) -> Job[None]:
+def fail(error: Exception) -> Write[None]:
     def job(batch: Batch) -> None:
         batch.queue(INSERT, (99, "must not stay"))
         raise error
@@ -168,7 +168,7 @@ async def test_a_failing_job_fails_alone(writer: GroupWriter) -> None:
     [lambda batch: batch.execute("SELECT nonsense FROM nowhere"), insert(1, "twice")],
     ids=["a statement", "a row already there"],
 )
-async def test_a_database_error_reaches_its_own_caller_as_unavailable(bad: Job[Any], writer: GroupWriter) -> None:
+async def test_a_database_error_reaches_its_own_caller_as_unavailable(bad: Write[Any], writer: GroupWriter) -> None:
     await writer.submit(insert(1))
     good, outcome = await together(writer, insert(2), bad)
     assert good == 20
@@ -357,7 +357,7 @@ class Second(First):
 async def test_shared_state_is_flushed_once_in_lock_order_and_may_add_rows(writer: GroupWriter) -> None:
     First.flushed.clear()
 
-    def touch(*kinds: type[First]) -> Job[None]:
+    def touch(*kinds: type[First]) -> Write[None]:
         def job(batch: Batch) -> None:
             for kind in kinds:
                 batch.shared(kind).count += 1
@@ -385,7 +385,7 @@ async def test_queued_rows_can_be_sent_early(writer: GroupWriter) -> None:
 
 
 def test_atomic_batch_commits_or_rolls_back_with_the_orm(table: None) -> None:
-    def run(*jobs: Job[Any]) -> None:
+    def run(*jobs: Write[Any]) -> None:
         with atomic_batch() as batch:
             for job in jobs:
                 job(batch)

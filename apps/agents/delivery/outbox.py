@@ -78,7 +78,7 @@ def sealed_row(owed: Owed, *, tenant_id: str, trace_id: str, now: datetime) -> t
 
 
 def enqueue(batch: Batch, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Job part: what the run owes, in the transaction that settles it."""
+    """Part of a write: what the run owes, in the transaction that settles it."""
     for row in rows:
         batch.queue(_INSERT, row)
 
@@ -92,7 +92,7 @@ def held_webhook_row(target: WebhookTarget, *, tenant_id: str, trace_id: str, no
 def release_webhook(
     batch: Batch, target: WebhookTarget, body: Mapping[str, Any], *, tenant_id: str, trace_id: str, now: datetime
 ) -> None:
-    """Job part: the run has ended, its report is due. Its texts are redacted: a webhook is storage somewhere else."""
+    """The run has ended, its report is due. Its texts are redacted: a webhook is storage somewhere else."""
     clean = {name: redact_text(text) if name in ("response", "error") else text for name, text in body.items()}
     report = {**asdict(target), "body": encode_payload(clean).decode()}
     batch.queue(

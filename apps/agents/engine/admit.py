@@ -130,7 +130,7 @@ def output_limit(plan: Plan, candidate: Candidate) -> int:
 def reserve_call(
     batch: Batch, plan: Plan, candidate: Candidate, *, prompt_tokens: int, max_output: int
 ) -> CallGrant | ClasperError:
-    """Job part: holds the worst case of the next model call; gives what is paid for, or why not.
+    """Part of a write: holds the worst case of the next model call; gives what is paid for, or why not.
 
     When the budget does not hold the whole output, the output is lowered to what it holds, but not below a useful
     minimum.

@@ -15,7 +15,7 @@ from apps.governance.services.reservations import settle_call
 from apps.governance.services.usage import record_usage
 from apps.traces.services.recording import add_steps
 from clasper.core.clock import utc_now
-from clasper.core.db import Batch, Job, writer
+from clasper.core.db import Batch, Write, writer
 from clasper.core.errors import BudgetExceeded, ClasperError, Unavailable
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage
@@ -74,7 +74,7 @@ def _kept_on_failure(run: Run) -> Iterator[None]:
         raise
 
 
-def progress(run: Run, *, more: bool, steps: bool = True) -> Job[None]:
+def progress(run: Run, *, more: bool, steps: bool = True) -> Write[None]:
     """A job that settles what is booked and writes the new steps and audit notes; takes them off the run.
 
     With `more` the run's hold stays as a row for the next call; otherwise it is gone. With `steps` off the caller
@@ -84,7 +84,7 @@ def progress(run: Run, *, more: bool, steps: bool = True) -> Job[None]:
     usage, run.unsettled_usage = run.unsettled_usage, Usage()
     notes, run.notes = run.notes, []
     common = of_run(run)
-    add: Job[None] | None = None
+    add: Write[None] | None = None
     if steps and run.steps:
         add = add_steps(tenant_id=run.request.tenant_id, trace_id=run.request.trace_id, steps=run.steps)
         run.steps = []

@@ -13,7 +13,7 @@ import msgspec
 from apps.traces.domain.record import Closing, Opening, Orphan, Redacted, Step
 from apps.traces.services.retention import settle_storage
 from clasper.core.clock import from_row
-from clasper.core.db import Batch, Job
+from clasper.core.db import Batch, Write
 from clasper.core.redaction import redact, redact_counted
 
 TOOLS_SEQ = -1
@@ -83,7 +83,7 @@ def redact_content(value: Any) -> Redacted:
     return Redacted(clean, found)
 
 
-def open_trace(opening: Opening) -> Job[bool]:
+def open_trace(opening: Opening) -> Write[bool]:
     """A job that writes the trace as `running`; False when another trace has this id already.
 
     Texts are encoded now, in the caller's thread, so that the writer's one thread only writes.
@@ -112,7 +112,7 @@ def open_trace(opening: Opening) -> Job[bool]:
     return job
 
 
-def add_steps(*, tenant_id: str, trace_id: str, steps: Iterable[Step]) -> Job[None]:
+def add_steps(*, tenant_id: str, trace_id: str, steps: Iterable[Step]) -> Write[None]:
     """A job that appends steps to a running trace."""
     rows, found = _step_rows(tenant_id, trace_id, steps)
 
@@ -124,7 +124,7 @@ def add_steps(*, tenant_id: str, trace_id: str, steps: Iterable[Step]) -> Job[No
     return job
 
 
-def close_trace(closing: Closing) -> Job[bool]:
+def close_trace(closing: Closing) -> Write[bool]:
     """A job that ends a running trace, with its last steps, its output and the day's sums.
 
     Of the texts it stores what the tenant's retention policy leaves. False, and nothing written, when the trace is not
