@@ -37,7 +37,7 @@ from apps.workspaces.services.contents import forget_known
 from clasper.core.db import writer
 from clasper.core.tables import AppendOnlyModel, AppendOnlyTrigger
 from clasper.gateways.http import close_session
-from clasper.gateways.llm.fake import FakeChat, FakeProvider
+from fakes.llm import FakeChat, FakeProvider
 from tests.world import DAEMON_KEY, Server
 
 # Examples are few and small; what is slow is a busy machine.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake import WIRES, FakeProvider
+from fakes.llm import WIRES, FakeProvider
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import ACME, Server, parse_events, send_body
 

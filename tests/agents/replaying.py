@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clasper.gateways.llm.fake import FakeProvider, reply, tool_calls
+from fakes.llm import FakeProvider, reply, tool_calls
 from tests.world import Server
 
 ORDER = ("orders_lookup", '{"order_id": "ORD-1002"}')

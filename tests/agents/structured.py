@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from clasper.gateways.llm.fake import WIRES, FakeProvider
 from clasper.gateways.llm.registry import HOSTS
+from fakes.llm import WIRES, FakeProvider
 from tests.world import ACME, Server
 
 SCHEMA = {

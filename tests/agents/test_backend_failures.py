@@ -18,7 +18,7 @@ from apps.agents.delivery.sweeper import sweep
 from apps.agents.models import Delivery
 from apps.identity.services.authentication import DAEMON
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeProvider, reply
+from fakes.llm import FakeProvider, reply
 from tests.agents.backend import (
     DOCUMENTS,
     GARBAGE,

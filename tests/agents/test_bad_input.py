@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from apps.traces.models import Trace
-from clasper.gateways.llm.fake import FakeProvider, error, reply
+from fakes.llm import FakeProvider, error, reply
 from tests.agents.backend import MESSAGES, Backend
 from tests.agents.ledger import assert_balanced, deliveries
 from tests.conftest import run

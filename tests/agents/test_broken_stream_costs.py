@@ -10,7 +10,7 @@ import pytest
 
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake import Behaviour, raw, reply
+from fakes.llm import Behaviour, raw, reply
 from tests.agents.backend import Backend
 from tests.agents.hosts import MODELS, ask, assert_costs, hosts, model_steps
 from tests.agents.ledger import nano

@@ -10,7 +10,7 @@ import pytest
 
 from apps.governance.models import Budget
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeProvider, reply
+from fakes.llm import FakeProvider, reply
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, held, nano
 from tests.world import ACME, GLOBEX, Server, send_body, tenant_key

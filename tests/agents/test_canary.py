@@ -16,7 +16,7 @@ from aiohttp import web
 from apps.agents.delivery.outbox import deliver_due
 from apps.agents.delivery.sweeper import sweep
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw, reply, stream_error, tool_calls
+from fakes.llm import FakeProvider, error, half_stream, raw, reply, stream_error, tool_calls
 from tests.agents.backend import MESSAGES, TASKS, Backend, Receiver, answers
 from tests.agents.canaries import Canaries, leaks
 from tests.conftest import run

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from clasper.gateways.llm.fake import FakeProvider, error, reply, tool_calls
+from fakes.llm import FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.canaries import Canaries, leaks
 from tests.world import ACME, Server

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import redis
 
-from clasper.gateways.llm.fake import FakeProvider, silence
+from fakes.llm import FakeProvider, silence
 from tests.agents.backend import MESSAGES, Backend, Receiver, answers
 from tests.agents.processes import Installation, free_port, wait_until
 from tests.conftest import run

@@ -12,7 +12,7 @@ import pytest
 from apps.agents.domain.compaction import SUMMARY_HEADING
 from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
-from clasper.gateways.llm.fake import FakeProvider, error, reply
+from fakes.llm import FakeProvider, error, reply
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, claims, nano
 from tests.agents.structured import done, failed, own_host, sent

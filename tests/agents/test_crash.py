@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from clasper.gateways.llm.fake import Behaviour, FakeProvider, reply, silence, tool_calls
+from fakes.llm import Behaviour, FakeProvider, reply, silence, tool_calls
 from tests.agents.backend import MESSAGES, TASKS, Backend, Reply, accepts_and_hangs, hangs
 from tests.agents.processes import Installation, wait_until
 from tests.conftest import run

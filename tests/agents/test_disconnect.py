@@ -25,7 +25,7 @@ from apps.workspaces.services import load_workspace
 from apps.workspaces.services.contents import keep_content
 from clasper.core.clock import utc_now
 from clasper.gateways import http
-from clasper.gateways.llm.fake import FakeProvider, reply, silence, tool_calls
+from fakes.llm import FakeProvider, reply, silence, tool_calls
 from tests.agents.backend import MESSAGES, Backend, hangs
 from tests.agents.ledger import assert_balanced, deliveries, nano
 from tests.agents.processes import wait_until

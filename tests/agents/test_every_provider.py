@@ -14,7 +14,7 @@ import pytest
 
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake import (
+from fakes.llm import (
     Behaviour,
     FakeProvider,
     error,

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from apps.traces.models import Trace
-from clasper.gateways.llm.fake import (
+from fakes.llm import (
     Behaviour,
     FakeProvider,
     error,

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from apps.traces.models import TraceStep
-from clasper.gateways.llm.fake import FakeProvider, reply, tool_calls
+from fakes.llm import FakeProvider, reply, tool_calls
 from tests.agents.backend import MESSAGES, TASKS, Backend, Call, Reply
 from tests.agents.ledger import assert_balanced
 from tests.agents.test_failures import ask

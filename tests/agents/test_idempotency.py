@@ -12,7 +12,7 @@ from apps.agents.delivery.outbox import deliver_due
 from apps.agents.delivery.sweeper import sweep
 from apps.agents.models import StoredResponse
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeProvider, error, reply
+from fakes.llm import FakeProvider, error, reply
 from tests.agents.backend import MESSAGES, Backend, answers
 from tests.agents.ledger import assert_balanced, claims
 from tests.conftest import run

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apps.agents.domain.json_output import MAX_REPAIR_FAULTS
-from clasper.gateways.llm.fake import WIRES, Behaviour, FakeProvider, error, reply, tool_calls
+from fakes.llm import WIRES, Behaviour, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, nano
 from tests.agents.structured import GOOD, SCHEMA, USAGE, done, failed, own_host, sent, task

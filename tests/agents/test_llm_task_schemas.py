@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from apps.traces.models import Trace
-from clasper.gateways.llm.fake import FakeProvider, raw, reply
+from fakes.llm import FakeProvider, raw, reply
 from tests.agents.ledger import assert_balanced, claims
 from tests.agents.structured import GOOD, SCHEMA, USAGE, done, failed, task
 from tests.world import Server

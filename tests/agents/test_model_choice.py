@@ -19,8 +19,8 @@ from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.redaction import redact_text
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake import Behaviour, FakeProvider, error, reply, tool_calls
 from clasper.gateways.llm.registry import HOSTS
+from fakes.llm import Behaviour, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.hosts import DOORS, MODELS, Outcome, ask, assert_costs, attempts, hosts, model_steps
 from tests.agents.ledger import assert_balanced, nano

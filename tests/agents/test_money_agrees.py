@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from clasper.core.money import NANO_PER_USD
-from clasper.gateways.llm.fake import FakeProvider, error, reply, tool_calls
+from fakes.llm import FakeProvider, error, reply, tool_calls
 from tests.agents.ledger import assert_balanced
 from tests.conftest import empty_database
 from tests.world import ACME, GLOBEX, Server, send_body

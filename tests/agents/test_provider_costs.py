@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from apps.governance.services.prices import price_book
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake import Behaviour, error, raw, reply, tool_calls
+from fakes.llm import Behaviour, error, raw, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts, model_steps
 from tests.agents.ledger import assert_balanced, nano

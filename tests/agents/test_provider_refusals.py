@@ -13,7 +13,7 @@ from aiohttp import web
 from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake import Behaviour, Exchange, FakeProvider, error, reply, tool_calls
+from fakes.llm import Behaviour, Exchange, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts, model_steps
 from tests.agents.ledger import assert_balanced

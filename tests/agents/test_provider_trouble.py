@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake import Exchange, FakeProvider, error, reply, reset, silence
+from fakes.llm import Exchange, FakeProvider, error, reply, reset, silence
 from tests.agents.backend import Backend
 from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts
 from tests.agents.ledger import assert_balanced, nano

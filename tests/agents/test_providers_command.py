@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 
 from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
-from clasper.gateways.llm.fake import WIRES, FakeProvider, error
+from fakes.llm import WIRES, FakeProvider, error
 from tests.world import Server
 
 

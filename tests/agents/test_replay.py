@@ -15,7 +15,7 @@ from apps.traces.services.retention import set_policy
 from apps.workspaces.models import WorkspaceContent
 from apps.workspaces.services import load_workspace
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import Exchange, FakeProvider, error, reply, tool_calls
+from fakes.llm import Exchange, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced
 from tests.agents.replaying import ORDER, again, ask_for_order, refused, told

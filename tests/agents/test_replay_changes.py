@@ -10,7 +10,7 @@ import pytest
 
 from apps.traces.models import Trace
 from apps.workspaces.services import load_workspace
-from clasper.gateways.llm.fake import FakeProvider, reply, tool_calls
+from fakes.llm import FakeProvider, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.replaying import ORDER, again, ask_for_order, refused, told
 from tests.world import ACME, Server, tenant_key

@@ -11,7 +11,7 @@ import pytest
 
 from apps.traces.domain.step_diff import step_digests
 from apps.traces.services.reading import get_trace
-from clasper.gateways.llm.fake import Behaviour, raw, reply
+from fakes.llm import Behaviour, raw, reply
 from tests.agents.backend import Backend
 from tests.agents.hosts import hosts
 from tests.agents.ledger import assert_balanced

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from apps.agents.consumers import base as consumers
-from clasper.gateways.llm.fake import FakeProvider, error, half_stream, reply, tool_calls
+from fakes.llm import FakeProvider, error, half_stream, reply, tool_calls
 from tests.agents.backend import MESSAGES, Backend, answers
 from tests.agents.ledger import assert_balanced
 from tests.conftest import run

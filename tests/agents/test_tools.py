@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from clasper.gateways.llm.fake import Exchange, FakeProvider, reply, tool_calls
+from fakes.llm import Exchange, FakeProvider, reply, tool_calls
 from tests.agents.backend import TOOLS, Backend, answers, hangs, raw
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import ACME, Server, tenant_key

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from clasper.gateways.llm.fake import FakeProvider, reply, tool_calls
+from fakes.llm import FakeProvider, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import Server, send_body

@@ -17,7 +17,7 @@ import pytest
 
 from apps.agents.delivery.outbox import deliver_due
 from clasper.core.clock import utc_now
-from clasper.gateways.llm.fake import FakeProvider, half_stream, reply, tool_calls
+from fakes.llm import FakeProvider, half_stream, reply, tool_calls
 from tests.conftest import run
 from tests.contracts.shapes import EXAMPLES, differences, example, examples
 from tests.world import USER, Server, send_body

@@ -14,7 +14,7 @@ from apps.agents import engine
 from apps.identity.domain.permissions import SCOPES
 from clasper.core.http import MAX_JSON_DEPTH
 from clasper.core.logs import JSONFormatter
-from clasper.gateways.llm.fake import FakeProvider, error, half_stream, raw
+from fakes.llm import FakeProvider, error, half_stream, raw
 from tests.contracts.routes import GUARDED, READING_BODIES, ROUTES, RUNS, Route
 from tests.world import ACME, Server, parse_events, tenant_key
 

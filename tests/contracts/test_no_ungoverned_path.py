@@ -17,7 +17,7 @@ import grimp
 import pytest
 
 from apps.agents.urls import run_routes
-from clasper.gateways.llm.fake import FakeProvider, reply
+from fakes.llm import FakeProvider, reply
 from tests.world import ACME, GLOBEX, Server, parse_events, send_body, tenant_key
 
 ROOT = Path(__file__).resolve().parents[2]

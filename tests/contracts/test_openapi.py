@@ -16,7 +16,7 @@ from apps.agents.domain.replay import ReplayBody
 from apps.agents.domain.requests import CalledFunction, Options, SendBody, Turn, TurnToolCall, Webhook
 from apps.agents.urls import run_routes
 from clasper import openapi
-from clasper.gateways.llm.fake import FakeProvider, half_stream
+from fakes.llm import FakeProvider, half_stream
 from tests.contracts.routes import PUBLIC, ROUTES, Route
 from tests.world import Server, send_body
 

@@ -10,8 +10,8 @@ from yarl import URL
 from clasper.gateways.llm.anthropic import AnthropicWire
 from clasper.gateways.llm.base import Message, ModelCall, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.fake import FakeProvider
-from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from fakes.llm import FakeProvider
+from fakes.llm.anthropic import FakeAnthropic
 
 WIRE = AnthropicWire("anthropic", URL("https://api.anthropic.com/v1"))
 HOST = FakeAnthropic()

@@ -14,8 +14,8 @@ from yarl import URL
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta, ToolCall
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.fake import WIRES, Behaviour, FakeProvider
 from clasper.gateways.llm.registry import HOSTS
+from fakes.llm import WIRES, Behaviour, FakeProvider
 
 KEY = "test-key-1234"
 

@@ -12,8 +12,8 @@ from yarl import URL
 
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.fake import FakeProvider
 from clasper.gateways.llm.gemini import GeminiWire
+from fakes.llm import FakeProvider
 from tests.gateways.wires import streamed
 
 BASE = URL("https://generativelanguage.googleapis.com/v1beta")

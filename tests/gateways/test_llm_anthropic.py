@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, TextDelta, ToolCall
-from clasper.gateways.llm.fake import Answer, FakeProvider, raw, stream_error
-from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from fakes.llm import Answer, FakeProvider, raw, stream_error
+from fakes.llm.anthropic import FakeAnthropic
 from tests.gateways.anthropic_calls import CALL, HOST, TOOLS, WIRE, client
 from tests.gateways.wires import cases, facts, streamed
 

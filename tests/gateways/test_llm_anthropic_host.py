@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Message, ProviderError, ToolCall
-from clasper.gateways.llm.fake import Answer, FakeProvider
-from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from fakes.llm import Answer, FakeProvider
+from fakes.llm.anthropic import FakeAnthropic
 from tests.gateways.anthropic_calls import CALL, HOST, KEPT, SCHEMA, TOOLS, client, encoded, text_block
 
 

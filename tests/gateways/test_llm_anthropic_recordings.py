@@ -14,8 +14,8 @@ from clasper.gateways.http import close_session
 from clasper.gateways.llm.anthropic import AnthropicWire
 from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.fake import FakeProvider, raw
-from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from fakes.llm import FakeProvider, raw
+from fakes.llm.anthropic import FakeAnthropic
 from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
 
 FOLDER = RECORDINGS / "anthropic"

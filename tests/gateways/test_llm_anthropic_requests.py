@@ -14,8 +14,8 @@ from yarl import URL
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.anthropic import AnthropicWire
 from clasper.gateways.llm.base import Message, ModelCall, ProviderError, ToolCall, ToolSpec
-from clasper.gateways.llm.fake import Answer, FakeProvider, reply
-from clasper.gateways.llm.fake.anthropic import FakeAnthropic
+from fakes.llm import Answer, FakeProvider, reply
+from fakes.llm.anthropic import FakeAnthropic
 from tests.gateways.anthropic_calls import CALL, HOST, KEPT, SCHEMA, TOOLS, WIRE, client, encoded, text_block
 from tests.gateways.wires import streamed
 

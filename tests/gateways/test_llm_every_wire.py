@@ -15,8 +15,8 @@ import pytest
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Completion, Message, ToolCall, ToolSpec
-from clasper.gateways.llm.fake import WIRES, reply, tool_calls
 from clasper.gateways.llm.registry import HOSTS
+from fakes.llm import WIRES, reply, tool_calls
 from tests.gateways.every_host import KEY, Behaves, Behaviours, Host, hosting
 
 USAGE = Usage(input=70, cached=20, output=40)

@@ -14,7 +14,7 @@ from clasper.core.model_ref import PROVIDERS
 from clasper.gateways.llm.adjust import adjusted
 from clasper.gateways.llm.base import TextDelta
 from clasper.gateways.llm.exchange import MAX_RESPONSE_BYTES
-from clasper.gateways.llm.fake import error, garbage, half_stream, raw, reply, reset, silence, stream_error
+from fakes.llm import error, garbage, half_stream, raw, reply, reset, silence, stream_error
 from tests.gateways.every_host import KEY, Behaves, Behaviours, Host, hosting
 
 CANCEL_SECONDS = 0.25

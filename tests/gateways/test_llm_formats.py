@@ -16,11 +16,11 @@ from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Message, ModelCall, ProviderError, ToolCall, ToolSpec
 from clasper.gateways.llm.exchange import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpProvider
-from clasper.gateways.llm.fake import FakeChat, FakeProvider, error, raw, reply
 from clasper.gateways.llm.openai_chat import ChatWire
 from clasper.gateways.llm.openai_chat.answer import StreamAssembly, decode_completion
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, OPENAI
 from clasper.gateways.llm.openai_chat.request import encode_request
+from fakes.llm import FakeChat, FakeProvider, error, raw, reply
 from tests.gateways.wires import CALL, cases, facts, streamed
 
 SECRET = "sk-not-a-real-key"

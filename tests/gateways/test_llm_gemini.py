@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ProviderError, TextDelta, ToolCall
-from clasper.gateways.llm.fake import FakeProvider, half_stream, raw, stream_error
-from clasper.gateways.llm.fake.gemini import FakeGemini
+from fakes.llm import FakeProvider, half_stream, raw, stream_error
+from fakes.llm.gemini import FakeGemini
 from tests.gateways.gemini_calls import (
     CALL,
     CLOCK,

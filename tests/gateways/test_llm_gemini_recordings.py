@@ -13,9 +13,9 @@ from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.fake import FakeProvider, raw
-from clasper.gateways.llm.fake.gemini import FakeGemini
 from clasper.gateways.llm.gemini import GeminiWire
+from fakes.llm import FakeProvider, raw
+from fakes.llm.gemini import FakeGemini
 from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
 
 FOLDER = RECORDINGS / "google"

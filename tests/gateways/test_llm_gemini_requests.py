@@ -14,9 +14,9 @@ from yarl import URL
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Message, ProviderError, ToolCall, ToolSpec
-from clasper.gateways.llm.fake import FakeProvider, error, reply, tool_calls
-from clasper.gateways.llm.fake.gemini import FakeGemini, signature
 from clasper.gateways.llm.gemini import GeminiWire
+from fakes.llm import FakeProvider, error, reply, tool_calls
+from fakes.llm.gemini import FakeGemini, signature
 from tests.gateways.gemini_calls import (
     CALL,
     CLOCK,

@@ -14,7 +14,9 @@ from yarl import URL
 from clasper.gateways.http import close_session, session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.fake import (
+from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
+from fakes.llm import (
     Behaviour,
     FakeChat,
     FakeProvider,
@@ -26,8 +28,6 @@ from clasper.gateways.llm.fake import (
     silence,
     tool_calls,
 )
-from clasper.gateways.llm.openai_chat import ChatWire
-from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
 
 CANCEL_SECONDS = 0.25
 """Within which a provider must see that its answer is no longer wanted."""

@@ -13,9 +13,9 @@ from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta, ToolCall, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.fake import FakeChat, FakeProvider, raw
 from clasper.gateways.llm.openai_chat import ChatWire
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
+from fakes.llm import FakeChat, FakeProvider, raw
 from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
 
 pytestmark = needs_recordings

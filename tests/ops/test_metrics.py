@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from apps.agents.delivery import backlog
 from apps.traces.services import in_flight
 from clasper import metrics
-from clasper.gateways.llm.fake import FakeProvider, error
+from fakes.llm import FakeProvider, error
 from tests.agents.processes import Installation, wait_until
 from tests.world import ACME, DAEMON_KEY, USER, Server, tenant_key
 

@@ -17,7 +17,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from clasper import telemetry
-from clasper.gateways.llm.fake import FakeProvider, error, reply, tool_calls
+from fakes.llm import FakeProvider, error, reply, tool_calls
 from tests.agents.canaries import Canaries
 from tests.agents.processes import ROOT, Installation
 from tests.world import ACME, Server

@@ -20,7 +20,7 @@ from clasper.core.clock import utc_now
 from clasper.core.db import Batch, GroupWriter
 from clasper.core.errors import NotFound
 from clasper.core.money import NanoUSD
-from clasper.gateways.llm.fake import FakeProvider, reply
+from fakes.llm import FakeProvider, reply
 from tests.conftest import run
 from tests.world import ACME, Server
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from clasper.gateways.llm.fake.anthropic import FakeAnthropic
-from clasper.gateways.llm.fake.behaviours import (
+from fakes.llm.anthropic import FakeAnthropic
+from fakes.llm.behaviours import (
     Behaviour,
     Exchange,
     error,
@@ -16,10 +16,10 @@ from clasper.gateways.llm.fake.behaviours import (
     stream_error,
     tool_calls,
 )
-from clasper.gateways.llm.fake.chat import FakeChat
-from clasper.gateways.llm.fake.gemini import FakeGemini
-from clasper.gateways.llm.fake.server import FakeProvider
-from clasper.gateways.llm.fake.wire import Answer, FakeWire
+from fakes.llm.chat import FakeChat
+from fakes.llm.gemini import FakeGemini
+from fakes.llm.server import FakeProvider
+from fakes.llm.wire import Answer, FakeWire
 
 WIRES: Mapping[str, FakeWire] = {
     "openai": FakeChat(),

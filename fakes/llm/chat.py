@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from clasper.core.usage import Usage
-from clasper.gateways.llm.fake.wire import Answer
+from fakes.llm.wire import Answer
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")

@@ -1,4 +1,4 @@
-"""Serves a fake model host until interrupted: `python -m clasper.gateways.llm.fake --help`."""
+"""Serves a fake model host until interrupted: `python -m fakes.llm --help`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 import threading
 
-from clasper.gateways.llm.fake import WIRES, FakeProvider, reply
+from fakes.llm import WIRES, FakeProvider, reply
 
 
 def main() -> None:

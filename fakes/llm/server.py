@@ -23,8 +23,8 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
-from clasper.gateways.llm.fake.behaviours import Behaviour, Exchange, reply
-from clasper.gateways.llm.fake.wire import FakeWire
+from fakes.llm.behaviours import Behaviour, Exchange, reply
+from fakes.llm.wire import FakeWire
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Finish
-from clasper.gateways.llm.fake.wire import Answer, FakeWire
+from fakes.llm.wire import Answer, FakeWire
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ import msgspec
 
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Finish
-from clasper.gateways.llm.fake.chat import words_of
-from clasper.gateways.llm.fake.wire import Answer
+from fakes.llm.chat import words_of
+from fakes.llm.wire import Answer
 
 _TYPES = {
     400: "invalid_request_error",
