@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from clasper.core.clock import iso
 from clasper.gateways.guard import Allowlist, UrlRefused, check_url, guarded_session
+from clasper.gateways.http import is_retryable
 
 USER_AGENT = "Clasper-Webhook/1.0"
 TIMEOUT_SECONDS = 10.0
@@ -41,7 +42,6 @@ _RESERVED = frozenset(
     }
 )
 _RESERVED_PREFIXES = ("content-", "x-clasper-")
-_RETRYABLE = frozenset({408, 425, 429})
 
 
 class WebhookFailed(Exception):
@@ -147,8 +147,7 @@ async def deliver(
     except (aiohttp.ClientError, OSError) as error:
         raise WebhookFailed("The receiver could not be reached.", retryable=True) from error
     if not 200 <= status < 300:
-        retryable = status >= 500 or status in _RETRYABLE
-        raise WebhookFailed(f"The receiver answered {status}.", retryable=retryable, status=status)
+        raise WebhookFailed(f"The receiver answered {status}.", retryable=is_retryable(status), status=status)
 
 
 def _headers(body: bytes, secret: str, given: Mapping[str, str], delivery_id: str, now: datetime) -> CIMultiDict[str]:

@@ -12,7 +12,6 @@ import hashlib
 import logging
 import signal
 import threading
-from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from django.db import close_old_connections
 from apps.audit.services.reading import AuditRecord, audit_after, last_seq
 from apps.audit.services.signal import subscribe
 from clasper.core.clock import iso
+from clasper.core.per_loop import PerLoop
 
 logger = logging.getLogger("clasper.live")
 
@@ -194,15 +194,12 @@ class Hub:
                 self._unsubscribe = None
 
 
+_hubs = PerLoop(Hub)
+
+
 def hub() -> Hub:
     """The hub of the running event loop."""
-    loop = asyncio.get_running_loop()
-    found = _hubs.get(loop)
-    if found is None:
-        for dead in [each for each in list(_hubs) if each.is_closed()]:
-            _hubs.pop(dead, None)
-        found = _hubs[loop] = Hub()
-    return found
+    return _hubs.current()
 
 
 @contextmanager
@@ -235,9 +232,6 @@ def end_on_signals() -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, ending(signal.getsignal(each)))
-
-
-_hubs: dict[AbstractEventLoop, Hub] = {}
 
 
 def _layer() -> Any:

@@ -12,7 +12,6 @@ import pytest
 from clasper.core.errors import BackendFailed
 from clasper.gateways import http
 from clasper.gateways.control_plane import Caller, ControlPlane, TokenMinter
-from clasper.gateways.control_plane.transport import retry_after
 from tests.gateways.planes import (
     ACME,
     GLOBEX,
@@ -217,15 +216,6 @@ async def test_a_pause_beyond_the_deadline_is_not_waited_for(plane: ControlPlane
         with pytest.raises(BackendFailed):
             await message(plane)
     assert len(backend.seen) == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [(None, 0), ("", 0), ("3", 3), (" 12 ", 12), ("-3", 0), ("1.5", 0), ("soon", 0), ("²", 0),
-     ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("9" * 400, 999999999)],
-)  # fmt: skip
-def test_retry_after(value: str | None, seconds: float) -> None:
-    assert retry_after(value) == seconds
 
 
 async def test_ids_that_no_header_may_hold_are_encoded(plane: ControlPlane, backend: Backend) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -17,6 +15,7 @@ from yarl import URL
 
 from clasper.core.errors import BackendFailed
 from clasper.gateways.control_plane.tokens import TokenMinter
+from clasper.gateways.http import is_retryable, read_body, retry_after
 
 logger = logging.getLogger("clasper.control_plane")
 
@@ -26,7 +25,8 @@ MAX_RESPONSE_BYTES = 5 * 1024 * 1024
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
 
-RETRYABLE = frozenset({408, 425, 429})
+_NOT_PROCESSED = frozenset({408, 425, 429, 503})
+"""Statuses which say that the request was turned away before anything happened."""
 _NO_TIMER = aiohttp.ClientTimeout(total=None)
 """The deadline here already covers the whole exchange; a second timer would only cost."""
 _UNAUTHORISED = frozenset({401, 403})
@@ -58,8 +58,7 @@ class Answer:
         return 200 <= self.status < 300
 
     def may_repeat(self, *, replayable: bool) -> bool:
-        # 408, 425, 429 and 503 say that the request was turned away before anything happened.
-        return self.status in RETRYABLE or self.status == 503 or (replayable and self.status >= 500)
+        return self.status in _NOT_PROCESSED or (replayable and is_retryable(self.status))
 
 
 class NoAnswer(Exception):
@@ -74,11 +73,6 @@ class NoAnswer(Exception):
 
     def may_repeat(self, *, replayable: bool) -> bool:
         return replayable or not self.connected
-
-
-def retryable(status: int) -> bool:
-    """Whether the same request may succeed later."""
-    return status >= 500 or status in RETRYABLE
 
 
 class Transport:
@@ -154,15 +148,15 @@ class Transport:
             ):
                 if "Warning" in response.headers:
                     self._warn_once(operation, response.headers["Warning"])
-                content = await _read(response, max_bytes)
+                content = await read_body(response, max_bytes)
         except aiohttp.ClientConnectorError:
             return NoAnswer(connected=False)
         except TimeoutError:
             return NoAnswer(connected=True, timed_out=True)
         except (aiohttp.ClientError, OSError):
             return NoAnswer(connected=True)
-        wait = retry_after(response.headers.get("Retry-After")) if retryable(response.status) else 0.0
-        return Answer(response.status, content or b"", wait, too_large=content is None)
+        wait = retry_after(response.headers) if is_retryable(response.status) else None
+        return Answer(response.status, content or b"", wait or 0.0, too_large=content is None)
 
     def _headers(self, caller: Caller | None, body: bytes | None, *, scoped: bool) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -203,32 +197,6 @@ def failed(operation: str, status: int = 0, reason: str = "") -> BackendFailed:
     return BackendFailed(
         f"The control plane failed to {operation}: {reason}.", details={"operation": operation, "status": status}
     )
-
-
-def retry_after(value: str | None) -> float:
-    """Seconds that a `Retry-After` header asks for, in either of its forms; 0 when it says nothing usable."""
-    if not value:
-        return 0.0
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
-    """The body, or None when it is over the limit."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            response.close()
-            return None
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _header(value: str) -> str:

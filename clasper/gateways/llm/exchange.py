@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import ClientError, ClientResponse
 
-from clasper.gateways.http import deadline, session
+from clasper.gateways.http import deadline, read_body, session
 from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, StreamEvent, TextDelta
 from clasper.gateways.llm.failures import failure, network_failure, status_failure
 from clasper.gateways.llm.wire import Assembly, Wire
@@ -113,7 +113,7 @@ class HttpProvider:
         body: bytes | None = b""
         try:
             with suppress(ClientError, TimeoutError, OSError):
-                body = await _read(response, _MAX_ERROR_BYTES)
+                body = await read_body(response, _MAX_ERROR_BYTES)
         finally:
             response.close()
         error = status_failure(response.status, response.headers, body or b"", self.name)
@@ -123,7 +123,7 @@ class HttpProvider:
 
     async def _whole(self, response: ClientResponse, call: ModelCall) -> Completion:
         try:
-            body = await _read(response, MAX_RESPONSE_BYTES)
+            body = await read_body(response, MAX_RESPONSE_BYTES)
         except (ClientError, TimeoutError, OSError) as error:
             raise network_failure(error, self.name) from error
         if body is None:
@@ -170,22 +170,6 @@ class _Lines:
         if line and not line.startswith(_FIELDS_BESIDE_DATA):
             raise failure("bad_response", self._provider, detail=line[:200].decode("utf-8", "replace"))
         return b""
-
-
-async def _read(response: ClientResponse, limit: int) -> bytes | None:
-    """The body, None when it is longer than `limit` bytes."""
-    content = response.content
-    body = await content.readany()
-    if content.at_eof():
-        return body if len(body) <= limit else None
-    parts, size = [body], len(body)
-    while size <= limit:
-        part = await content.readany()
-        if not part:
-            return b"".join(parts)
-        parts.append(part)
-        size += len(part)
-    return None
 
 
 async def _finish(response: ClientResponse) -> None:

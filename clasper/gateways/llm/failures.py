@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from clasper.core.clock import parse_iso, utc_now
+from clasper.gateways.http import parse_wait, retry_after
 from clasper.gateways.llm.base import FailureKind, ProviderError
 
 _SENTENCES: dict[FailureKind, str] = {
@@ -92,8 +90,6 @@ _PHRASES: tuple[tuple[str, FailureKind], ...] = (
 )
 """What hosts without codes write in a 400."""
 
-_MAX_RETRY_AFTER = 24 * 3600.0
-
 
 @dataclass(frozen=True, slots=True)
 class ErrorObject:
@@ -137,7 +133,7 @@ def status_failure(status: int, headers: Mapping[str, str], body: bytes, provide
     found = read_error(body)
     if found is None:
         found = ErrorObject(message=body.decode("utf-8", "replace"))
-    return body_failure(found, provider, status=status, retry_after=retry_after_seconds(headers))
+    return body_failure(found, provider, status=status, retry_after=retry_after(headers))
 
 
 def body_failure(
@@ -172,18 +168,6 @@ def error_object(value: Any) -> ErrorObject | None:
     if not isinstance(inner, dict):
         inner = value if "message" in value or "detail" in value else None
     return None if inner is None else _error_of(inner)
-
-
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """The wait that `retry-after-ms` or `Retry-After` (seconds or HTTP date) asks for; None if absent or absurd."""
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return min(milliseconds / 1000, _MAX_RETRY_AFTER)
-    text = headers.get("Retry-After")
-    if text is None:
-        return None
-    seconds = _number(text)
-    return _until(text) if seconds is None else min(seconds, _MAX_RETRY_AFTER)
 
 
 def _kind(found: ErrorObject, status: int | None) -> FailureKind:
@@ -222,25 +206,9 @@ def _error_of(inner: Mapping[str, Any]) -> ErrorObject:
 
 
 def _retry_delay(details: Any) -> float | None:
-    """The wait of Google's `RetryInfo`, such as `{"retryDelay": "17s"}`; None if absent or absurd."""
+    """The wait of Google's `RetryInfo`, such as `{"retryDelay": "17s"}`; None if absent or unreadable."""
     for each in details if isinstance(details, list) else ():
         delay = each.get("retryDelay") if isinstance(each, dict) else None
-        if isinstance(delay, str) and (seconds := _number(delay.removesuffix("s"))) is not None:
-            return min(seconds, _MAX_RETRY_AFTER)
+        if isinstance(delay, str) and (seconds := parse_wait(delay.removesuffix("s"))) is not None:
+            return seconds
     return None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _until(text: str) -> float | None:
-    try:
-        instant = parse_iso(parsedate_to_datetime(text).isoformat())
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(max(0.0, (instant - utc_now()).total_seconds()), _MAX_RETRY_AFTER)
