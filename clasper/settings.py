@@ -166,6 +166,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "apps.schedule",
     "apps.audit",
     "apps.identity",
     "apps.governance",

@@ -1,80 +1,37 @@
-"""The in-process worker: the same verbs that Celery's tasks call, on the server's own event loop.
+"""Every periodic task there is, and the in-process worker that runs them on the server's own event loop.
 
-It runs in every server process when no broker is configured, and alone as `manage.py worker`. Several may run at once:
-work is claimed in the tables.
+The worker runs in every server process when no broker is configured, and alone as `manage.py worker`. With a broker,
+`clasper.celery` makes Celery tasks and the beat schedule of the same list.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
-from django.conf import settings
-from django.db import connection
-
-from apps.agents.delivery.outbox import deliver_due
-from apps.agents.delivery.sweeper import sweep
-from apps.traces.services.enforcement import enforce_due
-from clasper.core.clock import utc_now
+from apps.agents import tasks as agents
+from apps.schedule.domain import PeriodicTask
+from apps.schedule.services import run_if_due
+from apps.traces import tasks as traces
+from clasper.core.clock import Clock, utc_now
 
 logger = logging.getLogger("clasper.worker")
 
-LONGEST_TICK = 1.0
-"""Seconds between two looks into the outbox, so that a webhook leaves about when its run ends."""
 
-RETENTION_TICK = 3600.0
-"""Seconds between two looks whether retention is due: another process may have died since it took its turn."""
-
-
-async def work() -> None:
-    """Delivers, sweeps and enforces retention until cancelled."""
-    jobs = [
-        _every(min(LONGEST_TICK, settings.CLASPER_OUTBOX_RETRY_MS / 1000), _deliver),
-        _every(settings.CLASPER_SWEEP_SECONDS, _sweep),
-    ]
-    if settings.CLASPER_RETENTION_HOURS:
-        jobs.append(_every(min(RETENTION_TICK, settings.CLASPER_RETENTION_HOURS * 3600), _retain))
-    await asyncio.gather(*jobs)
+def periodic_tasks() -> list[PeriodicTask]:
+    """What all apps declare."""
+    return [*agents.periodic_tasks(), *traces.periodic_tasks()]
 
 
-async def _deliver() -> None:
-    while await deliver_due(now=utc_now()):
-        pass
+async def work(clock: Clock = utc_now) -> None:
+    """Runs every task whenever it is due, until cancelled."""
+    await asyncio.gather(*(_repeat(task, clock) for task in periodic_tasks()))
 
 
-async def _sweep() -> None:
-    done = await sweep(now=utc_now())
-    if done.runs or done.holds:
-        logger.warning("swept what dead processes left", extra={"runs": done.runs, "holds": done.holds})
-
-
-async def _retain() -> None:
-    """Enforces retention in a thread of its own; a stopping server does not wait for its end."""
-    stop = threading.Event()
-    try:
-        await asyncio.to_thread(_retain_now, stop)
-    finally:
-        stop.set()
-
-
-def _retain_now(stop: threading.Event) -> None:
-    try:
-        every = timedelta(hours=settings.CLASPER_RETENTION_HOURS)
-        for done in enforce_due(now=utc_now(), every=every, stopped=stop.is_set) or ():
-            facts = {"tenant_id": done.tenant_id, "deleted": done.deleted, "stripped": done.stripped}
-            logger.info("enforced retention", extra=facts)
-    finally:
-        connection.close()
-
-
-async def _every(seconds: float, job: Callable[[], Awaitable[None]]) -> None:
-    """Calls `job` for ever with a pause between; a failure is logged and tried again at the next turn."""
+async def _repeat(task: PeriodicTask, clock: Clock) -> None:
     while True:
         try:
-            await job()
+            await run_if_due(task, clock=clock)
         except Exception:
-            logger.exception("background work failed")
-        await asyncio.sleep(seconds)
+            logger.exception("background work failed", extra={"task": task.name})
+        await asyncio.sleep(task.check_interval.total_seconds())

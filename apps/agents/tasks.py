@@ -1,5 +1,4 @@
-"""Background work as Celery tasks, and the nudge that wakes it. The tables are the queue of record in every mode:
-a task only does now what the in-process worker would have done at its next tick."""
+"""The periodic tasks of runs, and what wakes the workers before the schedule would."""
 
 from __future__ import annotations
 
@@ -7,56 +6,47 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from asgiref.sync import async_to_sync
-from celery import shared_task
+from celery import current_app
 from django.conf import settings
 
 from apps.agents.delivery.outbox import deliver_due
 from apps.agents.delivery.sweeper import sweep
-from apps.traces.services.enforcement import enforce_due
-from clasper.core.clock import utc_now
-from clasper.gateways.http import close_session
+from apps.schedule.domain import PeriodicTask
+from clasper.core.clock import Clock
 
 logger = logging.getLogger("clasper.tasks")
 
-
-@shared_task(name="clasper.deliver_outbox", ignore_result=True)
-def deliver_outbox() -> int:
-    """Delivers what is due; gives the number of attempts."""
-    return async_to_sync(_deliver_all)()
+UNWOKEN_INTERVAL = timedelta(seconds=1)
+"""How often the outbox is looked at without a broker, so that a webhook leaves about when its run ends."""
 
 
-@shared_task(name="clasper.sweep", ignore_result=True)
-def sweep_runs() -> int:
-    """Ends dead runs, frees their money, rolls budgets over; gives the number of runs swept."""
-    return async_to_sync(_sweep)()
+def periodic_tasks() -> list[PeriodicTask]:
+    """The outbox, whose rows are claimed one by one, and the sweeper."""
+    deliver_every = timedelta(milliseconds=settings.CLASPER_OUTBOX_RETRY_MS)
+    if not settings.CELERY_BROKER_URL:
+        deliver_every = min(deliver_every, UNWOKEN_INTERVAL)
+    return [
+        PeriodicTask(name="deliver_outbox", every=deliver_every, run=_deliver, exclusive=False),
+        PeriodicTask(name="sweep", every=timedelta(seconds=settings.CLASPER_SWEEP_SECONDS), run=_sweep),
+    ]
 
 
-@shared_task(name="clasper.retention", ignore_result=True)
-def enforce_retention() -> int:
-    """Enforces every retention policy when that is due; gives the number of traces deleted."""
-    done = enforce_due(now=utc_now(), every=timedelta(hours=settings.CLASPER_RETENTION_HOURS))
-    return sum(each.deleted for each in done or ())
-
-
-async def nudge() -> None:
-    """Tells the workers that something is due now. Without a broker the in-process worker looks by itself."""
+async def wake_workers() -> None:
+    """Has the outbox delivered now. Without a broker the in-process worker looks by itself, so this does nothing."""
     if settings.CELERY_BROKER_URL:
         try:
-            await asyncio.to_thread(deliver_outbox.delay)
+            # Celery finds the broker itself: it reads CELERY_BROKER_URL from the environment.
+            await asyncio.to_thread(current_app.send_task, "clasper.deliver_outbox", ignore_result=True)
         except Exception:
-            logger.warning("the broker could not be nudged; the schedule will deliver", exc_info=True)
+            logger.warning("the broker could not be reached; the schedule will deliver", exc_info=True)
 
 
-async def _deliver_all() -> int:
-    try:
-        total = 0
-        while done := await deliver_due(now=utc_now()):
-            total += done
-        return total
-    finally:
-        await close_session()
+async def _deliver(clock: Clock) -> None:
+    while await deliver_due(now=clock()):
+        pass
 
 
-async def _sweep() -> int:
-    return (await sweep(now=utc_now())).runs
+async def _sweep(clock: Clock) -> None:
+    done = await sweep(now=clock())
+    if done.runs or done.holds:
+        logger.warning("swept what dead processes left", extra={"runs": done.runs, "holds": done.holds})

@@ -205,19 +205,6 @@ class RetentionPolicy(models.Model):
         return f"{self.tenant_id}: {self.retention_days} days"
 
 
-class RetentionTurn(models.Model):
-    """When the schedule of retention is next due: one row, which whoever takes the turn moves on."""
-
-    id = models.SmallIntegerField(primary_key=True)
-    due_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "retention_turns"
-
-    def __str__(self) -> str:
-        return f"{self.due_at:%Y-%m-%d %H:%M}"
-
-
 class Rollup(models.Model):
     """Sums of a tenant's runs by day and dimension, kept when a run settles, so that dashboards never scan traces."""
 

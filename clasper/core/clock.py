@@ -1,12 +1,17 @@
 """The clock and how instants are written: ISO 8601 UTC with milliseconds and `Z`.
 
-Doors read the clock once and hand `now` down; rules and verbs never look at it themselves.
+Entry points read the clock once and pass `now` down; services and the domain never read it themselves. What outlasts a
+request takes a `Clock`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+
+Clock = Callable[[], datetime]
+"""Returns the current instant, as `utc_now` does."""
 
 _WEEK = re.compile(r"\d{4}-?W\d\d")
 

@@ -37,7 +37,7 @@ class RunConsumer(GuardedConsumer):
                 if isinstance(event, RunFinished):
                     await self.send_json(200, event.body, headers_of(event))
                     if event.webhook_pending:
-                        await tasks.nudge()
+                        await tasks.wake_workers()
 
     async def stream(self, run: RunRequest) -> None:
         """Forwards the run's events as they happen; a refusal before the first one is still a JSON error."""
@@ -69,7 +69,7 @@ class RunConsumer(GuardedConsumer):
             done = {name: value for name, value in event.body.items() if name != "status"}
             await self._send(encode_event("done", done))
             if event.webhook_pending:
-                await tasks.nudge()
+                await tasks.wake_workers()
 
     async def on_stream_error(self, error: ClasperError) -> None:
         data: dict[str, Any] = {"error": error.message, "code": error.error_code, "details": error.details}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple, cast
 
 from django.db import DatabaseError, connection
@@ -15,7 +15,7 @@ from django.db.models import Q
 
 from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import Fate, Policy, cutoff, fate
-from apps.traces.models import RetentionTurn, Trace
+from apps.traces.models import Trace
 from apps.traces.services.retention import all_policies, policy_of, protected, strip
 from clasper.core.clock import iso
 from clasper.core.db import Batch, atomic_batch, write_back
@@ -23,7 +23,6 @@ from clasper.core.db import Batch, atomic_batch, write_back
 logger = logging.getLogger("clasper.retention")
 
 ENFORCED = "retention.enforce"
-ACTOR = "system:retention"
 
 PAGE = 500
 """Traces that are looked at together, and the most that one transaction removes."""
@@ -37,14 +36,6 @@ REST = 2.0
 """Pause after a transaction, in terms of its own time, so that runs have most of the database."""
 
 _TABLES = ("trace_payloads", "trace_steps", "trace_labels", "trace_skills", "trace_annotations")
-
-LEASE = timedelta(hours=1)
-"""After this time without progress a turn counts as given up by a process that died."""
-
-RENEWED_SECONDS = 60.0
-
-_CLAIM = """INSERT INTO retention_turns (id, due_at) VALUES (1, %s)
- ON CONFLICT (id) DO UPDATE SET due_at = excluded.due_at WHERE retention_turns.due_at <= %s RETURNING id"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,44 +126,6 @@ def enforce_all(
             logger.exception("retention broke off", extra={"tenant_id": each.tenant_id})
         done.append(found)
     return done
-
-
-def enforce_due(
-    *, now: datetime, every: timedelta, stopped: Callable[[], bool] = lambda: False
-) -> list[Enforcement] | None:
-    """Applies every policy when the schedule is due, and makes it due again `every` later; None when it is not due.
-
-    Several processes may ask at once; one of them gets the turn. A turn that is stopped, that could not do everything,
-    or whose process dies, is soon taken again.
-    """
-    turn = _Turn(now)
-    if not turn.claim():
-        return None
-    done = enforce_all(actor=ACTOR, now=now, progress=turn.renew, stopped=stopped)
-    finished = not stopped() and all(each.complete for each in done)
-    turn.end(now + every if finished else now)
-    return done
-
-
-class _Turn:
-    """A claimed turn of the schedule; while there is progress, nobody else takes it."""
-
-    def __init__(self, now: datetime) -> None:
-        self._began, self._clock = now, time.monotonic()
-        self._renewed = self._clock
-
-    def claim(self) -> bool:
-        with atomic_batch() as batch:
-            return batch.fetch_one(_CLAIM, (self._began + LEASE, self._began)) is not None
-
-    def renew(self, _: Enforcement) -> None:
-        if time.monotonic() - self._renewed >= RENEWED_SECONDS:
-            self._renewed = time.monotonic()
-            self.end(self._began + timedelta(seconds=self._renewed - self._clock) + LEASE)
-
-    def end(self, due_at: datetime) -> None:
-        """Says when the next turn is due."""
-        RetentionTurn.objects.update(due_at=due_at)
 
 
 def _enforce(

@@ -1,10 +1,9 @@
-"""Retention by the clock, beside runs that write and beside itself."""
+"""Retention beside runs that write, and beside itself."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,50 +11,10 @@ from django.db import connection, transaction
 
 from apps.traces.models import Trace
 from apps.traces.services import enforcement
-from apps.traces.services.enforcement import enforce_due
-from apps.traces.services.retention import all_policies, retention_stats
-from tests.traces.retention_deeds import DAY, enforced, events, policy
-from tests.traces.retention_runs import NOW, Run, left
-from tests.world import ACME
+from tests.traces.retention_deeds import enforced, events, policy
+from tests.traces.retention_runs import Run, left
 
 pytestmark = pytest.mark.usefixtures("fresh")
-
-
-# --- The schedule -----------------------------------------------------------------------------------------------------
-
-
-def test_the_schedule_takes_its_turn_once_in_a_period() -> None:
-    policy(retention_days=30)
-    turns = [enforce_due(now=NOW + timedelta(hours=hours), every=DAY) for hours in (0, 1, 23.9, 24, 25)]
-    assert [turn is not None for turn in turns] == [True, False, False, True, False]
-    assert [each.tenant_id for each in all_policies()] == [ACME], "the schedule's own row is no policy"
-    assert retention_stats(tenant_id=None).policies == 1
-
-
-def test_of_many_who_ask_one_gets_the_turn() -> None:
-    policy(retention_days=30)
-    turns: list[object] = []
-
-    def ask() -> None:
-        try:
-            turns.append(enforce_due(now=NOW, every=DAY))
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert len(turns) == 8
-    assert sum(turn is not None for turn in turns) == 1
-
-
-def test_a_turn_that_was_stopped_is_given_back() -> None:
-    policy(retention_days=30)
-    assert enforce_due(now=NOW, every=DAY, stopped=lambda: True) == []
-    assert enforce_due(now=NOW, every=DAY) is not None
-    assert enforce_due(now=NOW, every=DAY) is None
 
 
 # --- At the same time as runs -----------------------------------------------------------------------------------------

@@ -1,22 +1,25 @@
-"""The schedule when something goes wrong: a tenant that fails, a process that dies, a policy that was a mistake."""
+"""Retention by the schedule, and when something goes wrong: a tenant that fails, a policy that was a mistake."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import connection
 
-from apps.traces.models import RetentionTurn, Trace
+from apps.schedule.services import run_if_due
+from apps.traces.models import Trace
 from apps.traces.services import enforcement
-from apps.traces.services.enforcement import LEASE, Enforcement, enforce, enforce_due
+from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import set_policy
+from apps.traces.tasks import RetentionIncomplete, periodic_tasks
+from tests.conftest import run
 from tests.traces.retention_runs import NOW, Run
 from tests.world import ACME, GLOBEX
 
-DAY = timedelta(hours=24)
+HOUR = timedelta(hours=1)
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -54,52 +57,35 @@ def left(tenant_id: str) -> int:
     return Trace.objects.filter(tenant_id=tenant_id).count()
 
 
+def due(now: datetime) -> bool:
+    """What a worker does that looks at this instant: whether it ran the task."""
+    (task,) = periodic_tasks()
+    return run(run_if_due(task, clock=lambda: now))
+
+
+def test_policies_are_enforced_once_a_period() -> None:
+    policy(ACME, 30)
+    assert [due(NOW + hours * HOUR) for hours in (0, 1, 23.9, 24, 25)] == [True, False, False, True, False]
+
+
 def test_a_tenant_that_fails_keeps_nobody_waiting_and_is_tried_again() -> None:
     for tenant_id in (ACME, GLOBEX):
         policy(tenant_id, 30)
         Run(days=45, tenant_id=tenant_id).write()
-    with undeletable(ACME):
-        done = enforce_due(now=NOW, every=DAY)
-    assert done is not None
-    assert [(each.tenant_id, each.deleted, each.complete) for each in done] == [(ACME, 0, False), (GLOBEX, 1, True)]
+    with undeletable(ACME), pytest.raises(RetentionIncomplete):
+        due(NOW)
     assert (left(ACME), left(GLOBEX)) == (1, 0)
-    again = enforce_due(now=NOW + timedelta(hours=1), every=DAY)
-    assert again is not None, "what could not be done is due again at once"
+    assert due(NOW + HOUR), "what could not be done is due again soon"
     assert left(ACME) == 0
-    assert enforce_due(now=NOW + timedelta(hours=2), every=DAY) is None
+    assert not due(NOW + 2 * HOUR)
 
 
-def test_the_turn_of_a_process_that_died_is_taken_over() -> None:
+def test_enforcement_that_was_stopped_is_not_complete() -> None:
     policy(ACME, 30)
     Run(days=45).write()
-
-    class Killed(BaseException):
-        pass
-
-    def die() -> bool:
-        raise Killed
-
-    with pytest.raises(Killed):
-        enforce_due(now=NOW, every=DAY, stopped=die)
-    assert enforce_due(now=NOW + LEASE / 2, every=DAY) is None, "somebody may still be at it"
-    assert enforce_due(now=NOW + LEASE, every=DAY) is not None
-    assert left(ACME) == 0
-
-
-def test_a_long_turn_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enforcement, "RENEWED_SECONDS", 0.0)
-    policy(ACME, 30)
-    Run(days=45).write()
-    due = []
-
-    def look() -> bool:
-        due.append(RetentionTurn.objects.get().due_at)
-        return False
-
-    enforce_due(now=NOW, every=DAY, stopped=look)
-    assert due[0] == NOW + LEASE
-    assert due[-1] > due[0], "every transaction renews it"
-    assert RetentionTurn.objects.get().due_at == NOW + DAY
+    (done,) = enforce_all(actor="user:test", now=NOW, stopped=iter((False, True)).__next__)
+    assert (done.deleted, done.complete) == (0, False)
+    assert left(ACME) == 1
 
 
 def test_a_policy_that_was_a_mistake_is_mended_while_it_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
