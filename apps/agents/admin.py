@@ -1,4 +1,4 @@
-"""Plain records of the outbox for operators: what is owed, what died, try again."""
+"""The outbox for operators: pending and dead deliveries, and trying them again."""
 
 from __future__ import annotations
 

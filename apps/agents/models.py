@@ -1,4 +1,4 @@
-"""What runs leave to be done: deliveries in the outbox, and answers kept for idempotent retries."""
+"""Deliveries in the outbox, and answers stored for repeated requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Delivery(models.Model):
-    """One thing the run owes the outside: a message, a document, a webhook. The table is the queue of record.
+    """A message, document or webhook that a run has to deliver. The table is the queue of record.
 
     `sealed` holds the encrypted original and is emptied when the delivery ends. Rows are claimed by moving
     `next_attempt_at` forward, so that a claim expires by itself when its process dies.
@@ -29,7 +29,7 @@ class Delivery(models.Model):
         verbose_name_plural = "deliveries"
         indexes = [
             models.Index(fields=["tenant_id", "trace_id", "position"], name="outbox_by_run"),
-            # The worker serves every tenant; only what is still owed is indexed.
+            # The worker serves every tenant; only pending deliveries are indexed.
             models.Index(fields=["next_attempt_at"], name="outbox_due", condition=models.Q(status="pending")),
             models.Index(fields=["tenant_id", "created_at"], name="outbox_dead", condition=models.Q(status="dead")),
         ]
@@ -39,7 +39,7 @@ class Delivery(models.Model):
 
 
 class StoredResponse(models.Model):
-    """An Idempotency-Key: claimed when its run starts, holding the sealed answer once there is one."""
+    """An Idempotency-Key: claimed when its run starts; `sealed` is the encrypted answer, once there is one."""
 
     id = models.BigAutoField(primary_key=True)
     tenant_id = models.CharField(max_length=128)

@@ -31,11 +31,11 @@ class MetricsView(APIView):
 
 
 def _gauges() -> list[Gauge]:
-    owed = backlog()
+    deliveries = backlog()
     return [
         _number("clasper_runs_in_flight", "Runs that have not ended, of all processes.", runs_in_flight()),
-        _number("clasper_outbox_pending", "Deliveries that wait for their first or next attempt.", owed.pending),
-        _number("clasper_outbox_dead", "Deliveries that were given up.", owed.dead),
+        _number("clasper_outbox_pending", "Deliveries that wait for their first or next attempt.", deliveries.pending),
+        _number("clasper_outbox_dead", "Deliveries that were given up.", deliveries.dead),
         Gauge(
             name="clasper_circuit_open",
             help="1 while the process that answers does not ask the provider, because it failed too often.",

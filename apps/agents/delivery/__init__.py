@@ -1,1 +1,1 @@
-"""What runs leave to be delivered, stored answers of repeated requests, and what a crash left behind."""
+"""What happens around a run: the outbox, answers stored for repeated requests, and the sweeper."""

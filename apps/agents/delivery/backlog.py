@@ -1,4 +1,4 @@
-"""How much is owed, for monitoring. Counted off small indexes, and no further than a cap."""
+"""How many deliveries wait or failed, for monitoring. Counted from small indexes, and only up to a cap."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DEAD = f"SELECT COUNT(*) FROM (SELECT 1 FROM outbox WHERE status = 'dead' LIMIT
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Deliveries that wait, and those given up; each exact up to COUNTED_UP_TO."""
+    """Deliveries that are pending and that are dead; both exact up to COUNTED_UP_TO."""
 
     pending: int
     dead: int
 
 
 def backlog() -> Backlog:
-    """The outbox of all tenants."""
+    """Counts the outbox of all tenants."""
     counts = []
     with connection.cursor() as cursor:
         for query in (_PENDING, _DEAD):

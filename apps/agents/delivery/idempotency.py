@@ -1,4 +1,4 @@
-"""Idempotency-Key: the same request twice is one run (rulings §3.3). What writes is a job."""
+"""Idempotency-Key: repeating a request within a day returns the first answer instead of running again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _CLAIM = """INSERT INTO idempotency_keys (tenant_id, key, fingerprint, trace_id,
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`claimed`: this run owns the key. `mismatch`: other body. `in_progress`, `stored`: the earlier run's state."""
+    """The state of a key: `claimed` by this run, or an earlier run has it: with another body (`mismatch`), without an
+    answer yet (`in_progress`), or with its sealed answer (`stored`). `trace_id` names the run that owns the key."""
 
     state: Literal["claimed", "mismatch", "in_progress", "stored"]
     trace_id: str
@@ -31,9 +32,9 @@ class Claim:
 
 
 def claim_key(batch: Batch, *, tenant_id: str, key: str, fingerprint: str, trace_id: str, now: datetime) -> Claim:
-    """Takes the key for this run, or says what the run that has it did.
+    """Claims the key for this run, or returns the state of the run that owns it.
 
-    What callers name a key may be personal, so a digest stands for it in the table.
+    The table holds a digest, because callers may use personal data as a key.
     """
     key = _digest(key)
     row = (tenant_id, key, fingerprint, trace_id, now + KEPT)
@@ -56,21 +57,21 @@ def claim_key(batch: Batch, *, tenant_id: str, key: str, fingerprint: str, trace
 
 
 def store_response(batch: Batch, *, tenant_id: str, trace_id: str, sealed: bytes) -> None:
-    """Keeps the sealed answer of a run under its key."""
+    """Stores the sealed answer of a run under its key."""
     batch.execute(
         "UPDATE idempotency_keys SET sealed = %s WHERE tenant_id = %s AND trace_id = %s", (sealed, tenant_id, trace_id)
     )
 
 
 def release_key(batch: Batch, *, tenant_id: str, trace_id: str) -> None:
-    """Frees the key of a run that gave no answer, so that a retry runs again."""
+    """Frees the key of a run that ended without an answer, so that a retry runs again."""
     batch.execute(
         "DELETE FROM idempotency_keys WHERE tenant_id = %s AND trace_id = %s AND sealed IS NULL", (tenant_id, trace_id)
     )
 
 
 def drop_claim(batch: Batch, *, tenant_id: str, key: str) -> None:
-    """Takes back a claim made in the same batch; without a key there is none."""
+    """Takes back a claim made in the same batch; does nothing without a key."""
     if key:
         row = (tenant_id, _digest(key))
         batch.execute("DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s", row)
@@ -81,29 +82,29 @@ def _digest(key: str) -> str:
 
 
 def forget_expired(batch: Batch, *, now: datetime) -> int:
-    """Deletes keys and answers older than a day; gives their number."""
+    """Deletes keys and answers older than a day; returns how many there were."""
     return batch.execute("DELETE FROM idempotency_keys WHERE expires_at <= %s", (now,))
 
 
 def seal_response(body: Any, *, tenant_id: str, trace_id: str) -> bytes:
-    """The answer as it may be stored."""
+    """The answer, encrypted for storage."""
     return seal(msgspec.json.encode(body), key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
 
 
 def open_response(sealed: bytes, *, tenant_id: str, trace_id: str) -> dict[str, Any]:
-    """The answer that was stored. Raises Unavailable when the key outside the database has changed."""
+    """The stored answer. Raises Unavailable when it was encrypted with another key."""
     try:
         plain = unseal(sealed, key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
     except SealBroken as error:
-        raise Unavailable("The stored answer does not open any more; send another Idempotency-Key.") from error
+        raise Unavailable("The stored answer cannot be decrypted; send another Idempotency-Key.") from error
     body: dict[str, Any] = msgspec.json.decode(plain)
     return body
 
 
 def stored_response(*, tenant_id: str | None, key: str, fingerprint: str, now: datetime) -> dict[str, Any] | None:
-    """The answer that a tenant (None: any) has under this key for the body with this fingerprint, if it has one.
+    """The answer stored under this key for the body with this fingerprint, or None. Without a tenant, any tenant's.
 
-    Raises Unavailable as `open_response`.
+    Raises Unavailable as `open_response` does.
     """
     answers = StoredResponse.objects.filter(key=_digest(key), fingerprint=fingerprint, expires_at__gt=now)
     if tenant_id is not None:

@@ -1,9 +1,9 @@
-"""The outbox: what runs owe the outside is a row first, and is delivered from the row.
+"""The outbox: what a run has to deliver is stored with its settlement first and sent afterwards.
 
-A run delivers its own message and document right after settling; the worker (in process, `manage.py worker`, or Celery)
-does the webhooks and whatever did not arrive. Two of them never deliver the same row at once: a delivery is claimed by
-moving its `next_attempt_at`, and a claim whose process died expires by itself. Idempotency keys make the rare double
-delivery harmless at the backend.
+A run delivers its own message and document right after settling; the periodic task `deliver_outbox` sends the webhooks
+and whatever did not arrive. A delivery is claimed by moving its `next_attempt_at` forward, so that no two processes
+attempt it at once and the claim of a dead process expires by itself. Idempotency keys make the rare double delivery
+harmless at the backend.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from typing import Any
 import msgspec
 from django.conf import settings
 
-from apps.agents.domain.delivery import WEBHOOK_POSITION, DeliveryKind, Owed, WebhookTarget, wait_before_retry
+from apps.agents.domain.delivery import (
+    WEBHOOK_POSITION,
+    DeliveryKind,
+    PendingDelivery,
+    WebhookTarget,
+    wait_before_retry,
+)
 from apps.audit.services.recording import record_audit
 from apps.traces.services.recording import link_delivered
 from clasper.core.clock import from_row, utc_now
@@ -32,11 +38,13 @@ from clasper.gateways.webhooks import WebhookFailed, deliver, encode_payload
 logger = logging.getLogger("clasper.outbox")
 
 LONGEST_ATTEMPT = 20.0
-"""Seconds that an attempt may take, and that a run waits for the backend to take its message and document before it
-answers 502 and leaves the rest to the worker. Where runs must be quicker (CLASPER_RUN_TIMEOUT_MS), so must attempts."""
+"""Seconds. An attempt may take this long, and so may the backend to accept a run's message and document; then the run
+answers 502 and leaves the rest to the worker. A shorter CLASPER_RUN_TIMEOUT_MS shortens attempts too."""
 
 PARALLEL = 32
-"""Deliveries that are claimed and attempted together; none waits for its turn while its claim runs out."""
+"""Deliveries that are claimed together. All are attempted at once, because a claim must not run out in a queue."""
+
+NOT_ACCEPTED = "The answer is stored, but the control plane has not accepted it yet; it will be delivered later."
 
 _INSERT = """INSERT INTO outbox (id, tenant_id, trace_id, kind, position, status, attempts, created_at, next_attempt_at,
  last_error, sealed) VALUES (%s, %s, %s, %s, %s, %s, 0, %s, %s, '', %s)"""
@@ -48,8 +56,8 @@ _DUE = """SELECT o.id, o.tenant_id, o.trace_id, o.kind, o.position, o.attempts, 
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A claimed row."""
+class ClaimedDelivery:
+    """A delivery that this process alone attempts, with its decrypted payload."""
 
     id: str
     tenant_id: str
@@ -62,7 +70,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How one attempt went; `external_id` is the backend's id of what was made."""
+    """How one attempt went; `external_id` is the backend's id of what it created."""
 
     ok: bool
     external_id: str = ""
@@ -71,20 +79,21 @@ class Attempt:
     retry_after: float | None = None
 
 
-def sealed_row(owed: Owed, *, tenant_id: str, trace_id: str, now: datetime) -> tuple[Any, ...]:
-    """The row of a backend write. The run delivers it itself, so the worker leaves it alone for a while."""
-    sealed = _seal(owed.payload, tenant_id, owed.id)
-    return (owed.id, tenant_id, trace_id, owed.kind, owed.position, "pending", now, now + _claim_time(), sealed)
+def sealed_row(delivery: PendingDelivery, *, tenant_id: str, trace_id: str, now: datetime) -> tuple[Any, ...]:
+    """The row of a backend write, already claimed, because the run delivers it itself first."""
+    sealed = _seal(delivery.payload, tenant_id, delivery.id)
+    claimed_until = now + _claim_time()
+    return (delivery.id, tenant_id, trace_id, delivery.kind, delivery.position, "pending", now, claimed_until, sealed)
 
 
 def enqueue(batch: Batch, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Part of a write: what the run owes, in the transaction that settles it."""
+    """Part of a write: stores deliveries in the transaction that makes them delivery."""
     for row in rows:
         batch.queue(_INSERT, row)
 
 
 def held_webhook_row(target: WebhookTarget, *, tenant_id: str, trace_id: str, now: datetime) -> tuple[Any, ...]:
-    """The row, named like the run, that keeps where to report while it is going, so that a crash is reported too."""
+    """The row that keeps a run's webhook until the run ends, so that a crash is reported too; its id is the run's."""
     sealed = _seal(asdict(target), tenant_id, trace_id)
     return (trace_id, tenant_id, trace_id, "webhook", WEBHOOK_POSITION, "held", now, now, sealed)
 
@@ -92,7 +101,7 @@ def held_webhook_row(target: WebhookTarget, *, tenant_id: str, trace_id: str, no
 def release_webhook(
     batch: Batch, target: WebhookTarget, body: Mapping[str, Any], *, tenant_id: str, trace_id: str, now: datetime
 ) -> None:
-    """The run has ended, its report is due. Its texts are redacted: a webhook is storage somewhere else."""
+    """Part of a write: makes the report of an ended run delivery. Its texts are redacted, as in every other storage."""
     clean = {name: redact_text(text) if name in ("response", "error") else text for name, text in body.items()}
     report = {**asdict(target), "body": encode_payload(clean).decode()}
     batch.queue(
@@ -103,14 +112,12 @@ def release_webhook(
 
 
 def held_webhook(batch: Batch, *, tenant_id: str, trace_id: str) -> WebhookTarget | None:
-    """Where a run wanted its end reported, if it did and has not yet. None when it does not open any more."""
+    """The webhook of a run that has not reported its end; None without one, or when it cannot be decrypted."""
     row = batch.fetch_one(
         "SELECT sealed FROM outbox WHERE tenant_id = %s AND id = %s AND status = 'held'", (tenant_id, trace_id)
     )
-    if row is None:
-        return None
     try:
-        return WebhookTarget(**_unseal(row[0], tenant_id, trace_id))
+        return WebhookTarget(**_unseal(row[0], tenant_id, trace_id)) if row else None
     except SealBroken:
         return None
 
@@ -125,44 +132,40 @@ def _unseal(sealed: bytes, tenant_id: str, row_id: str) -> dict[str, Any]:
     return payload
 
 
-async def deliver_run(*, tenant_id: str, trace_id: str, owed: Sequence[Owed], now: datetime) -> None:
-    """Delivers a run's message and document in order, right after it settled, and marks them in one write.
+async def deliver_run(*, tenant_id: str, trace_id: str, deliveries: Sequence[PendingDelivery], now: datetime) -> None:
+    """Delivers a run's message and document in order, right after it settled, and records both in one write.
 
-    Raises BackendFailed when one did not arrive; the worker keeps trying it.
+    Raises BackendFailed when one did not arrive; the worker tries it again.
     """
-    attempts: list[tuple[Due, Attempt]] = []
+    attempts: list[tuple[ClaimedDelivery, Attempt]] = []
     deadline = _attempt_deadline()
-    for each in owed:
-        due = Due(each.id, tenant_id, trace_id, each.kind, 0, now, each.payload)
-        attempt = await _attempt(due, deadline)
-        attempts.append((due, attempt))
+    for pending in deliveries:
+        claimed = ClaimedDelivery(pending.id, tenant_id, trace_id, pending.kind, 0, now, pending.payload)
+        attempt = await _attempt(claimed, deadline)
+        attempts.append((claimed, attempt))
         if not attempt.ok:
             break
     await _record(tenant_id, attempts, utc_now())
-    failed = attempts[-1][1] if attempts else None
-    if failed is not None and not failed.ok:
-        raise BackendFailed(
-            "The answer is stored, but the control plane did not take it yet; it will be delivered later.",
-            details={"reason": failed.error},
-        )
+    if attempts and not attempt.ok:
+        raise BackendFailed(NOT_ACCEPTED, details={"reason": attempt.error})
 
 
 async def deliver_due(*, now: datetime, limit: int = PARALLEL) -> int:
-    """Claims what is due and attempts it, each run's deliveries in order; gives the number attempted."""
+    """Claims what is due and attempts it, a run's deliveries in order; returns how many were attempted."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    due = await writer.submit(lambda batch: _claim(batch, now, limit), alone=True)
+    claimed = await writer.submit(lambda batch: _claim(batch, now, limit), alone=True)
 
-    async def one(each: Due) -> None:
-        attempt = await _attempt(each, _attempt_deadline())
-        await _record(each.tenant_id, [(each, attempt)], now + timedelta(seconds=loop.time() - began))
+    async def deliver_one(delivery: ClaimedDelivery) -> None:
+        attempt = await _attempt(delivery, _attempt_deadline())
+        await _record(delivery.tenant_id, [(delivery, attempt)], now + timedelta(seconds=loop.time() - began))
 
-    await asyncio.gather(*(one(each) for each in due))
-    return len(due)
+    await asyncio.gather(*map(deliver_one, claimed))
+    return len(claimed)
 
 
 async def pending_of(*, tenant_id: str, trace_id: str) -> int:
-    """How many of a run's backend writes have not arrived yet."""
+    """The number of a run's backend writes that have not arrived yet."""
     sql = (
         "SELECT COUNT(*) FROM outbox WHERE tenant_id = %s AND trace_id = %s"
         " AND status <> 'delivered' AND kind <> 'webhook'"
@@ -171,7 +174,7 @@ async def pending_of(*, tenant_id: str, trace_id: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _claim(batch: Batch, now: datetime, limit: int) -> list[Due]:
+def _claim(batch: Batch, now: datetime, limit: int) -> list[ClaimedDelivery]:
     claimed = []
     for row in batch.fetch_all(_DUE, (now, limit)):
         taken = batch.execute(
@@ -179,16 +182,13 @@ def _claim(batch: Batch, now: datetime, limit: int) -> list[Due]:
             (now + _claim_time(), row[0], now),
         )
         if taken:
-            due = Due(row[0], row[1], row[2], row[3], row[5], from_row(row[6]), {})
+            delivery = ClaimedDelivery(row[0], row[1], row[2], row[3], row[5], from_row(row[6]), {})
             try:
-                payload = _unseal(row[7], row[1], row[0])
+                claimed.append(replace(delivery, payload=_unseal(row[7], row[1], row[0])))
             except SealBroken:
-                # Only a person can help, and the others must not wait for that.
-                _mark_failed(
-                    batch, due, Attempt(False, error="The sealed delivery does not open.", retryable=False), now
-                )
-            else:
-                claimed.append(replace(due, payload=payload))
+                # Only a person can help, and the other deliveries must not wait for that.
+                failed = Attempt(False, error="The stored delivery cannot be decrypted.", retryable=False)
+                _mark_failed(batch, delivery, failed, now)
     return claimed
 
 
@@ -201,30 +201,32 @@ def _attempt_deadline() -> float:
 
 
 def _claim_time() -> timedelta:
-    """Longer than any attempt, so that a live one is never doubled."""
+    """Longer than any attempt, so that no other process claims a delivery that is being attempted."""
     return timedelta(seconds=1.5 * _attempt_seconds())
 
 
-async def _attempt(due: Due, deadline: float) -> Attempt:
+async def _attempt(delivery: ClaimedDelivery, deadline: float) -> Attempt:
     try:
-        if due.kind != "webhook":
-            return await _attempt_backend(due, deadline)
+        if delivery.kind != "webhook":
+            return await _attempt_backend(delivery, deadline)
         async with asyncio.timeout_at(deadline):
-            return await _attempt_webhook(due)
+            return await _attempt_webhook(delivery)
     except TimeoutError:
         return Attempt(False, error="no answer in time")
     except ClasperError as error:
         return Attempt(False, error=error.message, retry_after=error.retry_after)
     except Exception:
-        logger.exception("a delivery failed unexpectedly", extra={"delivery": due.id, "trace_id": due.trace_id})
+        logger.exception(
+            "a delivery failed unexpectedly", extra={"delivery": delivery.id, "trace_id": delivery.trace_id}
+        )
         return Attempt(False, error="unexpected failure")
 
 
-async def _attempt_backend(due: Due, deadline: float) -> Attempt:
-    payload = due.payload
+async def _attempt_backend(delivery: ClaimedDelivery, deadline: float) -> Attempt:
+    payload = delivery.payload
     caller = Caller(**payload["caller"])
     common = {"task_id": payload["task_id"], "content": payload["content"], "idempotency_key": payload["key"]}
-    if due.kind == "message":
+    if delivery.kind == "message":
         external = await control_plane().post_message(caller, **common, deadline=deadline)
     else:
         external = await control_plane().post_document(
@@ -233,15 +235,15 @@ async def _attempt_backend(due: Due, deadline: float) -> Attempt:
     return Attempt(True, external)
 
 
-async def _attempt_webhook(due: Due) -> Attempt:
-    payload = due.payload
+async def _attempt_webhook(delivery: ClaimedDelivery) -> Attempt:
+    payload = delivery.payload
     try:
         await deliver(
             payload["url"],
             payload["body"].encode(),
             secret=payload["secret"],
             headers=payload["headers"],
-            delivery_id=due.id,
+            delivery_id=delivery.id,
             now=utc_now(),
         )
     except WebhookFailed as error:
@@ -249,77 +251,78 @@ async def _attempt_webhook(due: Due) -> Attempt:
     return Attempt(True)
 
 
-async def _record(tenant_id: str, attempts: Sequence[tuple[Due, Attempt]], now: datetime) -> None:
-    def job(batch: Batch) -> None:
-        for due, attempt in attempts:
+async def _record(tenant_id: str, attempts: Sequence[tuple[ClaimedDelivery, Attempt]], now: datetime) -> None:
+    def write(batch: Batch) -> None:
+        for delivery, attempt in attempts:
             if attempt.ok:
-                _mark_delivered(batch, due, attempt)
+                _mark_delivered(batch, delivery, attempt)
             else:
-                _mark_failed(batch, due, attempt, now)
+                _mark_failed(batch, delivery, attempt, now)
 
-    await writer.submit(job, key=tenant_id)
+    await writer.submit(write, key=tenant_id)
 
 
-def _mark_delivered(batch: Batch, due: Due, attempt: Attempt) -> None:
-    """The row stays as a receipt; the sealed original has served its purpose and goes."""
+def _mark_delivered(batch: Batch, delivery: ClaimedDelivery, attempt: Attempt) -> None:
+    """Keeps the row as a receipt, without the sealed original."""
     batch.queue(
         "UPDATE outbox SET status = 'delivered', attempts = attempts + 1, sealed = %s, last_error = '' WHERE id = %s",
-        (b"", due.id),
+        (b"", delivery.id),
     )
-    if due.kind == "message":
-        link_delivered(batch, tenant_id=due.tenant_id, trace_id=due.trace_id, message_id=attempt.external_id)
-    elif due.kind == "document":
-        link_delivered(batch, tenant_id=due.tenant_id, trace_id=due.trace_id, document_id=attempt.external_id)
+    if delivery.kind == "message":
+        link_delivered(batch, tenant_id=delivery.tenant_id, trace_id=delivery.trace_id, message_id=attempt.external_id)
+    elif delivery.kind == "document":
+        link_delivered(batch, tenant_id=delivery.tenant_id, trace_id=delivery.trace_id, document_id=attempt.external_id)
 
 
-def _mark_failed(batch: Batch, due: Due, attempt: Attempt, now: datetime) -> None:
-    tries = due.attempts + 1
-    wait = wait_before_retry(
-        kind=due.kind,
-        attempts=tries,
-        age=now - due.created_at,
-        base=timedelta(milliseconds=settings.CLASPER_OUTBOX_RETRY_MS),
-        retry_after=attempt.retry_after,
-    )
-    if not attempt.retryable:
-        wait = None
+def _mark_failed(batch: Batch, delivery: ClaimedDelivery, attempt: Attempt, now: datetime) -> None:
+    tries = delivery.attempts + 1
+    wait = None
+    if attempt.retryable:
+        wait = wait_before_retry(
+            kind=delivery.kind,
+            attempts=tries,
+            age=now - delivery.created_at,
+            base=timedelta(milliseconds=settings.CLASPER_OUTBOX_RETRY_MS),
+            retry_after=attempt.retry_after,
+        )
     error = redact_text(attempt.error)[:256]
     batch.execute(
         "UPDATE outbox SET status = %s, attempts = %s, next_attempt_at = %s, last_error = %s"
         " WHERE id = %s AND status = 'pending'",
-        ("pending" if wait else "dead", tries, now + (wait or timedelta(0)), error, due.id),
+        ("pending" if wait else "dead", tries, now + (wait or timedelta(0)), error, delivery.id),
     )
-    if wait is None:
+    if not wait:
         record_audit(
             batch,
-            tenant_id=due.tenant_id,
+            tenant_id=delivery.tenant_id,
             event_type="delivery.dead",
             actor="system:outbox",
             now=now,
-            trace_id=due.trace_id,
-            details={"kind": due.kind, "attempts": tries, "reason": error},
+            trace_id=delivery.trace_id,
+            details={"kind": delivery.kind, "attempts": tries, "reason": error},
         )
 
 
 def retry_deliveries(*, ids: Sequence[str], actor: str, now: datetime) -> int:
-    """Makes dead or waiting deliveries due at once; each is audited as `delivery.retry`. Gives their number."""
+    """Makes dead or pending deliveries due at once, audits each as `delivery.retry`, and returns their number."""
     count = 0
     with atomic_batch() as batch:
-        for each in ids:
+        for delivery_id in ids:
             row = batch.fetch_one(
                 "UPDATE outbox SET status = 'pending', next_attempt_at = %s"
                 " WHERE id = %s AND status IN ('pending', 'dead') RETURNING tenant_id, trace_id, kind",
-                (now, each),
+                (now, delivery_id),
             )
             if row is not None:
+                tenant_id, trace_id, kind = row
                 record_audit(
                     batch,
-                    tenant_id=row[0],
+                    tenant_id=tenant_id,
                     event_type="delivery.retry",
                     actor=actor,
                     now=now,
-                    trace_id=row[1],
-                    details={"kind": row[2]},
+                    trace_id=trace_id,
+                    details={"kind": kind},
                 )
                 count += 1
     return count

@@ -1,4 +1,4 @@
-"""What a crash leaves behind, and what time makes stale: swept on a schedule, by any process, any number of times."""
+"""The sweeper: a periodic task that ends what a crash left behind and removes what has expired."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from clasper.gateways.webhooks import build_payload
 ACTOR = "system:sweeper"
 BATCH = 100
 MAX_DURATION_MS = 2**31 - 1
-"""What the column holds: 24 days, which only a run that nobody swept for so long can pass."""
+"""The column's largest value, about 24 days; only a run that no sweeper saw for so long exceeds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What one pass did."""
+    """What one sweep did: runs ended, reservations freed, budget periods rolled over, idempotency keys deleted."""
 
     runs: int
     holds: int
@@ -36,7 +36,7 @@ class Sweep:
 
 
 async def sweep(*, now: datetime) -> Sweep:
-    """Ends runs whose lease is over, frees the money they held, rolls budgets over, forgets expired answers."""
+    """Ends runs whose lease has expired, frees their reservations, rolls budgets over, deletes expired answers."""
     runs = 0
     while swept := await writer.submit(lambda batch: _sweep_runs(batch, now), alone=True):
         runs += swept
@@ -52,7 +52,7 @@ def _sweep_runs(batch: Batch, now: datetime) -> int:
 
 
 def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
-    """Settles what the trace recorded: every paid call was written before the next began."""
+    """Settles what the trace recorded, which is every paid call: each was written before the next one began."""
     usage = Usage(input=orphan.prompt_tokens, output=orphan.completion_tokens)
     closing = Closing(
         id=orphan.id,
@@ -67,7 +67,7 @@ def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
         price_version="",
         estimated=False,
         error_code="interrupted",
-        error="The process that ran this died; the run was swept.",
+        error="The process of this run died; the sweeper ended the run.",
     )
     if not close_trace(closing)(batch):
         return False
@@ -81,7 +81,7 @@ def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
 
 
 def _report(batch: Batch, orphan: Orphan, closing: Closing) -> None:
-    """Tells the run's webhook, if it had one, that it will not end by itself any more."""
+    """Reports the end to the run's webhook, if it has one."""
     target = held_webhook(batch, tenant_id=orphan.tenant_id, trace_id=orphan.id)
     if target is None:
         return

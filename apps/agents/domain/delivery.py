@@ -1,4 +1,4 @@
-"""Rules of the outbox: what may be owed, and when it is tried again."""
+"""What the outbox delivers, and when a failed delivery is tried again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any, Literal
 DeliveryKind = Literal["message", "document", "webhook"]
 
 GIVE_UP_AFTER = timedelta(hours=24)
-"""A backend that is down longer than a day needs a person (rulings §3.8)."""
+"""A backend that is down longer than a day needs a person."""
 
 WEBHOOK_TRIES = 5
-"""Rulings §8.6."""
 
 LONGEST_WAIT = timedelta(hours=1)
 """Even a backend that was down all night gets its messages within the hour."""
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
-    """One delivery of a run; `payload` is what the delivering verb needs, in the original."""
+class PendingDelivery:
+    """A backend write of a run; `payload` holds the arguments of the call, unredacted."""
 
     id: str
     kind: DeliveryKind
@@ -30,12 +29,12 @@ class Owed:
 
 
 WEBHOOK_POSITION = 9
-"""Behind everything the run owes its backend; a webhook waits for none of it."""
+"""After the run's backend writes; a webhook does not wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """Where the end of a run is reported, and about whom."""
+    """Where the end of a run is reported, and whose run it is."""
 
     url: str
     secret: str
@@ -47,10 +46,10 @@ class WebhookTarget:
 def wait_before_retry(
     *, kind: str, attempts: int, age: timedelta, base: timedelta, retry_after: float | None = None
 ) -> timedelta | None:
-    """How long to wait after `attempts` failed tries of a delivery of this age; None means give up.
+    """How long to wait after `attempts` failed tries of a delivery of this age; None means to give up.
 
     Exponential from `base`, at most an hour, never past the day after which the delivery is given up; a longer
-    Retry-After of the other side is honoured.
+    Retry-After of the receiver is honoured, up to an hour too.
     """
     if age >= GIVE_UP_AFTER or (kind == "webhook" and attempts >= WEBHOOK_TRIES):
         return None

@@ -3,7 +3,7 @@
 `run` is an async generator of domain events. A stream forwards them, a send collects them. Nothing else in the code
 base opens a connection to a model or a tool. Slow or paid I/O never happens inside a transaction, and a cancelled run
 is settled before it is gone: a write that was submitted is committed whether or not its run still waits, and whichever
-settlement comes first ends the trace. What a crash leaves behind is swept (`services.upkeep`).
+settlement comes first ends the trace. What a crash leaves behind is swept (`delivery.sweeper`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.agents.delivery.idempotency import Claim, open_response
-from apps.agents.delivery.outbox import deliver_run, pending_of
+from apps.agents.delivery.outbox import NOT_ACCEPTED, deliver_run, pending_of
 from apps.agents.domain.json_output import JsonOutput, Reading, repair_message
 from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
@@ -243,7 +243,7 @@ async def _settle_broken(run: Run, error: ClasperError, status: Status) -> None:
 
 async def _deliver(request: RunRequest, owed: list[Any]) -> None:
     try:
-        await deliver_run(tenant_id=request.tenant_id, trace_id=request.trace_id, owed=owed, now=utc_now())
+        await deliver_run(tenant_id=request.tenant_id, trace_id=request.trace_id, deliveries=owed, now=utc_now())
     except BackendFailed as error:
         error.trace_id = request.trace_id
         raise
@@ -252,9 +252,6 @@ async def _deliver(request: RunRequest, owed: list[Any]) -> None:
 async def _repeat(request: RunRequest, stored: Claim) -> RunFinished:
     """The answer of the earlier run with this Idempotency-Key; still 502 while the backend has not taken it."""
     if await pending_of(tenant_id=request.tenant_id, trace_id=stored.trace_id):
-        raise BackendFailed(
-            "The answer is stored, but the control plane did not take it yet; it will be delivered later.",
-            trace_id=stored.trace_id,
-        )
+        raise BackendFailed(NOT_ACCEPTED, trace_id=stored.trace_id)
     body = open_response(stored.sealed, tenant_id=request.tenant_id, trace_id=stored.trace_id)
     return RunFinished(stored.trace_id, body, replayed=True)

@@ -11,7 +11,7 @@ import msgspec
 from apps.agents.delivery.idempotency import release_key, seal_response, store_response
 from apps.agents.delivery.outbox import enqueue, release_webhook, sealed_row
 from apps.agents.domain.conversation import plan_document
-from apps.agents.domain.delivery import Owed
+from apps.agents.domain.delivery import PendingDelivery
 from apps.agents.domain.run import RunResult, usage_json
 from apps.agents.engine.observe import observe
 from apps.agents.engine.plan import risk_of
@@ -30,7 +30,7 @@ from clasper.gateways.webhooks import build_payload
 logger = logging.getLogger("clasper.runs")
 
 
-async def settle_success(run: Run, result: RunResult) -> list[Owed]:
+async def settle_success(run: Run, result: RunResult) -> list[PendingDelivery]:
     """Ends a run that has an answer; gives the backend writes that the run now delivers itself.
 
     Raises Unavailable when the sweeper has ended the run meanwhile: its answer came after its lease.
@@ -136,7 +136,7 @@ def _offered(run: Run) -> bytes:
     )
 
 
-def _backend_writes(run: Run, result: RunResult) -> list[Owed]:
+def _backend_writes(run: Run, result: RunResult) -> list[PendingDelivery]:
     """The message, and the plan document of a kickoff, each with a key derived from the run (rulings §3.8)."""
     request = run.request
     if request.skip_backend:
@@ -150,7 +150,7 @@ def _backend_writes(run: Run, result: RunResult) -> list[Owed]:
     }
     common = {"caller": caller, "task_id": run.task_id}
     message = {**common, "content": result.text, "key": f"clasper:message:{request.trace_id}"}
-    owed = [Owed(new_id(), "message", 1, message)]
+    owed = [PendingDelivery(new_id(), "message", 1, message)]
     if request.kickoff_plan:
         document = {
             **common,
@@ -159,7 +159,7 @@ def _backend_writes(run: Run, result: RunResult) -> list[Owed]:
             "doc_type": "plan",
             "key": f"clasper:document:{request.trace_id}",
         }
-        owed.append(Owed(new_id(), "document", 2, document))
+        owed.append(PendingDelivery(new_id(), "document", 2, document))
     return owed
 
 
