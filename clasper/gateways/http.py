@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+import msgspec
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
 from clasper import __version__
@@ -19,6 +20,9 @@ from clasper.core.per_loop import PerLoop
 
 CONNECT_SECONDS = 10.0
 """Name resolution, TCP and TLS together; a host that needs longer is down."""
+
+UNREADABLE_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a JSON decoder raises on bytes it cannot read."""
 
 _KEEPALIVE_SECONDS = 30.0
 _DEFAULT_DEADLINE_SECONDS = 60.0

@@ -19,9 +19,9 @@ from fakes.llm.behaviours import (
 from fakes.llm.chat import FakeChat
 from fakes.llm.gemini import FakeGemini
 from fakes.llm.server import FakeProvider
-from fakes.llm.wire import Answer, FakeWire
+from fakes.llm.wire_format import Answer, FakeWireFormat
 
-WIRES: Mapping[str, FakeWire] = {
+WIRE_FORMATS: Mapping[str, FakeWireFormat] = {
     "openai": FakeChat(),
     "anthropic": FakeAnthropic(),
     "gemini": FakeGemini(),
@@ -33,7 +33,7 @@ WIRES: Mapping[str, FakeWire] = {
 """Every provider's host as it can be faked."""
 
 __all__ = [
-    "WIRES",
+    "WIRE_FORMATS",
     "Answer",
     "Behaviour",
     "Exchange",
@@ -41,7 +41,7 @@ __all__ = [
     "FakeChat",
     "FakeGemini",
     "FakeProvider",
-    "FakeWire",
+    "FakeWireFormat",
     "error",
     "garbage",
     "half_stream",

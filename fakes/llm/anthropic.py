@@ -15,7 +15,7 @@ import msgspec
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Finish
 from fakes.llm.chat import words_of
-from fakes.llm.wire import Answer
+from fakes.llm.wire_format import Answer
 
 _TYPES = {
     400: "invalid_request_error",
@@ -76,7 +76,7 @@ class FakeAnthropic:
     def model(self, path: str, body: Mapping[str, Any]) -> str:
         return str(body.get("model", ""))
 
-    def fault(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
+    def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
         named = {name.lower(): value for name, value in headers.items()}
         if not named.get("x-api-key"):
             return 401, "x-api-key header is required"

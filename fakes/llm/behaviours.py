@@ -12,7 +12,7 @@ from aiohttp import web
 
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Finish
-from fakes.llm.wire import Answer, FakeWire
+from fakes.llm.wire_format import Answer, FakeWireFormat
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Exchange:
     """
 
     request: web.BaseRequest
-    wire: FakeWire
+    wire_format: FakeWireFormat
     body: dict[str, Any]
     headers: Mapping[str, str]
     client_port: int
@@ -35,11 +35,11 @@ class Exchange:
 
     @property
     def wants_stream(self) -> bool:
-        return self.wire.wants_stream(self.request.path_qs, self.body)
+        return self.wire_format.wants_stream(self.request.path_qs, self.body)
 
     @property
     def model(self) -> str:
-        return self.wire.model(self.request.path, self.body)
+        return self.wire_format.model(self.request.path, self.body)
 
 
 Behaviour = Callable[["Exchange"], Awaitable[web.StreamResponse]]
@@ -65,7 +65,7 @@ def reply(
     """
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
-        wire, body = exchange.wire, exchange.body
+        wire, body = exchange.wire_format, exchange.body
         counted = Usage(input=wire.prompt_tokens(body), output=max(1, len(text) // 4))
         meant = Answer(
             text=text,
@@ -104,7 +104,9 @@ def error(
     async def answer(exchange: Exchange) -> web.StreamResponse:
         if isinstance(body, str):
             return web.Response(text=body, status=status, content_type="text/html", headers=headers)
-        content = exchange.wire.error(status, message or f"fake error {status}", code=code) if body is None else body
+        content = (
+            exchange.wire_format.error(status, message or f"fake error {status}", code=code) if body is None else body
+        )
         return _json(status, content, headers)
 
     return answer
@@ -114,7 +116,7 @@ def stream_error(*words: str, message: str = "fake error", code: str = "") -> Be
     """Begins a stream with these words and then sends an error as an event; without a stream a plain 500."""
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
-        wire = exchange.wire
+        wire = exchange.wire_format
         if not exchange.wants_stream:
             return _json(500, wire.error(500, message, code=code))
         return await _send_chunks(exchange, [*wire.opening(words), wire.stream_error(message, code=code)])
@@ -142,7 +144,7 @@ def garbage() -> Behaviour:
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
         if exchange.wants_stream:
-            return await _send_chunks(exchange, [*exchange.wire.opening(["Hel"]), b"data: {not json\n\n"])
+            return await _send_chunks(exchange, [*exchange.wire_format.opening(["Hel"]), b"data: {not json\n\n"])
         return web.Response(text="<html><body>Bad gateway</body></html>", content_type="text/html")
 
     return answer
@@ -157,7 +159,7 @@ def half_stream(chunks: int, *, abort: bool = True) -> Behaviour:
     async def answer(exchange: Exchange) -> web.StreamResponse:
         if not exchange.wants_stream:
             return await _send_half(exchange)
-        response = await _send_chunks(exchange, exchange.wire.opening(_words(chunks)), end=not abort)
+        response = await _send_chunks(exchange, exchange.wire_format.opening(_words(chunks)), end=not abort)
         if abort:
             _abort(exchange)
         return response
@@ -181,7 +183,7 @@ def silence(seconds: float, *, after_chunks: int = 0) -> Behaviour:
     async def answer(exchange: Exchange) -> web.StreamResponse:
         response: web.StreamResponse = web.Response()
         if exchange.wants_stream and after_chunks:
-            response = await _send_chunks(exchange, exchange.wire.opening(_words(after_chunks)), end=False)
+            response = await _send_chunks(exchange, exchange.wire_format.opening(_words(after_chunks)), end=False)
         await asyncio.sleep(seconds)
         _abort(exchange)
         return response
@@ -207,7 +209,7 @@ async def _send_chunks(
 async def _send_half(exchange: Exchange) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
     await response.prepare(exchange.request)
-    await response.write(msgspec.json.encode(exchange.wire.whole(Answer(text="Half of it")))[:20])
+    await response.write(msgspec.json.encode(exchange.wire_format.whole(Answer(text="Half of it")))[:20])
     _abort(exchange)
     return response
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from clasper.core.usage import Usage
-from fakes.llm.wire import Answer
+from fakes.llm.wire_format import Answer
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
@@ -37,17 +37,17 @@ class FakeChat:
     def model(self, path: str, body: Mapping[str, Any]) -> str:
         return str(body.get("model", ""))
 
-    def fault(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
+    def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
         if not body.get("model"):
             return 400, "you must provide a model parameter"
         names = [tool["function"]["name"] for tool in body.get("tools", ())]
         if not all(_TOOL_NAME.fullmatch(name) for name in names) or len(set(names)) < len(names):
             return 400, "Invalid 'tools[0].function.name': string does not match pattern."
-        if self.host == "mistral" and (fault := _mistral_fault(body)):
-            return 422, fault
+        if self.host == "mistral" and (problem := _mistral_problem(body)):
+            return 422, problem
         if self.host == "groq" and body.get("response_format", {}).get("type") == "json_schema":
             return 400, "This model does not support response format `json_schema`."
-        return _order_fault(body.get("messages") or ())
+        return _order_problem(body.get("messages") or ())
 
     def prompt_tokens(self, body: Mapping[str, Any]) -> int:
         return len(msgspec.json.encode(body.get("messages", []))) // 4
@@ -133,7 +133,7 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\S+\s*|\s+", text)
 
 
-def _order_fault(messages: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
+def _order_problem(messages: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
     """Tool results must answer the calls of the assistant's turn before them, all of them and nothing else."""
     if not messages:
         return 400, "Invalid 'messages': empty array."
@@ -149,7 +149,7 @@ def _order_fault(messages: Sequence[Mapping[str, Any]]) -> tuple[int, str] | Non
     return None
 
 
-def _mistral_fault(body: Mapping[str, Any]) -> str:
+def _mistral_problem(body: Mapping[str, Any]) -> str:
     """Mistral takes no unknown field, and ids of nine letters or digits only."""
     if "stream_options" in body or "max_completion_tokens" in body:
         return "Extra inputs are not permitted"

@@ -15,7 +15,7 @@ import msgspec
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Finish
 from fakes.llm.chat import words_of
-from fakes.llm.wire import Answer
+from fakes.llm.wire_format import Answer
 
 _PATH = re.compile(r"/(?P<collection>models|tunedModels)/(?P<name>.+):(?:g|streamG)enerateContent")
 _TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
@@ -36,7 +36,7 @@ _FINISH: dict[Finish, str] = {
 }
 _MALFORMED = "MALFORMED_FUNCTION_CALL"
 
-_Fault = tuple[int, str] | None
+_Problem = tuple[int, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class FakeGemini:
             return ""
         return found["name"] if found["collection"] == "models" else f"{found['collection']}/{found['name']}"
 
-    def fault(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
+    def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
         unknown = body.keys() - _FIELDS
         if unknown:
             return 400, f'Invalid JSON payload received. Unknown name "{min(unknown)}": Cannot find field.'
@@ -65,9 +65,9 @@ class FakeGemini:
         if instruction is not None and not any(part.get("text") for part in instruction.get("parts") or ()):
             return 400, "Invalid value at 'system_instruction': parts must not be empty."
         return (
-            _declarations_fault(body.get("tools", ()))
-            or _config_fault(body.get("generationConfig", {}), bool(body.get("tools")))
-            or _contents_fault(body.get("contents") or ())
+            _declarations_problem(body.get("tools", ()))
+            or _config_problem(body.get("generationConfig", {}), bool(body.get("tools")))
+            or _contents_problem(body.get("contents") or ())
         )
 
     def prompt_tokens(self, body: Mapping[str, Any]) -> int:
@@ -172,7 +172,7 @@ def _event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\r\n\r\n"
 
 
-def _declarations_fault(tools: Sequence[Mapping[str, Any]]) -> _Fault:
+def _declarations_problem(tools: Sequence[Mapping[str, Any]]) -> _Problem:
     declared: set[str] = set()
     for each in (each for tool in tools for each in tool.get("functionDeclarations", ())):
         name = each.get("name", "")
@@ -187,7 +187,7 @@ def _declarations_fault(tools: Sequence[Mapping[str, Any]]) -> _Fault:
     return None
 
 
-def _config_fault(config: Mapping[str, Any], has_tools: bool) -> _Fault:
+def _config_problem(config: Mapping[str, Any], has_tools: bool) -> _Problem:
     if unknown := config.keys() - _CONFIG:
         return 400, f"Invalid JSON payload received. Unknown name \"{min(unknown)}\" at 'generation_config'."
     if not 0 <= config.get("temperature", 0) <= 2:
@@ -202,7 +202,7 @@ def _config_fault(config: Mapping[str, Any], has_tools: bool) -> _Fault:
     return None
 
 
-def _contents_fault(contents: Sequence[Mapping[str, Any]]) -> _Fault:
+def _contents_problem(contents: Sequence[Mapping[str, Any]]) -> _Problem:
     """Calls come right after a turn of the user, and the turn after them answers each of them."""
     if not contents:
         return 400, "contents is not specified"
@@ -214,8 +214,8 @@ def _contents_fault(contents: Sequence[Mapping[str, Any]]) -> _Fault:
             return 400, "Please use a valid role: user, model."
         if role == (previous or "model"):
             return 400, "Please ensure that multiturn requests alternate between user and model."
-        if fault := _parts_fault(parts):
-            return fault
+        if problem := _parts_problem(parts):
+            return problem
         calls = [part["functionCall"]["name"] for part in parts if "functionCall" in part]
         answers = [part["functionResponse"]["name"] for part in parts if "functionResponse" in part]
         if calls and role == "user":
@@ -226,7 +226,7 @@ def _contents_fault(contents: Sequence[Mapping[str, Any]]) -> _Fault:
     return None
 
 
-def _parts_fault(parts: Sequence[Mapping[str, Any]]) -> _Fault:
+def _parts_problem(parts: Sequence[Mapping[str, Any]]) -> _Problem:
     if not parts:
         return 400, "contents.parts must not be empty."
     for part in parts:

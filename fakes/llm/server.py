@@ -24,18 +24,18 @@ import msgspec
 from aiohttp import web
 
 from fakes.llm.behaviours import Behaviour, Exchange, reply
-from fakes.llm.wire import FakeWire
+from fakes.llm.wire_format import FakeWireFormat
 
 
 @dataclass(slots=True)
 class FakeProvider:
     """The host of one wire. `requests` are the exchanges so far, `default` is what it does when the script has run out,
-    `faults` what was wrong with requests that the real host would have refused."""
+    `problems` what was wrong with requests that the real host would have refused."""
 
-    wire: FakeWire
+    wire_format: FakeWireFormat
     default: Behaviour = field(default_factory=lambda: reply("Hello from the fake provider."))
     requests: list[Exchange] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     url: str = ""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _script: deque[Behaviour] = field(default_factory=deque)
@@ -78,7 +78,7 @@ class FakeProvider:
         await self._stop()
 
     @classmethod
-    def start(cls, wire: FakeWire, port: int = 0, *, default: Behaviour | None = None) -> FakeProvider:
+    def start(cls, wire: FakeWireFormat, port: int = 0, *, default: Behaviour | None = None) -> FakeProvider:
         """A host on a thread of its own, already listening; `close()` ends it."""
         fake = cls(wire) if default is None else cls(wire, default=default)
         ready = threading.Event()
@@ -116,7 +116,7 @@ class FakeProvider:
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         host, bound = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{bound}{self.wire.base_path}"
+        self.url = f"http://{host}:{bound}{self.wire_format.base_path}"
 
     async def _stop(self) -> None:
         if self._runner is not None:
@@ -124,15 +124,15 @@ class FakeProvider:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         raw = await request.content.read()
-        if not self.wire.takes(request.path):
-            return web.json_response(self.wire.error(404, "No such route"), status=404)
+        if not self.wire_format.takes(request.path):
+            return web.json_response(self.wire_format.error(404, "No such route"), status=404)
         body = msgspec.json.decode(raw)
-        exchange = Exchange(request, self.wire, body, request.headers, _port(request), time.monotonic())
+        exchange = Exchange(request, self.wire_format, body, request.headers, _port(request), time.monotonic())
         self.requests.append(exchange)
         self._tell()
-        if fault := self.wire.fault(request.headers, body):
-            self.faults.append(fault[1])
-            return web.json_response(self.wire.error(*fault), status=fault[0])
+        if problem := self.wire_format.problem(request.headers, body):
+            self.problems.append(problem[1])
+            return web.json_response(self.wire_format.error(*problem), status=problem[0])
         behaviour = self._script.popleft() if self._script else self.default
         try:
             return await behaviour(exchange)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clasper.core.usage import Usage
-from fakes.llm import WIRES, FakeProvider
+from fakes.llm import WIRE_FORMATS, FakeProvider
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import ACME, Server, parse_events, send_body
 
@@ -76,7 +76,7 @@ def hosts(settings: Any, *names: str) -> Iterator[dict[str, FakeProvider]]:
     """Fake hosts of these providers, each configured with a key and its address; the first is the default provider and
     its MODELS entry the default model."""
     with ExitStack() as stack:
-        found = {name: FakeProvider.start(WIRES[name]) for name in names}
+        found = {name: FakeProvider.start(WIRE_FORMATS[name]) for name in names}
         for name, fake in found.items():
             stack.callback(fake.close)
             setattr(settings, f"{name.upper()}_API_KEY", f"key-of-{name}")

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from clasper.gateways.llm.registry import HOSTS
-from fakes.llm import WIRES, FakeProvider
+from clasper.gateways.llm.registry import PROVIDER_SPECS
+from fakes.llm import WIRE_FORMATS, FakeProvider
 from tests.world import ACME, Server
 
 SCHEMA = {
@@ -48,10 +48,10 @@ def sent(fake: FakeProvider, number: int = 0) -> str:
 
 def own_host(name: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
     """A host that speaks the provider's wire and is taken for the provider's own; the server asks it."""
-    fake = FakeProvider.start(WIRES[name])
-    monkeypatch.setitem(HOSTS, name, replace(HOSTS[name], url=fake.url))
+    fake = FakeProvider.start(WIRE_FORMATS[name])
+    monkeypatch.setitem(PROVIDER_SPECS, name, replace(PROVIDER_SPECS[name], url=fake.url))
     setattr(settings, f"{name.upper()}_API_KEY", "key-of-its-own")
     setattr(settings, f"{name.upper()}_BASE_URL", fake.url)
     settings.LLM_PROVIDER = name
-    settings.LLM_MODEL_DEFAULT = f"{name}/{HOSTS[name].model}"
+    settings.LLM_MODEL_DEFAULT = f"{name}/{PROVIDER_SPECS[name].model}"
     return fake

@@ -144,7 +144,7 @@ def test_the_next_run_reads_the_summary_on_every_wire(
     assert SUMMARY in sent(host, 1)
     assert "small shop" in sent(host, 1), "beside the workspace's prompt"
     assert "user 1" not in sent(host, 1)
-    assert host.faults == []
+    assert host.problems == []
 
 
 def test_a_run_with_nothing_but_the_summary(server: Server, host: FakeProvider) -> None:
@@ -152,7 +152,7 @@ def test_a_run_with_nothing_but_the_summary(server: Server, host: FakeProvider) 
     compacted = done(compact(server, keep_recent=0))["compacted_messages"]
     assert done(server.send("Where to?", messages=compacted))["response"] == "Köln."
     assert SUMMARY in sent(host, 1)
-    assert host.faults == []
+    assert host.problems == []
 
 
 # --- Instructions and models ---------------------------------------------------------------------------------------

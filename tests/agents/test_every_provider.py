@@ -70,7 +70,7 @@ def test_a_plain_answer(server: Server, backend: Backend, host: Host, door: str)
     assert attempts(server, outcome.trace_id) == [(MODELS[host.name].name, "stop")]
     (exchange,) = host.fake.requests
     assert (exchange.model, exchange.wants_stream) == (MODELS[host.name].name, door == "stream")
-    assert host.fake.faults == []
+    assert host.fake.problems == []
     assert [message["content"] for message in backend.messages] == ["All is well."]
 
 
@@ -84,7 +84,7 @@ def test_a_tool_loop(server: Server, backend: Backend, host: Host, door: str) ->
     )
     outcome = ask(server, door, "Where is ORD-1002?")
     assert (outcome.status, outcome.body["response"]) == (200, "It is on its way."), outcome
-    assert host.fake.faults == []
+    assert host.fake.problems == []
     first, second = (json.dumps(exchange.body) for exchange in host.fake.requests)
     assert "orders_lookup" in first
     assert "shipped" not in first
@@ -112,7 +112,7 @@ def test_the_demo_shop_answers_any_provider(server: Server, host: Host) -> None:
     host.fake.script(tool_calls(ORDER, usage=USAGE), reply("It is on its way.", usage=USAGE))
     outcome = ask(server, "send", "Where is ORD-1002?")
     assert (outcome.status, outcome.body["response"]) == (200, "It is on its way."), outcome
-    assert host.fake.faults == []
+    assert host.fake.problems == []
     assert "order_id" in json.dumps(host.fake.requests[0].body)
     assert "ORD-1002" in json.dumps(host.fake.requests[1].body)
     assert_costs(server, outcome.trace_id, 2 * host.cost, response=outcome.body)
@@ -171,7 +171,7 @@ def test_a_failure_is_told_and_settled(
         steps, code = ("content_filter",), "content_filtered"
     assert (outcome.code, outcome.status) == (code, case.status if door == "send" else 0), outcome
     assert len(host.fake.requests) == len(case.script)
-    assert host.fake.faults == []
+    assert host.fake.problems == []
     _assert_settled(server, backend, outcome.trace_id, code)
 
     made = model_steps(server, outcome.trace_id)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apps.agents.domain.json_output import MAX_REPAIR_FAULTS
-from fakes.llm import WIRES, Behaviour, FakeProvider, error, reply, tool_calls
+from fakes.llm import WIRE_FORMATS, Behaviour, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, nano
 from tests.agents.structured import GOOD, SCHEMA, USAGE, done, failed, own_host, sent, task
@@ -23,7 +23,7 @@ PRIVATE = "mara.lindqvist@example.com"
 TRACE_ID = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
 
 
-@pytest.fixture(params=WIRES)
+@pytest.fixture(params=WIRE_FORMATS)
 def host(
     request: pytest.FixtureRequest, server: Server, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FakeProvider]:
@@ -35,7 +35,7 @@ def host(
 def says(fake: FakeProvider, value: Any) -> Behaviour:
     """The value as the host answers when a schema of an object is enforced."""
     text = json.dumps(value)
-    return tool_calls(("output", text)) if fake.wire == WIRES["anthropic"] else reply(text)
+    return tool_calls(("output", text)) if fake.wire_format == WIRE_FORMATS["anthropic"] else reply(text)
 
 
 # --- On every wire -------------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def test_a_valid_value(server: Server, host: FakeProvider) -> None:
     body = done(task(server, input={"subject": "Grüße"}, max_tokens=77, temperature=0.25))
     assert (body["status"], body["output"], body["validated"]) == ("ok", GOOD, True)
     assert "validation_errors" not in body
-    assert host.faults == []
+    assert host.problems == []
     assert len(host.requests) == 1
     for words in ("77", "0.25", "Extract the intent", "Grüße", "strict JSON parser"):
         assert words in sent(host)
@@ -57,7 +57,7 @@ def test_a_schema_of_no_object(server: Server, host: FakeProvider) -> None:
     host.script(reply("[1, 2]"))
     body = done(task(server, schema={"type": "array", "items": {"type": "integer"}}))
     assert (body["output"], body["validated"]) == ([1, 2], True)
-    assert host.faults == []
+    assert host.problems == []
 
 
 def test_no_schema(server: Server, host: FakeProvider) -> None:
@@ -65,7 +65,7 @@ def test_no_schema(server: Server, host: FakeProvider) -> None:
     body = done(task(server, schema=None))
     assert (body["output"], body["validated"]) == ({"a": [None, 1.5]}, False)
     assert "validation_errors" not in body
-    assert host.faults == []
+    assert host.problems == []
 
 
 def test_a_wrong_value_is_repaired(server: Server, host: FakeProvider) -> None:
@@ -73,7 +73,7 @@ def test_a_wrong_value_is_repaired(server: Server, host: FakeProvider) -> None:
     body = done(task(server))
     assert (body["output"], body["validated"]) == (GOOD, True)
     assert "validation_errors" not in body
-    assert host.faults == []
+    assert host.problems == []
     assert len(host.requests) == 2
     for place in FAULTS:
         assert f"- {place}: " in sent(host, 1)

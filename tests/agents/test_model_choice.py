@@ -19,7 +19,7 @@ from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.redaction import redact_text
 from clasper.core.usage import Usage
-from clasper.gateways.llm.registry import HOSTS
+from clasper.gateways.llm.registry import PROVIDER_SPECS
 from fakes.llm import Behaviour, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.hosts import DOORS, MODELS, Outcome, ask, assert_costs, attempts, hosts, model_steps
@@ -131,7 +131,7 @@ def test_any_configured_provider_may_be_named(
     assert asked(all_hosts) == [answers]
     trace = server.trace(outcome.trace_id)
     assert f"{trace['provider']}/{trace['model']}" == answers
-    assert all(fake.faults == [] for fake in all_hosts.values())
+    assert all(fake.problems == [] for fake in all_hosts.values())
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -144,9 +144,9 @@ def test_the_standard_model_is_the_providers_own(
         settings.LLM_MODEL_DEFAULT = ""
         outcome = ask(server, door)
         assert outcome.status == 200, outcome
-        assert asked(found) == [f"{provider}/{HOSTS[provider].model}"]
+        assert asked(found) == [f"{provider}/{PROVIDER_SPECS[provider].model}"]
         trace = server.trace(outcome.trace_id)
-        assert (trace["provider"], trace["model"]) == (provider, HOSTS[provider].model)
+        assert (trace["provider"], trace["model"]) == (provider, PROVIDER_SPECS[provider].model)
         assert nano(trace["total_cost"]) > 0
 
 
@@ -342,7 +342,7 @@ def test_a_fallback_goes_on_with_a_tool_loop_of_another_provider(
             *((one.name, "unavailable"),) * 3,
             (other.name, "stop"),
         ]
-        assert [fake.faults for fake in found.values()] == [[], []]
+        assert [fake.problems for fake in found.values()] == [[], []]
         sent = json.dumps(found[second].requests[0].body)
         assert sent.index("Let me look.") < sent.index("shipped")
         assert "Two look-ups." not in sent
@@ -368,7 +368,7 @@ def test_a_run_stays_with_the_fallback_that_answered_it_and_pays_its_price(
         found[second].script(tool_calls(LOOKUP, thinking="A look-up.", usage=USAGE), reply("On its way.", usage=USAGE))
         outcome = ask(server, door, "Where is ORD-1?")
         assert (outcome.status, outcome.body["response"]) == (200, "On its way."), outcome
-        assert [fake.faults for fake in found.values()] == [[], []]
+        assert [fake.problems for fake in found.values()] == [[], []]
         assert attempts(server, outcome.trace_id) == [
             *((one.name, "unavailable"),) * 3,
             (other.name, "tool_calls"),

@@ -12,13 +12,13 @@ from django.core.management import CommandError, call_command
 
 from apps.traces.models import Trace
 from clasper.core.model_ref import PROVIDERS
-from fakes.llm import WIRES, FakeProvider, error
+from fakes.llm import WIRE_FORMATS, FakeProvider, error
 from tests.world import Server
 
 
 @pytest.fixture
 def anthropic(server: Server, settings: Any) -> Iterator[FakeProvider]:
-    fake = FakeProvider.start(WIRES["anthropic"])
+    fake = FakeProvider.start(WIRE_FORMATS["anthropic"])
     settings.LLM_PROVIDER = "anthropic"
     settings.ANTHROPIC_API_KEY, settings.ANTHROPIC_BASE_URL = "test-key", fake.url
     yield fake
@@ -72,7 +72,7 @@ def test_a_check_is_a_run_with_a_trace_and_a_cost(anthropic: FakeProvider, serve
     assert trace.cost > 0
     assert f"{trace.cost / 10**9:.9f} USD" in told_line
     assert [entry["event_type"] for entry in server.audit(tenant_id="acme")] == ["agent.start", "agent.complete"]
-    assert anthropic.faults == []
+    assert anthropic.problems == []
 
 
 def test_a_provider_that_does_not_answer_is_told(anthropic: FakeProvider) -> None:
@@ -84,7 +84,7 @@ def test_a_provider_that_does_not_answer_is_told(anthropic: FakeProvider) -> Non
 
 def test_a_faulty_setting_is_named(anthropic: FakeProvider, settings: Any) -> None:
     settings.MISTRAL_API_KEY = "two words"
-    assert "MISTRAL_API_KEY holds a blank" in told("mistral", "--check", exits=1)
+    assert "MISTRAL_API_KEY contains a space" in told("mistral", "--check", exits=1)
     settings.LLM_MODEL_DEFAULT = "anthropic/"
     with pytest.raises(CommandError, match="Name a model"):
         told()

@@ -16,18 +16,18 @@ from benchmarks.load import measure, target
 from benchmarks.upstream import Options, listen
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
-from clasper.gateways.llm.anthropic import AnthropicWire
+from clasper.gateways.llm.anthropic import AnthropicFormat
 from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.gemini import GeminiWire
-from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.gemini import GeminiFormat
+from clasper.gateways.llm.openai_chat import ChatFormat
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
-from clasper.gateways.llm.wire import Wire
+from clasper.gateways.llm.wire_format import WireFormat
 
-CLIENTS: dict[str, Callable[[str], Wire]] = {
-    "chat": lambda url: ChatWire("openai", URL(f"{url}/v1/chat/completions"), COMPATIBLE),
-    "messages": lambda url: AnthropicWire("anthropic", URL(f"{url}/v1")),
-    "gemini": lambda url: GeminiWire("gemini", URL(f"{url}/v1beta")),
+CLIENTS: dict[str, Callable[[str], WireFormat]] = {
+    "chat": lambda url: ChatFormat("openai", URL(f"{url}/v1/chat/completions"), COMPATIBLE),
+    "messages": lambda url: AnthropicFormat("anthropic", URL(f"{url}/v1")),
+    "gemini": lambda url: GeminiFormat("gemini", URL(f"{url}/v1beta")),
 }
 USED = Usage(input=PROMPT_TOKENS, output=ANSWER_TOKENS)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from yarl import URL
 
-from clasper.gateways.llm.anthropic import AnthropicWire
+from clasper.gateways.llm.anthropic import AnthropicFormat
 from clasper.gateways.llm.base import Message, ModelCall, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
 from fakes.llm import FakeProvider
 from fakes.llm.anthropic import FakeAnthropic
 
-WIRE = AnthropicWire("anthropic", URL("https://api.anthropic.com/v1"))
+WIRE = AnthropicFormat("anthropic", URL("https://api.anthropic.com/v1"))
 HOST = FakeAnthropic()
 TOOLS = (
     ToolSpec("orders:lookup", "Finds an order.", {"type": "object", "properties": {"order": {"type": "integer"}}}),
@@ -25,7 +25,7 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 def encoded(call: ModelCall, *, stream: bool = False) -> dict[str, Any]:
     body: dict[str, Any] = json.loads(WIRE.encode(call, stream=stream))
-    assert HOST.fault(WIRE.headers("key"), body) is None
+    assert HOST.problem(WIRE.headers("key"), body) is None
     return body
 
 
@@ -34,7 +34,7 @@ def text_block(text: str) -> dict[str, Any]:
 
 
 def client(fake: FakeProvider, key: str = "sk-ant-none") -> HttpProvider:
-    return HttpProvider(AnthropicWire("anthropic", URL(fake.url)), key, "")
+    return HttpProvider(AnthropicFormat("anthropic", URL(fake.url)), key, "")
 
 
 KEPT = [

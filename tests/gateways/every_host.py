@@ -14,8 +14,8 @@ from yarl import URL
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta, ToolCall
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.registry import HOSTS
-from fakes.llm import WIRES, Behaviour, FakeProvider
+from clasper.gateways.llm.registry import PROVIDER_SPECS
+from fakes.llm import WIRE_FORMATS, Behaviour, FakeProvider
 
 KEY = "test-key-1234"
 
@@ -62,7 +62,7 @@ class Host:
         assert meaning(streamed) == meaning(whole)
         if whole.finish != "refusal":
             assert "".join(deltas) == streamed.text
-        assert self.fake.faults == []
+        assert self.fake.problems == []
         return whole
 
     async def fails(self, behaviour: Behaviour, *, streaming: bool, **facts: Any) -> ProviderError:
@@ -109,7 +109,7 @@ class Behaviours(list[Behaves]):
 @asynccontextmanager
 async def hosting(name: str) -> AsyncIterator[Host]:
     """The provider of this name, and a host that speaks its wire meanwhile."""
-    fake = FakeProvider.start(WIRES[name])
-    yield Host(name, fake, HttpProvider(HOSTS[name].wire(name, URL(fake.url), True), KEY, fake.url))
+    fake = FakeProvider.start(WIRE_FORMATS[name])
+    yield Host(name, fake, HttpProvider(PROVIDER_SPECS[name].wire_format(name, URL(fake.url), True), KEY, fake.url))
     fake.close()
     await close_session()

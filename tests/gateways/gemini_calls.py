@@ -12,12 +12,12 @@ from yarl import URL
 
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.gemini import GeminiWire
+from clasper.gateways.llm.gemini import GeminiFormat
 from fakes.llm import FakeProvider
 from tests.gateways.wires import streamed
 
 BASE = URL("https://generativelanguage.googleapis.com/v1beta")
-WIRE = GeminiWire("gemini", BASE)
+WIRE = GeminiFormat("gemini", BASE)
 ORDER = ToolSpec("shop:order", "Finds an order.", {"type": "object", "properties": {"id": {"type": "integer"}}})
 CLOCK = ToolSpec("clock", "Tells the time.", {})
 CALL = ModelCall(model="gemini-2.5-flash", messages=(Message("user", "Hi"),), max_output_tokens=100, timeout=5)
@@ -38,7 +38,7 @@ def contents(*messages: Message, model: str = CALL.model) -> list[dict[str, Any]
 
 
 def client(fake: FakeProvider) -> HttpProvider:
-    return HttpProvider(GeminiWire("gemini", URL(fake.url)), "a-key", fake.url)
+    return HttpProvider(GeminiFormat("gemini", URL(fake.url)), "a-key", fake.url)
 
 
 async def asked(provider: HttpProvider, call: ModelCall, *, streaming: bool) -> Completion:

@@ -34,10 +34,10 @@ def payloads(chunks: Iterable[bytes]) -> list[bytes]:
 
 
 def assembled(events: Iterable[bytes], call: ModelCall = CALL) -> tuple[list[str], Completion]:
-    assembly = WIRE.assembly(call)
-    deltas = [text for event in events if (text := assembly.add(event))]
-    assert assembly.done
-    return deltas, assembly.completion()
+    accumulator = WIRE.accumulator(call)
+    deltas = [text for event in events if (text := accumulator.add(event))]
+    assert accumulator.done
+    return deltas, accumulator.completion()
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def test_a_whole_answer_becomes_one_completion(fake: FakeProvider, case: d
     completion = await client(fake).complete(call_of(case))
     assert kept_facts(completion) == case["expect"]
     assert completion.model == "claude-sonnet-4-5-20250929"
-    assert not fake.faults
+    assert not fake.problems
 
 
 @pytest.mark.parametrize("case", cases("anthropic_streams.json"))
@@ -63,7 +63,7 @@ async def test_a_stream_becomes_deltas_and_one_completion(fake: FakeProvider, ca
     assert deltas == case["deltas"]
     assert "".join(deltas) == completion.text
     assert kept_facts(completion) == case["expect"]
-    assert not fake.faults
+    assert not fake.problems
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["complete", "stream"])
@@ -155,11 +155,11 @@ def test_an_unreadable_answer_is_a_bad_response(body: bytes) -> None:
     ],
 )
 def test_an_unreadable_event_is_a_bad_response(payload: bytes) -> None:
-    assembly = WIRE.assembly(CALL)
+    accumulator = WIRE.accumulator(CALL)
     if payload == UNREADABLE["not utf-8"]:
         payload = b'{"type": "content_block_delta", "delta": {"text": "\xff"}}'
     with pytest.raises(ProviderError) as caught:
-        assembly.add(payload)
+        accumulator.add(payload)
     assert caught.value.kind == "bad_response"
 
 
@@ -167,13 +167,13 @@ def test_an_unreadable_event_is_a_bad_response(payload: bytes) -> None:
     "events", [[], [b'{"type": "ping"}'], [b'{"type": "message_stop"}']], ids=["none", "ping", "stop"]
 )
 def test_a_stream_without_an_answer_broke_off(events: list[bytes]) -> None:
-    assembly = WIRE.assembly(CALL)
+    accumulator = WIRE.accumulator(CALL)
     for event in events:
-        assert assembly.add(event) == ""
-    assert not assembly.finished
-    assert assembly.usage is None
+        assert accumulator.add(event) == ""
+    assert not accumulator.finished
+    assert accumulator.usage is None
     with pytest.raises(ProviderError) as caught:
-        assembly.completion()
+        accumulator.completion()
     assert caught.value.kind == "connection"
 
 
@@ -203,15 +203,15 @@ def test_the_fake_says_the_same_whole_and_streamed(answer: Answer) -> None:
 def test_a_stream_cut_before_its_end_is_a_broken_connection(answer: Answer) -> None:
     events = payloads(HOST.chunks(answer))
     for end in range(len(events) - 1):
-        assembly = WIRE.assembly(CALL)
+        accumulator = WIRE.accumulator(CALL)
         for event in events[:end]:
-            assembly.add(event)
-        assert not assembly.finished
+            accumulator.add(event)
+        assert not accumulator.finished
         with pytest.raises(ProviderError) as caught:
-            assembly.completion()
+            accumulator.completion()
         assert caught.value.kind == "connection"
-        assert caught.value.usage == assembly.usage
-        assert (assembly.usage is not None) == (end > 0 and answer.usage is not None)
+        assert caught.value.usage == accumulator.usage
+        assert (accumulator.usage is not None) == (end > 0 and answer.usage is not None)
 
 
 @given(

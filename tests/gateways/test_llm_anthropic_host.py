@@ -100,8 +100,8 @@ FAULTS: dict[str, dict[str, Any]] = {
 def test_the_fake_refuses_what_the_host_refuses(change: dict[str, Any]) -> None:
     body = {"model": "m", "max_tokens": 1, "messages": [USER]}
     headers = {"X-Api-Key": "key", "Anthropic-Version": "2023-06-01"}
-    assert HOST.fault(headers, body) is None
-    fault = HOST.fault(headers, body | change)
+    assert HOST.problem(headers, body) is None
+    fault = HOST.problem(headers, body | change)
     assert fault is not None
     assert fault[0] == 400
 

@@ -11,7 +11,7 @@ from yarl import URL
 
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
-from clasper.gateways.llm.anthropic import AnthropicWire
+from clasper.gateways.llm.anthropic import AnthropicFormat
 from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
 from fakes.llm import FakeProvider, raw
@@ -113,7 +113,7 @@ def messages_of(turn: dict[str, Any], tools: tuple[ToolSpec, ...]) -> list[Messa
     """The messages that our conversation holds for a recorded turn; the assistant's as we would have read them."""
     if turn["role"] == "assistant":
         call = ModelCall(model="", messages=(), tools=tools, max_output_tokens=1, timeout=1)
-        read = AnthropicWire("anthropic", URL()).decode(json.dumps({"content": turn["content"]}).encode(), call)
+        read = AnthropicFormat("anthropic", URL()).decode(json.dumps({"content": turn["content"]}).encode(), call)
         return [Message("assistant", read.text, read.tool_calls, extra=read.extra)]
     return [
         Message("user", block["text"])
@@ -150,7 +150,7 @@ async def replay(fake: FakeProvider, exchange: dict[str, Any]) -> tuple[list[str
     body = (answer["text"] if "text" in answer else json.dumps(answer["json"])).encode()
     fake.script(raw(body, status=answer["status"], content_type=answer["content_type"]))
     base = URL(fake.url).with_query(URL(exchange["request"]["url"]).query)
-    provider = HttpProvider(AnthropicWire("anthropic", base), "key", "")
+    provider = HttpProvider(AnthropicFormat("anthropic", base), "key", "")
     call = call_of(exchange["request"]["body"])
     if not exchange["request"]["body"].get("stream"):
         return [], await provider.complete(call)
@@ -188,7 +188,7 @@ async def test_our_request_means_what_the_recorded_one_means(fake: FakeProvider,
     assert theirs.keys() <= OURS | UNSAID
     assert ours.body.keys() <= OURS
     assert ours.request.path_qs == URL(exchange["request"]["url"]).path_qs
-    assert not fake.faults
+    assert not fake.problems
 
 
 def test_every_recorded_exchange_of_this_wire_is_tested() -> None:

@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from clasper.gateways.http import close_session
-from clasper.gateways.llm.anthropic import AnthropicWire
+from clasper.gateways.llm.anthropic import AnthropicFormat
 from clasper.gateways.llm.base import Message, ModelCall, ProviderError, ToolCall, ToolSpec
 from fakes.llm import Answer, FakeProvider, reply
 from fakes.llm.anthropic import FakeAnthropic
@@ -100,7 +100,7 @@ def test_what_is_not_said_is_not_sent() -> None:
 
 def test_address_and_headers() -> None:
     assert str(WIRE.address(CALL, stream=False)) == "https://api.anthropic.com/v1/messages"
-    proxied = AnthropicWire("anthropic", URL("http://localhost:8080/a%2Fb/v1/?beta=true&x=a%20b"))
+    proxied = AnthropicFormat("anthropic", URL("http://localhost:8080/a%2Fb/v1/?beta=true&x=a%20b"))
     address = proxied.address(CALL, stream=True)
     assert (address.raw_path, dict(address.query)) == ("/a%2Fb/v1/messages", {"beta": "true", "x": "a b"})
     assert WIRE.headers("key") == {"x-api-key": "key", "anthropic-version": "2023-06-01"}
@@ -273,7 +273,7 @@ async def test_thinking_goes_back_with_its_tool_calls(fake: FakeProvider, stream
         *(Message("tool", "ok", tool_call_id=each.id) for each in first.tool_calls),
     )
     await provider.complete(replace(call, messages=history))
-    assert not fake.faults
+    assert not fake.problems
     content = fake.requests[1].body["messages"][1]["content"]
     assert [block["type"] for block in content] == ["thinking", "text", "tool_use", "tool_use"]
     assert content[0]["thinking"] == "They want to know."

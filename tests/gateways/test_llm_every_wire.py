@@ -15,8 +15,8 @@ import pytest
 from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Completion, Message, ToolCall, ToolSpec
-from clasper.gateways.llm.registry import HOSTS
-from fakes.llm import WIRES, reply, tool_calls
+from clasper.gateways.llm.registry import PROVIDER_SPECS
+from fakes.llm import WIRE_FORMATS, reply, tool_calls
 from tests.gateways.every_host import KEY, Behaves, Behaviours, Host, hosting
 
 USAGE = Usage(input=70, cached=20, output=40)
@@ -163,7 +163,7 @@ async def _second_round(host: Host, results: list[Message], *, streaming: bool) 
     told = [replace(m, tool_call_id=c.id) for m, c in zip(results, first.tool_calls, strict=True)]
     _, second = await host.ask(replace(call, messages=(*call.messages, said, *told)), streaming=streaming)
     assert (second.text, second.finish) == ("Warm and cold.", "stop")
-    assert host.fake.faults == []
+    assert host.fake.problems == []
     return host.bodies[-2:]
 
 
@@ -282,4 +282,4 @@ async def test_every_provider_behaves_the_same(behaves: Behaves, host: Host) -> 
 
 def test_the_table_is_whole() -> None:
     assert len(behaviour) >= 22
-    assert set(WIRES) == set(HOSTS) == set(PROVIDERS)
+    assert set(WIRE_FORMATS) == set(PROVIDER_SPECS) == set(PROVIDERS)

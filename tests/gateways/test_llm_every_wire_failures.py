@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from clasper.core.model_ref import PROVIDERS
-from clasper.gateways.llm.adjust import adjusted
 from clasper.gateways.llm.base import TextDelta
 from clasper.gateways.llm.exchange import MAX_RESPONSE_BYTES
+from clasper.gateways.llm.relax import relaxed_call
 from fakes.llm import error, garbage, half_stream, raw, reply, reset, silence, stream_error
 from tests.gateways.every_host import KEY, Behaves, Behaviours, Host, hosting
 
@@ -119,7 +119,7 @@ async def a_bad_request_says_why(host: Host) -> None:
         error(400, message="temperature is not supported with this model"), "invalid_request", status=400
     )
     assert (failure.retryable, failure.fallback) == (False, False)
-    cured = adjusted(host.call(temperature=0.4), failure)
+    cured = relaxed_call(host.call(temperature=0.4), failure)
     assert cured is not None
     assert cured.temperature is None
 

@@ -16,10 +16,10 @@ from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Message, ModelCall, ProviderError, ToolCall, ToolSpec
 from clasper.gateways.llm.exchange import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpProvider
-from clasper.gateways.llm.openai_chat import ChatWire
-from clasper.gateways.llm.openai_chat.answer import StreamAssembly, decode_completion
+from clasper.gateways.llm.openai_chat import ChatFormat
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, OPENAI
 from clasper.gateways.llm.openai_chat.request import encode_request
+from clasper.gateways.llm.openai_chat.response import ChatAccumulator
 from fakes.llm import FakeChat, FakeProvider, error, raw, reply
 from tests.gateways.wires import CALL, cases, facts, streamed
 
@@ -34,7 +34,7 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 
 def client(fake: FakeProvider) -> HttpProvider:
-    return HttpProvider(ChatWire("openai", URL(f"{fake.url}/chat/completions"), COMPATIBLE), SECRET, "")
+    return HttpProvider(ChatFormat("openai", URL(f"{fake.url}/chat/completions"), COMPATIBLE), SECRET, "")
 
 
 @pytest.mark.parametrize("case", cases("chat_answers.json"))
@@ -231,7 +231,7 @@ def test_openais_own_host_gets_its_own_dialect() -> None:
     assert body["messages"][0]["tool_calls"][0]["function"] == {"name": names[0], "arguments": "{}"}
 
     answer = {"choices": [{"message": {"tool_calls": [{"id": "c", "function": {"name": names[0]}}]}}]}
-    completion = decode_completion(json.dumps(answer).encode(), call, "openai")
+    completion = ChatAccumulator(call, "openai").whole(json.dumps(answer).encode())
     assert completion.tool_calls[0].name == "orders:lookup"
 
 
@@ -239,7 +239,7 @@ def test_what_a_provider_wants_back_goes_back_to_it_alone() -> None:
     signed = {"google": {"thought_signature": "AbC="}}
     call_piece = {"id": "c1", "function": {"name": "a", "arguments": "{}"}, "extra_content": signed}
     answer = {"choices": [{"message": {"content": "x", "extra_content": signed, "tool_calls": [call_piece]}}]}
-    completion = decode_completion(json.dumps(answer).encode(), CALL, "openai")
+    completion = ChatAccumulator(CALL, "openai").whole(json.dumps(answer).encode())
     history = (Message("assistant", completion.text, completion.tool_calls, extra=completion.extra),)
     call = ModelCall(model="m", messages=history, max_output_tokens=1, timeout=1)
     (message,) = json.loads(encode_request(call, COMPATIBLE, stream=False, provider="openai"))["messages"]
@@ -274,12 +274,12 @@ async def test_what_json_cannot_carry_is_refused_before_it_is_sent(fake: FakePro
 @given(text=st.text(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=8))
 def test_a_stream_holds_the_same_text_however_it_is_cut(text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    assembly = StreamAssembly(CALL, "openai")
+    accumulator = ChatAccumulator(CALL, "openai")
     pieces = [text[start:end] for start, end in pairwise(edges)]
-    got = [assembly.add(json.dumps({"choices": [{"delta": {"content": piece}}]}).encode()) for piece in pieces]
-    assembly.add(b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}')
+    got = [accumulator.add(json.dumps({"choices": [{"delta": {"content": piece}}]}).encode()) for piece in pieces]
+    accumulator.add(b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}')
     assert got == pieces
-    assert assembly.completion().text == text
+    assert accumulator.completion().text == text
 
 
 @given(
@@ -301,7 +301,7 @@ def test_buckets_are_disjoint_and_never_below_what_was_reported(
         "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
     body = json.dumps({"choices": [{"message": {"content": "x"}}], "usage": reported}).encode()
-    completion_ = decode_completion(body, CALL, "openai")
+    completion_ = ChatAccumulator(CALL, "openai").whole(body)
     usage = completion_.usage
     if not completion_.usage_reported:
         assert (prompt, completion) == (0, 0)

@@ -105,10 +105,10 @@ class TestAnswers:
 class TestStreams:
     @given(st.lists(st.tuples(st.text(max_size=5), st.sampled_from(["", "c2ln", "c2lnbg=="])), max_size=12))
     def test_cuts_in_the_text_change_nothing(self, pieces: list[tuple[str, str]]) -> None:
-        assembly = WIRE.assembly(CALL)
-        heard = [assembly.add(chunk([signed(text, mark)])) for text, mark in pieces]
-        assembly.add(chunk([{"text": ""}], finish="STOP"))
-        completion = assembly.completion()
+        accumulator = WIRE.accumulator(CALL)
+        heard = [accumulator.add(chunk([signed(text, mark)])) for text, mark in pieces]
+        accumulator.add(chunk([{"text": ""}], finish="STOP"))
+        completion = accumulator.completion()
         whole = WIRE.decode(chunk([signed(text, mark) for text, mark in pieces], finish="STOP"), CALL)
         assert "".join(heard) == completion.text == "".join(text for text, _ in pieces)
         assert kept_facts(completion) == kept_facts(whole)
@@ -127,22 +127,22 @@ class TestStreams:
     def test_a_stream_cut_before_its_end_is_a_broken_connection(self, case: dict[str, Any]) -> None:
         payloads = [line[5:].strip().encode() for line in case["stream"].splitlines() if line.startswith("data:")]
         for count in range(len(payloads)):
-            assembly = WIRE.assembly(CALL)
+            accumulator = WIRE.accumulator(CALL)
             for payload in payloads[:count]:
-                assembly.add(payload)
-            if assembly.finished:
+                accumulator.add(payload)
+            if accumulator.finished:
                 break
             with pytest.raises(ProviderError) as caught:
-                assembly.completion()
+                accumulator.completion()
             assert caught.value.kind == "connection"
-            assert caught.value.usage == assembly.usage
+            assert caught.value.usage == accumulator.usage
 
     def test_a_stream_never_says_that_it_is_done(self) -> None:
-        assembly = WIRE.assembly(CALL)
-        assembly.add(chunk([{"text": "Hi"}]))
-        assert (assembly.finished, assembly.done, assembly.usage) == (False, False, None)
-        assembly.add(chunk([], finish="STOP", usage={"promptTokenCount": 3, "totalTokenCount": 4}))
-        assert (assembly.finished, assembly.done, assembly.usage) == (True, False, Usage(input=3, output=1))
+        accumulator = WIRE.accumulator(CALL)
+        accumulator.add(chunk([{"text": "Hi"}]))
+        assert (accumulator.finished, accumulator.done, accumulator.usage) == (False, False, None)
+        accumulator.add(chunk([], finish="STOP", usage={"promptTokenCount": 3, "totalTokenCount": 4}))
+        assert (accumulator.finished, accumulator.done, accumulator.usage) == (True, False, Usage(input=3, output=1))
 
     @pytest.mark.parametrize("abort", [True, False], ids=["reset", "ended"])
     async def test_half_a_stream_is_a_broken_connection(self, fake: FakeProvider, abort: bool) -> None:
@@ -193,8 +193,8 @@ class TestErrors:
         assert caught.value.kind == kind
 
     def test_an_error_inside_a_stream_keeps_the_counts(self) -> None:
-        assembly = WIRE.assembly(CALL)
-        assembly.add(chunk([{"text": "Hi"}], usage={"promptTokenCount": 9, "totalTokenCount": 9}))
+        accumulator = WIRE.accumulator(CALL)
+        accumulator.add(chunk([{"text": "Hi"}], usage={"promptTokenCount": 9, "totalTokenCount": 9}))
         with pytest.raises(ProviderError) as caught:
-            assembly.add(b'{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}')
+            accumulator.add(b'{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}')
         assert (caught.value.kind, caught.value.usage) == ("unavailable", Usage(input=9))

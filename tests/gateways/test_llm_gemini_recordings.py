@@ -13,7 +13,7 @@ from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.gemini import GeminiWire
+from clasper.gateways.llm.gemini import GeminiFormat
 from fakes.llm import FakeProvider, raw
 from fakes.llm.gemini import FakeGemini
 from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
@@ -84,7 +84,7 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 async def answer(fake: FakeProvider, exchange: dict[str, Any], call: ModelCall) -> tuple[list[str], Completion]:
     fake.script(raw(body_of(exchange), content_type=exchange["response"]["content_type"]))
-    provider = HttpProvider(GeminiWire("gemini", URL(fake.url)), "key", fake.url)
+    provider = HttpProvider(GeminiFormat("gemini", URL(fake.url)), "key", fake.url)
     if not is_stream(exchange):
         return [], await provider.complete(call)
     events = [event async for event in provider.stream(call)]
@@ -190,13 +190,13 @@ async def test_our_request_means_what_the_recorded_one_means(fake: FakeProvider,
     exchange = recorded(f"google/{key[0]}", key[1])
     call = await call_of(fake, key)
     await answer(fake, exchange, call)
-    assert fake.faults == []
+    assert fake.problems == []
     theirs = exchange["request"]["body"]
     ours = fake.requests[-1].body
     assert meaning(ours) == meaning(theirs)
     assert theirs.keys() - ours.keys() <= {"toolConfig", "modelArmorConfig"}
     base = URL(exchange["request"]["url"].partition("/models/")[0])
-    assert str(GeminiWire("gemini", base).address(call, stream=is_stream(exchange))) == exchange["request"]["url"]
+    assert str(GeminiFormat("gemini", base).address(call, stream=is_stream(exchange))) == exchange["request"]["url"]
 
 
 async def test_the_signature_of_a_recorded_call_goes_back(fake: FakeProvider) -> None:

@@ -14,7 +14,7 @@ from yarl import URL
 from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Message, ProviderError, ToolCall, ToolSpec
-from clasper.gateways.llm.gemini import GeminiWire
+from clasper.gateways.llm.gemini import GeminiFormat
 from fakes.llm import FakeProvider, error, reply, tool_calls
 from fakes.llm.gemini import FakeGemini, signature
 from tests.gateways.gemini_calls import (
@@ -65,7 +65,7 @@ class TestAddress:
         ],
     )
     def test_the_model_is_one_segment_of_the_path(self, base: str, model: str, stream: bool, address: str) -> None:
-        wire = GeminiWire("gemini", URL(base))
+        wire = GeminiFormat("gemini", URL(base))
         assert str(wire.address(replace(CALL, model=model), stream=stream)) == address
 
     @given(st.text())
@@ -269,7 +269,7 @@ class TestHost:
         completion = await asked(client(fake), CALL, streaming=streaming)
         assert (completion.text, completion.finish, completion.usage) == ("Hello there, you.", "stop", usage)
         assert completion.model == CALL.model
-        assert (fake.faults, fake.requests[0].headers["x-goog-api-key"]) == ([], "a-key")
+        assert (fake.problems, fake.requests[0].headers["x-goog-api-key"]) == ([], "a-key")
         assert fake.requests[0].wants_stream == streaming
 
     @both
@@ -298,7 +298,7 @@ class TestHost:
             done = [Message("tool", '{"open": true}', tool_call_id=each.id) for each in completion.tool_calls]
             call = replace(call, messages=(*call.messages, answered(completion), *done))
         assert (await asked(client(fake), call, streaming=streaming)).text == "It is open."
-        assert fake.faults == []
+        assert fake.problems == []
         _, first, first_results, second, second_results = fake.requests[2].body["contents"]
         assert [part.get("thoughtSignature") for part in first["parts"]] == [None, signature("Look it up."), None]
         assert second["parts"][0]["thoughtSignature"] == signature("Once more.")
@@ -355,8 +355,8 @@ REFUSED: dict[str, dict[str, Any]] = {
 class TestStrictness:
     @pytest.mark.parametrize("name", REFUSED)
     def test_the_fake_refuses_what_the_host_refuses(self, name: str) -> None:
-        assert FakeGemini().fault({}, {"contents": [user("a")]}) is None
-        found = FakeGemini().fault({}, {"contents": [user("a")], **REFUSED[name]})
+        assert FakeGemini().problem({}, {"contents": [user("a")]}) is None
+        found = FakeGemini().problem({}, {"contents": [user("a")], **REFUSED[name]})
         assert found is not None
         assert found[0] == 400
 
@@ -382,7 +382,7 @@ class TestStrictness:
             messages += [Message("tool", text, tool_call_id=call.id, failed=bool(n % 2)) for call in calls]
         tools = (ORDER, CLOCK) if has_tools else ()
         body = encoded(replace(conversation(*messages, tools=tools, model=name), schema={"type": "array"}))
-        assert FakeGemini().fault({}, body) is None
+        assert FakeGemini().problem({}, body) is None
 
     @pytest.mark.parametrize(
         ("path", "takes", "name"),

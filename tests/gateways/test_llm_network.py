@@ -14,7 +14,7 @@ from yarl import URL
 from clasper.gateways.http import close_session, session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat import ChatFormat
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
 from fakes.llm import (
     Behaviour,
@@ -41,7 +41,7 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 
 def client(url: str) -> HttpProvider:
-    return HttpProvider(ChatWire("openai", URL(f"{url}/chat/completions"), COMPATIBLE), "key", "")
+    return HttpProvider(ChatFormat("openai", URL(f"{url}/chat/completions"), COMPATIBLE), "key", "")
 
 
 def question(timeout: float = 5.0) -> ModelCall:

@@ -13,7 +13,7 @@ from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.base import Completion, Message, ModelCall, ProviderError, TextDelta, ToolCall, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat import ChatFormat
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
 from fakes.llm import FakeChat, FakeProvider, raw
 from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
@@ -195,7 +195,7 @@ async def replay(fake: FakeProvider, exchange: dict[str, Any]) -> tuple[list[str
     answer = exchange["response"]
     body = (answer["text"] if "text" in answer else json.dumps(answer["json"])).encode()
     fake.script(raw(body, status=answer["status"], content_type=answer["content_type"]))
-    provider = HttpProvider(ChatWire("openai", URL(f"{fake.url}/chat/completions"), COMPATIBLE), "key", "")
+    provider = HttpProvider(ChatFormat("openai", URL(f"{fake.url}/chat/completions"), COMPATIBLE), "key", "")
     call = call_of(exchange["request"]["body"])
     if not exchange["request"]["body"].get("stream"):
         return [], await provider.complete(call)

@@ -14,9 +14,9 @@ from clasper.core.model_ref import PROVIDERS
 from clasper.gateways.llm.base import Message, ModelCall
 from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.offline import Offline
-from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat import ChatFormat
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, OPENAI, Dialect
-from clasper.gateways.llm.registry import HOSTS, configured, provider_for, standard_model
+from clasper.gateways.llm.registry import PROVIDER_SPECS, configured, provider_for, standard_model
 
 CALL = ModelCall(model="m-1", messages=(Message("user", "Hi"),), max_output_tokens=9, timeout=1)
 
@@ -54,7 +54,7 @@ def test_the_address_decides_endpoint_and_dialect(
     configure(settings, key="sk-1", url=url)
     provider = provider_for("openai")
     assert isinstance(provider, HttpProvider)
-    assert provider.wire == ChatWire("openai", URL(endpoint), dialect)
+    assert provider.wire_format == ChatFormat("openai", URL(endpoint), dialect)
 
 
 OWN_ADDRESSES = [
@@ -80,13 +80,13 @@ def test_each_provider_is_asked_at_its_own_address(
     provider = provider_for(name)
     assert isinstance(provider, HttpProvider)
     assert provider.name == name
-    assert str(provider.wire.address(CALL, stream=False)) == address
-    assert dict(provider.wire.headers("k")) == headers
-    assert headers.keys() & dict(provider.wire.headers("")).keys() <= {"anthropic-version"}
+    assert str(provider.wire_format.address(CALL, stream=False)) == address
+    assert dict(provider.wire_format.headers("k")) == headers
+    assert headers.keys() & dict(provider.wire_format.headers("")).keys() <= {"anthropic-version"}
 
 
 def test_every_provider_there_is_has_a_host() -> None:
-    assert tuple(HOSTS) == PROVIDERS
+    assert tuple(PROVIDER_SPECS) == PROVIDERS
     assert [each[0] for each in OWN_ADDRESSES] == list(PROVIDERS)
 
 
@@ -120,7 +120,7 @@ def test_a_provider_is_built_once_and_follows_the_settings(settings: Settings) -
 @pytest.mark.parametrize("key", ["sk-1\n", "sk 1", "sk-ключ", "sk-\r\nX-Evil: 1", "\x00"])
 def test_a_key_that_no_header_can_carry_is_a_configuration_error(settings: Settings, key: str) -> None:
     configure(settings, key=key)
-    with pytest.raises(Unavailable, match="OPENAI_API_KEY holds") as caught:
+    with pytest.raises(Unavailable, match="OPENAI_API_KEY contains") as caught:
         provider_for("openai")
     assert caught.value.error_code == "model_not_configured"
     assert key not in caught.value.message

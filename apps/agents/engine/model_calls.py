@@ -20,10 +20,10 @@ from apps.agents.engine.state import CallLimits, Run
 from apps.agents.engine.writes import reserve_next
 from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, Unavailable, UnknownModel
 from clasper.core.usage import Usage
-from clasper.gateways.llm.adjust import adjusted
 from clasper.gateways.llm.base import Completion, FailureKind, ModelCall, ProviderError, TextDelta, ToolSpec
 from clasper.gateways.llm.failures import failure as failure_of
 from clasper.gateways.llm.registry import provider_for
+from clasper.gateways.llm.relax import relaxed_call
 
 MAX_ADJUSTMENTS = 3
 """Temperature, output limit and schema: more cannot be changed in a call."""
@@ -177,7 +177,7 @@ def _adjust(run: Run, error: ProviderError, attempt: int) -> bool:
     """Changes what the host refused, if its refusal says what that is; then it is asked again at once."""
     if attempt > MAX_ADJUSTMENTS or run.call is None:
         return False
-    call = adjusted(run.call, error)
+    call = relaxed_call(run.call, error)
     if call is None:
         return False
     run.limits = CallLimits(call.temperature, call.max_output_tokens, call.schema)

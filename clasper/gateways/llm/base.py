@@ -88,6 +88,10 @@ class ModelCall:
     schema: Mapping[str, Any] | None = None
     timeout: float
 
+    def new_tool_call_id(self, position: int) -> str:
+        """An id for a tool call of the answer that came without one; counted on, so that it is unique here."""
+        return f"call_{sum(len(message.tool_calls) for message in self.messages) + position}"
+
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:

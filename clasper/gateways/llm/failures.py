@@ -1,4 +1,4 @@
-"""From what a provider or the network does wrong to one ProviderError; shared by all HTTP wires."""
+"""From what a provider or the network does wrong to one ProviderError; shared by all wire formats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from clasper.gateways.http import parse_wait, retry_after
+from clasper.core.usage import Usage
+from clasper.gateways.http import UNREADABLE_JSON, parse_wait, retry_after
 from clasper.gateways.llm.base import FailureKind, ProviderError
 
 _SENTENCES: dict[FailureKind, str] = {
@@ -112,10 +113,11 @@ def failure(
     status: int | None = None,
     retry_after: float | None = None,
     detail: str = "",
+    usage: Usage | None = None,
 ) -> ProviderError:
     """The error of this kind, with a message fit for callers."""
     sentence = _SENTENCES[kind].format(provider=provider)
-    return ProviderError(kind, sentence, status=status, retry_after=retry_after, detail=detail)
+    return ProviderError(kind, sentence, status=status, retry_after=retry_after, detail=detail, usage=usage)
 
 
 def network_failure(error: Exception, provider: str) -> ProviderError:
@@ -137,21 +139,26 @@ def status_failure(status: int, headers: Mapping[str, str], body: bytes, provide
 
 
 def body_failure(
-    found: ErrorObject, provider: str, *, status: int | None = None, retry_after: float | None = None
+    found: ErrorObject,
+    provider: str,
+    *,
+    status: int | None = None,
+    retry_after: float | None = None,
+    usage: Usage | None = None,
 ) -> ProviderError:
-    """What an error object means; `status` is that of the answer it came in, if it says more than 200."""
+    """What an error object means; `status` is that of the response it came in, unless that is 200."""
     status = status or found.status
     kind = _kind(found, status)
     retry_after = found.retry_after if retry_after is None else retry_after
     detail = ": ".join(part for part in (found.code or found.type, found.message) if part)
-    return failure(kind, provider, status=status, retry_after=retry_after, detail=detail)
+    return failure(kind, provider, status=status, retry_after=retry_after, detail=detail, usage=usage)
 
 
 def read_error(body: bytes) -> ErrorObject | None:
     """The error object of a JSON body, None when there is none."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE_JSON:
         return None
     return error_object(value)
 

@@ -68,8 +68,7 @@ def _wanted_calls(call: ModelCall) -> tuple[ToolCall, ...]:
         return ()
     text = call.messages[-1].content
     wanted = _directives(text) or _guessed(text, call.tools)
-    earlier = sum(len(message.tool_calls) for message in call.messages)
-    return tuple(ToolCall(f"call_{earlier + n}", name, arguments) for n, (name, arguments) in enumerate(wanted))
+    return tuple(ToolCall(call.new_tool_call_id(n), name, arguments) for n, (name, arguments) in enumerate(wanted))
 
 
 def _directives(text: str) -> list[tuple[str, str]]:

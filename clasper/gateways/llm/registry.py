@@ -11,31 +11,31 @@ from yarl import URL
 
 from clasper.core.errors import Unavailable
 from clasper.core.model_ref import OFFLINE, PROVIDERS, ModelRef
-from clasper.gateways.llm.anthropic import AnthropicWire
+from clasper.gateways.llm.anthropic import AnthropicFormat
 from clasper.gateways.llm.base import Provider
 from clasper.gateways.llm.exchange import HttpProvider
-from clasper.gateways.llm.gemini import GeminiWire
+from clasper.gateways.llm.gemini import GeminiFormat
 from clasper.gateways.llm.offline import Offline
-from clasper.gateways.llm.openai_chat import ChatWire
+from clasper.gateways.llm.openai_chat import ChatFormat
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, GROQ, MISTRAL, OPENAI, OPENROUTER, XAI, Dialect
-from clasper.gateways.llm.wire import Wire
+from clasper.gateways.llm.wire_format import WireFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
-    """A provider as its makers run it.
+class ProviderSpec:
+    """A provider as its operator runs it.
 
-    `model` is asked when no setting names one: small, cheap, and listed by the price data. `wire` makes the wire for a
-    base URL, told whether that is the provider's own address.
+    `model` is asked when no setting names one: small, cheap, and listed by the price data. `wire_format` makes the
+    format from the provider's name, a base URL, and whether that is the provider's own address.
     """
 
     url: str
     model: str
-    wire: Callable[[str, URL, bool], Wire]
+    wire_format: Callable[[str, URL, bool], WireFormat]
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ProviderSettings:
     """What the settings say about a provider."""
 
     api_key: str
@@ -45,37 +45,37 @@ class Account:
 
     @property
     def configured(self) -> bool:
-        """Whether the provider may be asked. A key or address that is malformed counts, and is complained about."""
+        """Whether the provider may be asked. A malformed key or address counts: using it raises an error."""
         return bool(self.api_key or self.base_url)
 
 
-def _chat(dialect: Dialect, elsewhere: Dialect | None = None) -> Callable[[str, URL, bool], Wire]:
-    """The chat wire in a dialect. OpenAI's other addresses are mostly other servers; those of other providers are
-    gateways to them, and speak the same dialect."""
+def _chat(dialect: Dialect, elsewhere: Dialect | None = None) -> Callable[[str, URL, bool], WireFormat]:
+    """The chat format in a dialect. At another base URL OpenAI is mostly another server; other providers are mostly
+    behind a gateway there, and speak the same dialect."""
 
-    def wire(name: str, base: URL, own: bool) -> Wire:
+    def wire_format(name: str, base: URL, own: bool) -> WireFormat:
         endpoint = base.with_path(f"{base.path.rstrip('/')}/chat/completions").with_query(base.query)
-        return ChatWire(name, endpoint, dialect if own or elsewhere is None else elsewhere)
+        return ChatFormat(name, endpoint, dialect if own or elsewhere is None else elsewhere)
 
-    return wire
-
-
-def _anthropic(name: str, base: URL, own: bool) -> Wire:
-    return AnthropicWire(name, base)
+    return wire_format
 
 
-def _gemini(name: str, base: URL, own: bool) -> Wire:
-    return GeminiWire(name, base)
+def _anthropic(name: str, base: URL, own: bool) -> WireFormat:
+    return AnthropicFormat(name, base)
 
 
-HOSTS: Mapping[str, Host] = {
-    "openai": Host("https://api.openai.com/v1", "gpt-4o-mini", _chat(OPENAI, elsewhere=COMPATIBLE)),
-    "anthropic": Host("https://api.anthropic.com/v1", "claude-haiku-4-5", _anthropic),
-    "gemini": Host("https://generativelanguage.googleapis.com/v1beta", "gemini-2.5-flash", _gemini),
-    "xai": Host("https://api.x.ai/v1", "grok-3-mini", _chat(XAI)),
-    "groq": Host("https://api.groq.com/openai/v1", "llama-3.1-8b-instant", _chat(GROQ)),
-    "mistral": Host("https://api.mistral.ai/v1", "mistral-small-latest", _chat(MISTRAL)),
-    "openrouter": Host("https://openrouter.ai/api/v1", "openai/gpt-4o-mini", _chat(OPENROUTER)),
+def _gemini(name: str, base: URL, own: bool) -> WireFormat:
+    return GeminiFormat(name, base)
+
+
+PROVIDER_SPECS: Mapping[str, ProviderSpec] = {
+    "openai": ProviderSpec("https://api.openai.com/v1", "gpt-4o-mini", _chat(OPENAI, elsewhere=COMPATIBLE)),
+    "anthropic": ProviderSpec("https://api.anthropic.com/v1", "claude-haiku-4-5", _anthropic),
+    "gemini": ProviderSpec("https://generativelanguage.googleapis.com/v1beta", "gemini-2.5-flash", _gemini),
+    "xai": ProviderSpec("https://api.x.ai/v1", "grok-3-mini", _chat(XAI)),
+    "groq": ProviderSpec("https://api.groq.com/openai/v1", "llama-3.1-8b-instant", _chat(GROQ)),
+    "mistral": ProviderSpec("https://api.mistral.ai/v1", "mistral-small-latest", _chat(MISTRAL)),
+    "openrouter": ProviderSpec("https://openrouter.ai/api/v1", "openai/gpt-4o-mini", _chat(OPENROUTER)),
 }
 
 OFFLINE_MODEL = "offline-1"
@@ -85,14 +85,14 @@ def standard_model(provider: str) -> ModelRef | None:
     """The model of a provider for which the settings name none; None for an unknown provider."""
     if provider == OFFLINE:
         return ModelRef(OFFLINE, OFFLINE_MODEL)
-    return ModelRef(provider, HOSTS[provider].model) if provider in HOSTS else None
+    return ModelRef(provider, PROVIDER_SPECS[provider].model) if provider in PROVIDER_SPECS else None
 
 
-def account(name: str) -> Account:
-    """What the settings say about one of HOSTS."""
+def provider_settings(name: str) -> ProviderSettings:
+    """What the settings say about one of PROVIDER_SPECS."""
     prefix = name.upper()
     headers = settings.CLASPER_PROVIDER_HEADERS.get(name, {})
-    return Account(
+    return ProviderSettings(
         api_key=getattr(settings, f"{prefix}_API_KEY"),
         base_url=getattr(settings, f"{prefix}_BASE_URL"),
         headers=tuple(headers.items()) if headers else (),
@@ -104,7 +104,7 @@ def configured(name: str) -> bool:
     """Whether the settings hold what the provider needs."""
     if name == OFFLINE:
         return not settings.PRODUCTION
-    return name in HOSTS and account(name).configured
+    return name in PROVIDER_SPECS and provider_settings(name).configured
 
 
 def provider_for(name: str) -> Provider:
@@ -113,28 +113,28 @@ def provider_for(name: str) -> Provider:
         if settings.PRODUCTION:
             raise _unusable("The offline model is for development; in production set LLM_PROVIDER to a real provider.")
         return Offline()
-    if name not in HOSTS:
+    if name not in PROVIDER_SPECS:
         usable = ", ".join((*PROVIDERS, OFFLINE))
         raise _unusable(f"There is no model provider {name[:64]!r} here; there are: {usable}.")
-    found = account(name)
+    found = provider_settings(name)
     if not found.configured:
         prefix = name.upper()
         raise _unusable(f"The model provider {name} is not configured; set {prefix}_API_KEY (or {prefix}_BASE_URL).")
-    return _reached(name, found)
+    return _http_provider(name, found)
 
 
 @lru_cache(maxsize=64)
-def _reached(name: str, found: Account) -> HttpProvider:
+def _http_provider(name: str, found: ProviderSettings) -> HttpProvider:
     prefix = name.upper()
     if not _is_header_text(found.api_key) or " " in found.api_key:
-        raise _unusable(f"{prefix}_API_KEY holds a blank, a line break or a character outside ASCII; set it anew.")
+        raise _unusable(f"{prefix}_API_KEY contains a space, a line break or a character outside ASCII; set it again.")
     for header, value in found.headers:
         if not (isinstance(value, str) and header and _is_header_text(header + value)):
-            raise _unusable(f"CLASPER_PROVIDER_HEADERS: {name}: the header {header[:64]!r} is no text fit for HTTP.")
-    host = HOSTS[name]
-    base = _checked_url(found.base_url or host.url, f"{prefix}_BASE_URL")
-    wire = host.wire(name, base, base.host == URL(host.url).host)
-    return HttpProvider(wire, found.api_key, str(base), dict(found.headers), found.timeout)
+            raise _unusable(f"CLASPER_PROVIDER_HEADERS: {name}: the header {header[:64]!r} is not valid in HTTP.")
+    spec = PROVIDER_SPECS[name]
+    base = _checked_url(found.base_url or spec.url, f"{prefix}_BASE_URL")
+    wire_format = spec.wire_format(name, base, base.host == URL(spec.url).host)
+    return HttpProvider(wire_format, found.api_key, str(base), dict(found.headers), found.timeout)
 
 
 def _is_header_text(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The messages wire of Anthropic."""
+"""The messages format of Anthropic."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 
 from yarl import URL
 
-from clasper.gateways.llm.anthropic.answer import StreamAssembly, decode_completion
 from clasper.gateways.llm.anthropic.request import encode_request
-from clasper.gateways.llm.base import Completion, ModelCall
+from clasper.gateways.llm.anthropic.response import AnthropicAccumulator
+from clasper.gateways.llm.base import ModelCall
+from clasper.gateways.llm.wire_format import WireFormat
 
 _VERSION = "2023-06-01"
 
 
 @dataclass(frozen=True, slots=True)
-class AnthropicWire:
+class AnthropicFormat(WireFormat):
     """Messages as `provider` speaks them below `base`, such as `https://api.anthropic.com/v1`, whose query is kept."""
 
-    provider: str
+    accumulator_class = AnthropicAccumulator
+
     base: URL
     endpoint: URL = field(init=False)
 
@@ -34,9 +36,3 @@ class AnthropicWire:
 
     def encode(self, call: ModelCall, *, stream: bool) -> bytes:
         return encode_request(call, stream=stream, provider=self.provider)
-
-    def decode(self, body: bytes, call: ModelCall) -> Completion:
-        return decode_completion(body, call, self.provider)
-
-    def assembly(self, call: ModelCall) -> StreamAssembly:
-        return StreamAssembly(call, self.provider)

@@ -9,15 +9,15 @@ user's turn that says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
 from clasper.gateways.llm.base import Message, ModelCall, ToolCall, ToolSpec
-from clasper.gateways.llm.failures import failure
-from clasper.gateways.llm.names import WireNames
+from clasper.gateways.llm.tool_names import ToolNames
+from clasper.gateways.llm.wire_format import NO_PARAMETERS, encode_body
 
 THINKING_BLOCKS = frozenset({"thinking", "redacted_thinking"})
 
@@ -26,7 +26,6 @@ _FIXED_TEMPERATURE = ("claude-opus-4-7", "claude-opus-4-8")
 """Models that refuse every temperature."""
 _COMBINATIONS = frozenset({"allOf", "anyOf", "oneOf"})
 """What the API refuses at the top of an input schema."""
-_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 _EARLIER = "(earlier conversation)"
@@ -35,7 +34,6 @@ _FAILED = "(failed without a message)"
 
 Block = dict[str, Any]
 
-_encoder = msgspec.json.Encoder()
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -45,7 +43,7 @@ def encode_request(call: ModelCall, *, stream: bool, provider: str) -> bytes:
     A schema is enforced by a tool that the model must use; see `forces_schema`. Raises ProviderError `invalid_request`
     when the call holds what JSON cannot carry.
     """
-    names = WireNames(call.tools)
+    names = ToolNames(call.tools)
     body: dict[str, Any] = {
         "model": call.model,
         "max_tokens": call.max_output_tokens,
@@ -63,10 +61,7 @@ def encode_request(call: ModelCall, *, stream: bool, provider: str) -> bytes:
         body["tool_choice"] = {"type": "tool", "name": _OUTPUT}
     if stream:
         body["stream"] = True
-    try:
-        return _encoder.encode(body)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise failure("invalid_request", provider, detail="the call cannot be written as JSON") from error
+    return encode_body(body, provider)
 
 
 def forces_schema(call: ModelCall) -> bool:
@@ -77,7 +72,7 @@ def forces_schema(call: ModelCall) -> bool:
     )
 
 
-def _turns(messages: Sequence[Message], names: WireNames, provider: str) -> list[dict[str, Any]]:
+def _turns(messages: Sequence[Message], names: ToolNames, provider: str) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
@@ -99,7 +94,7 @@ def _turns(messages: Sequence[Message], names: WireNames, provider: str) -> list
     return turns
 
 
-def _blocks(message: Message, names: WireNames, provider: str) -> list[Block]:
+def _blocks(message: Message, names: ToolNames, provider: str) -> list[Block]:
     if message.role == "system":
         return []
     if message.role == "tool":
@@ -156,11 +151,11 @@ def _is_no_result(block: Block) -> bool:
     return bool(block["type"] != "tool_result")
 
 
-def _use(call: ToolCall, names: WireNames) -> Block:
+def _use(call: ToolCall, names: ToolNames) -> Block:
     return {
         "type": "tool_use",
         "id": _id(call.id),
-        "name": names.theirs(call.name),
+        "name": names.to_wire(call.name),
         "input": _object(call.arguments),
     }
 
@@ -179,8 +174,8 @@ def _object(arguments: str) -> dict[str, msgspec.Raw]:
         return {}
 
 
-def _encode_tool(tool: ToolSpec, names: WireNames) -> dict[str, Any]:
+def _encode_tool(tool: ToolSpec, names: ToolNames) -> dict[str, Any]:
     schema = tool.parameters
     if schema.get("type") != "object":
-        schema = {**_NO_PARAMETERS, **schema, "type": "object"}
-    return {"name": names.theirs(tool.name), "description": tool.description, "input_schema": schema}
+        schema = {**NO_PARAMETERS, **schema, "type": "object"}
+    return {"name": names.to_wire(tool.name), "description": tool.description, "input_schema": schema}

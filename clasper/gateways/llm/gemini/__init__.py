@@ -1,4 +1,4 @@
-"""Google's generateContent wire, which Gemini models speak at Google's own hosts."""
+"""Google's generateContent format, which Gemini models speak at Google's own addresses."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from clasper.gateways.llm.base import Completion, ModelCall
-from clasper.gateways.llm.gemini.answer import StreamAssembly, decode_completion
+from clasper.gateways.llm.base import ModelCall
 from clasper.gateways.llm.gemini.request import encode_request
+from clasper.gateways.llm.gemini.response import GeminiAccumulator
+from clasper.gateways.llm.wire_format import WireFormat
 
 _COLLECTIONS = frozenset({"models", "tunedModels"})
 
 
 @dataclass(frozen=True, slots=True)
-class GeminiWire:
+class GeminiFormat(WireFormat):
     """generateContent below `base`, such as https://generativelanguage.googleapis.com/v1beta.
 
     The model is a part of the address. A name without its collection is one of `models`; `models/…` and
     `tunedModels/…` are taken as they are.
     """
 
-    provider: str
+    accumulator_class = GeminiAccumulator
+
     base: URL
 
     def address(self, call: ModelCall, *, stream: bool) -> URL:
@@ -36,20 +38,14 @@ class GeminiWire:
     def encode(self, call: ModelCall, *, stream: bool) -> bytes:
         return encode_request(call, provider=self.provider)
 
-    def decode(self, body: bytes, call: ModelCall) -> Completion:
-        return decode_completion(body, call, self.provider)
-
-    def assembly(self, call: ModelCall) -> StreamAssembly:
-        return StreamAssembly(call, self.provider)
-
 
 @lru_cache(maxsize=256)
 def _address(base: URL, model: str, stream: bool) -> URL:
     collection, _, name = model.partition("/")
     if collection not in _COLLECTIONS or not name:
         collection, name = "models", model
-    verb = "streamGenerateContent" if stream else "generateContent"
+    method = "streamGenerateContent" if stream else "generateContent"
     # Whoever may choose a model must not be able to choose another path or query with it.
     escaped = quote(name, safe="", errors="replace")
-    url = base.with_path(f"{base.raw_path.rstrip('/')}/{collection}/{escaped}:{verb}", encoded=True, keep_query=True)
+    url = base.with_path(f"{base.raw_path.rstrip('/')}/{collection}/{escaped}:{method}", encoded=True, keep_query=True)
     return url.update_query(alt="sse") if stream else url

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from clasper.gateways.llm.base import Message, ModelCall, ToolCall, ToolSpec
-from clasper.gateways.llm.failures import failure
-from clasper.gateways.llm.names import WireNames
+from clasper.gateways.llm.tool_names import ToolNames
+from clasper.gateways.llm.wire_format import encode_body
 
 _MAX_TEMPERATURE = 2.0
 _EARLIER = "(earlier conversation)"
@@ -19,7 +19,6 @@ the first call of an answer has no signature, as after a fallback from another p
 _UNSIGNED = ("gemini-1", "gemini-2")
 """Beginnings of the models that take calls without a signature."""
 
-_encoder = msgspec.json.Encoder()
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
 _Part = dict[str, Any]
@@ -33,17 +32,14 @@ def encode_request(call: ModelCall, *, provider: str) -> bytes:
     clamped to 0…2. A schema is enforced only in calls without tools, with which the host does not take one. Raises
     ProviderError `invalid_request` when the call holds what JSON cannot carry.
     """
-    names = WireNames(call.tools)
+    names = ToolNames(call.tools)
     body: dict[str, Any] = {"contents": _contents(call, names, provider), "generationConfig": _config(call)}
     system = [message.content for message in call.messages if message.role == "system" and message.content]
     if system:
         body["systemInstruction"] = {"parts": [{"text": "\n\n".join(system)}]}
     if call.tools:
         body["tools"] = [{"functionDeclarations": [_declaration(tool, names) for tool in call.tools]}]
-    try:
-        return _encoder.encode(body)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise failure("invalid_request", provider, detail="the call cannot be written as JSON") from error
+    return encode_body(body, provider)
 
 
 def _config(call: ModelCall) -> dict[str, Any]:
@@ -57,14 +53,14 @@ def _config(call: ModelCall) -> dict[str, Any]:
     return config
 
 
-def _declaration(tool: ToolSpec, names: WireNames) -> dict[str, Any]:
-    declaration: dict[str, Any] = {"name": names.theirs(tool.name), "description": tool.description}
+def _declaration(tool: ToolSpec, names: ToolNames) -> dict[str, Any]:
+    declaration: dict[str, Any] = {"name": names.to_wire(tool.name), "description": tool.description}
     if tool.parameters:
         declaration["parametersJsonSchema"] = tool.parameters
     return declaration
 
 
-def _contents(call: ModelCall, names: WireNames, provider: str) -> list[dict[str, Any]]:
+def _contents(call: ModelCall, names: ToolNames, provider: str) -> list[dict[str, Any]]:
     unsigned = _takes_unsigned_calls(call.model)
     asked: dict[str, dict[str, Any]] = {}
     turns: list[dict[str, Any]] = []
@@ -91,7 +87,7 @@ def _contents(call: ModelCall, names: WireNames, provider: str) -> list[dict[str
     return turns
 
 
-def _model_parts(message: Message, names: WireNames, provider: str, asked: dict[str, dict[str, Any]]) -> list[_Part]:
+def _model_parts(message: Message, names: ToolNames, provider: str, asked: dict[str, dict[str, Any]]) -> list[_Part]:
     """The parts of an earlier answer. Its calls are added to `asked`, by our ids, for the results that follow.
 
     What the provider kept in `extra` (see `answer`) says how the parts were cut and signed. Text that is no
@@ -124,8 +120,8 @@ def _kept(message: Message, provider: str) -> Sequence[Mapping[str, Any]]:
     return kept if isinstance(kept, list) else ()
 
 
-def _call(call: ToolCall, mark: Mapping[str, Any], names: WireNames) -> _Part:
-    function: dict[str, Any] = {"name": names.theirs(call.name), "args": _json(call.arguments, "{") or {}}
+def _call(call: ToolCall, mark: Mapping[str, Any], names: ToolNames) -> _Part:
+    function: dict[str, Any] = {"name": names.to_wire(call.name), "args": _json(call.arguments, "{") or {}}
     if mark.get("id"):
         function["id"] = mark["id"]
     return _signed({"functionCall": function}, mark)

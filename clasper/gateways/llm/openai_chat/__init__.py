@@ -1,4 +1,4 @@
-"""The chat-completions wire, which OpenAI began and most hosts and local servers imitate."""
+"""The chat-completions format, which OpenAI began and most providers and local servers imitate."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from clasper.gateways.llm.base import Completion, ModelCall
-from clasper.gateways.llm.openai_chat.answer import StreamAssembly, decode_completion
+from clasper.gateways.llm.base import ModelCall
 from clasper.gateways.llm.openai_chat.dialects import Dialect
 from clasper.gateways.llm.openai_chat.request import encode_request
+from clasper.gateways.llm.openai_chat.response import ChatAccumulator
+from clasper.gateways.llm.wire_format import WireFormat
 
 
 @dataclass(frozen=True, slots=True)
-class ChatWire:
+class ChatFormat(WireFormat):
     """Chat completions as `provider` speaks them at `endpoint`, the whole address that calls are posted to."""
 
-    provider: str
+    accumulator_class = ChatAccumulator
+
     endpoint: URL
     dialect: Dialect
 
@@ -29,9 +31,3 @@ class ChatWire:
 
     def encode(self, call: ModelCall, *, stream: bool) -> bytes:
         return encode_request(call, self.dialect, stream=stream, provider=self.provider)
-
-    def decode(self, body: bytes, call: ModelCall) -> Completion:
-        return decode_completion(body, call, self.provider)
-
-    def assembly(self, call: ModelCall) -> StreamAssembly:
-        return StreamAssembly(call, self.provider)

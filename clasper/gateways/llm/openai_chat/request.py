@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-import msgspec
-
 from clasper.gateways.llm.base import Message, ModelCall, ToolCall, ToolSpec
-from clasper.gateways.llm.failures import failure
-from clasper.gateways.llm.names import WireNames
 from clasper.gateways.llm.openai_chat.dialects import Dialect
-
-_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+from clasper.gateways.llm.tool_names import ToolNames
+from clasper.gateways.llm.wire_format import NO_PARAMETERS, encode_body
 
 _SHORT_ID = 9
-
-_encoder = msgspec.json.Encoder()
 
 
 def encode_request(call: ModelCall, dialect: Dialect, *, stream: bool, provider: str) -> bytes:
     """The request body. Raises ProviderError `invalid_request` when the call holds what JSON cannot carry."""
-    names = WireNames(call.tools)
+    names = ToolNames(call.tools)
     body: dict[str, Any] = {
         "model": call.model,
         "messages": [_encode_message(message, names, provider, dialect) for message in call.messages],
@@ -38,10 +31,7 @@ def encode_request(call: ModelCall, dialect: Dialect, *, stream: bool, provider:
         body["stream"] = True
         if dialect.stream_options:
             body["stream_options"] = {"include_usage": True}
-    try:
-        return _encoder.encode(body)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise failure("invalid_request", provider, detail="the call cannot be written as JSON") from error
+    return encode_body(body, provider)
 
 
 def _response_format(call: ModelCall, dialect: Dialect) -> dict[str, Any]:
@@ -55,7 +45,7 @@ def _response_format(call: ModelCall, dialect: Dialect) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
-def _encode_message(message: Message, names: WireNames, provider: str, dialect: Dialect) -> dict[str, Any]:
+def _encode_message(message: Message, names: ToolNames, provider: str, dialect: Dialect) -> dict[str, Any]:
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": _id(message.tool_call_id, dialect), "content": message.content}
     if message.role != "assistant":
@@ -71,8 +61,8 @@ def _encode_message(message: Message, names: WireNames, provider: str, dialect: 
     return encoded
 
 
-def _encode_call(call: ToolCall, names: WireNames, extra_content: Any, dialect: Dialect) -> dict[str, Any]:
-    function = {"name": names.theirs(call.name), "arguments": call.arguments or "{}"}
+def _encode_call(call: ToolCall, names: ToolNames, extra_content: Any, dialect: Dialect) -> dict[str, Any]:
+    function = {"name": names.to_wire(call.name), "arguments": call.arguments or "{}"}
     encoded = {"id": _id(call.id, dialect), "type": "function", "function": function}
     if extra_content is not None:
         encoded["extra_content"] = extra_content
@@ -85,7 +75,7 @@ def _id(call_id: str, dialect: Dialect) -> str:
     return call_id
 
 
-def _encode_tool(tool: ToolSpec, names: WireNames) -> dict[str, Any]:
-    name = names.theirs(tool.name)
-    parameters = tool.parameters or _NO_PARAMETERS
+def _encode_tool(tool: ToolSpec, names: ToolNames) -> dict[str, Any]:
+    name = names.to_wire(tool.name)
+    parameters = tool.parameters or NO_PARAMETERS
     return {"type": "function", "function": {"name": name, "description": tool.description, "parameters": parameters}}

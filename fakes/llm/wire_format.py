@@ -1,4 +1,4 @@
-"""What a fake host must know of one wire format: the other side of `clasper.gateways.llm.wire`."""
+"""What a fake host must know of one wire format: the other side of `clasper.gateways.llm.wire_format`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Answer:
     call_ids: bool = True
 
 
-class FakeWire(Protocol):
+class FakeWireFormat(Protocol):
     """One wire format, spoken by a host."""
 
     @property
@@ -46,7 +46,7 @@ class FakeWire(Protocol):
         """The model asked for."""
         ...
 
-    def fault(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
+    def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
         """What the real host would refuse in this request, as a status and a sentence; None when it would take it."""
         ...
 

@@ -1,5 +1,7 @@
-"""What to change in a call that a host refused, so that it takes it: models differ in what they allow, and nobody
-publishes all of it. Pure."""
+"""What to change in a call that a provider refused, so that it accepts it. Pure.
+
+Models differ in what they allow, and no provider publishes all of it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ _SCHEMA_WORDS = ("response_format", "json_schema", "responsejsonschema", "respon
 _NUMBER = re.compile(r"(\d+)(\s*\(exclusive\))?")
 
 
-def adjusted(call: ModelCall, error: ProviderError) -> ModelCall | None:
-    """The call as the host may take it, None when its refusal does not say what is wrong.
+def relaxed_call(call: ModelCall, error: ProviderError) -> ModelCall | None:
+    """The call as the provider may accept it, None when its refusal does not say what is wrong.
 
-    A temperature that the model does not take is left out. An output limit above the model's is lowered to the largest
-    smaller number that the refusal names. A schema that the host does not enforce is left out; the prompt asks for it,
-    too.
+    A temperature that the model does not accept is left out. An output limit above the model's is lowered to the
+    largest smaller number in the refusal. A schema that the provider does not enforce is left out; the prompt
+    asks for it, too.
     """
     if error.kind != "invalid_request":
         return None
