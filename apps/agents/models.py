@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from clasper.core.tables import TenantQuerySet
+
 
 class Delivery(models.Model):
     """A message, document or webhook that a run has to deliver. The table is the queue of record.
@@ -48,6 +50,8 @@ class StoredResponse(models.Model):
     trace_id = models.CharField(max_length=36)
     sealed = models.BinaryField(null=True)
     expires_at = models.DateTimeField()
+
+    objects = TenantQuerySet.as_manager()
 
     class Meta:
         db_table = "idempotency_keys"

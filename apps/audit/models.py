@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
-from clasper.core.tables import AppendOnlyModel
+from clasper.core.tables import AppendOnlyModel, TenantQuerySet
 
 
 class AuditEntry(AppendOnlyModel):
@@ -46,6 +46,8 @@ class AuditHead(models.Model):
     seq = models.BigIntegerField()
     hash = models.CharField(max_length=64)
     counts = models.TextField(default="{}", db_default="{}")
+
+    objects = TenantQuerySet.as_manager()
 
     class Meta:
         db_table = "audit_heads"

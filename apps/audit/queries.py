@@ -14,6 +14,7 @@ from django.db.models.functions import Coalesce
 from apps.audit.domain.chain import START, ChainPoint, ChainRow
 from apps.audit.models import AuditEntry, AuditHead
 from clasper.core.clock import from_row
+from clasper.core.tenancy import OneTenant, TenantScope
 
 VERIFY_CHUNK = 5_000
 """Rows in memory at once while a chain is verified."""
@@ -21,23 +22,24 @@ VERIFY_CHUNK = 5_000
 
 def audit_entries(
     *,
-    tenant_id: str | None,
+    tenants: TenantScope,
     event_type: str | None = None,
     trace_id: str | None = None,
     actor: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> QuerySet[Any]:
-    """Entries that match all given filters, both ends of the time range included; None filters nothing."""
+    """The scope's entries that match all given filters, both ends of the time range included; None filters nothing."""
     given = {
-        "tenant_id": tenant_id,
         "event_type": event_type,
         "trace_id": trace_id,
         "actor": actor,
         "timestamp__gte": start,
         "timestamp__lte": end,
     }
-    return AuditEntry.objects.filter(**{name: value for name, value in given.items() if value is not None})
+    return AuditEntry.objects.in_scope(tenants).filter(
+        **{name: value for name, value in given.items() if value is not None}
+    )
 
 
 def by_tenant(entries: QuerySet[Any]) -> QuerySet[Any]:
@@ -103,15 +105,16 @@ class ChainFigures(NamedTuple):
     oldest: datetime | None
 
 
-def chain_figures(*, tenant_id: str | None, since: datetime) -> list[ChainFigures]:
-    """The figures of a tenant's chain, or of every chain with None."""
-    heads = AuditHead.objects.all() if tenant_id is None else AuditHead.objects.filter(tenant_id=tenant_id)
+def chain_figures(*, tenants: TenantScope, since: datetime) -> list[ChainFigures]:
+    """The figures of every chain in the scope."""
     entries = AuditEntry.objects.filter(tenant_id=OuterRef("tenant_id"))
     before = entries.filter(timestamp__lt=since).order_by("-timestamp", "-id").values("seq")[:1]
     oldest = entries.order_by("timestamp", "id").values("timestamp")[:1]
-    rows = heads.annotate(
-        before=Coalesce(Subquery(before), 0, output_field=BigIntegerField()), oldest=Subquery(oldest)
-    ).values_list("seq", "counts", "before", "oldest")
+    rows = (
+        AuditHead.objects.in_scope(tenants)
+        .annotate(before=Coalesce(Subquery(before), 0, output_field=BigIntegerField()), oldest=Subquery(oldest))
+        .values_list("seq", "counts", "before", "oldest")
+    )
     return [ChainFigures._make(row) for row in rows]
 
 
@@ -153,7 +156,7 @@ def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datet
     """
     if start is None and end is None:
         return 1, up_to
-    inside = audit_entries(tenant_id=tenant_id, start=start, end=end).filter(seq__lte=up_to)
+    inside = audit_entries(tenants=OneTenant(tenant_id), start=start, end=end).filter(seq__lte=up_to)
     found = inside.aggregate(first=Min("seq"), last=Max("seq"))
     return None if found["first"] is None else (found["first"], found["last"])
 

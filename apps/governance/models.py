@@ -86,6 +86,8 @@ class SpendDay(models.Model):
     output_tokens = models.BigIntegerField(default=0)
     cost = models.BigIntegerField(default=0)
 
+    objects = TenantQuerySet.as_manager()
+
     class Meta:
         db_table = "spend_days"
         constraints = [models.UniqueConstraint(fields=["tenant_id", "day"], name="spend_days_once")]

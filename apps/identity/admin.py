@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from apps.identity.models import ApiKey
 from apps.identity.services.keys import KeyLimits, create_api_key, key_faults, revoke_api_key
 from clasper.core.clock import utc_now
+from clasper.core.tenancy import ALL_TENANTS
 
 if TYPE_CHECKING:
     BaseAdmin = admin.ModelAdmin[Any]
@@ -89,5 +90,5 @@ class ApiKeyAdmin(BaseAdmin):
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:
         for key_id in chosen.values_list("id", flat=True):
-            revoke_api_key(key_id=key_id, actor=admin_actor(request), now=utc_now(), tenant_id=None)
+            revoke_api_key(key_id=key_id, actor=admin_actor(request), now=utc_now(), tenants=ALL_TENANTS)
         self.message_user(request, "The keys are revoked; they stop working within seconds.", messages.SUCCESS)

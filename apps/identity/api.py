@@ -28,6 +28,7 @@ from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from clasper.core.errors import PermissionDenied, Unauthenticated
 from clasper.core.inputs import validated
+from clasper.core.tenancy import AllTenants, TenantScope
 
 UNDECLARED = "undeclared"
 """What a refusal names when the view declares no scope for the method: a fault of ours, closed rather than open."""
@@ -77,25 +78,25 @@ def principal_of(request: Request) -> Principal:
     raise Unauthenticated()
 
 
-def tenant_of(request: Request, requested: str | None) -> str | None:
-    """The tenant a request is about, by `resolve_tenant`; blank means not named. A foreign one is audited and 403."""
+def tenant_of(request: Request, requested: str | None) -> TenantScope:
+    """Whose data a request is about, by `resolve_tenant`. A foreign tenant is audited and 403."""
     principal = principal_of(request)
     try:
-        return resolve_tenant(principal, requested or None)
+        return resolve_tenant(principal, requested)
     except PermissionDenied as error:
         _refuse(request, principal, TENANT, error.message)
 
 
-def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[str | None, dict[str, Any]]:
-    """The tenant whom the caller may ask about, then the query. Raises PermissionDenied before ValidationError."""
-    tenant_id = tenant_of(request, request.query_params.get("tenant_id"))
-    return tenant_id, validated(kind, request.query_params)
+def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[TenantScope, dict[str, Any]]:
+    """Whose data the caller asks about, then the query. Raises PermissionDenied before ValidationError."""
+    tenants = tenant_of(request, request.query_params.get("tenant_id"))
+    return tenants, validated(kind, request.query_params)
 
 
 def require_platform(request: Request) -> None:
     """Audits and refuses a tenant's credential, whatever its scopes. Raises PermissionDenied."""
     principal = principal_of(request)
-    if principal.tenant_id is not None:
+    if not isinstance(principal.tenants, AllTenants):
         _refuse(request, principal, TENANT, "This is about all tenants, so only the platform may read it.")
 
 

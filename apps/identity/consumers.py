@@ -43,5 +43,5 @@ class GuardedConsumer(ApiConsumer):
         route = f"{self.scope['method']} {self.route or self.scope['path']}"
         await writer.submit(
             lambda batch: record_denial(batch, principal=principal, permission=permission, route=route, now=utc_now()),
-            key=principal.tenant_id or "",
+            key=principal.tenants.audit_chain,
         )

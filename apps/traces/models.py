@@ -197,6 +197,8 @@ class RetentionPolicy(models.Model):
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
+    objects = TenantQuerySet.as_manager()
+
     class Meta:
         db_table = "retention_policies"
         verbose_name_plural = "retention policies"
@@ -218,6 +220,8 @@ class Rollup(models.Model):
     output_tokens = models.BigIntegerField(default=0)
     cost = models.BigIntegerField(default=0)
     duration_ms = models.BigIntegerField(default=0)
+
+    objects = TenantQuerySet.as_manager()
 
     class Meta:
         db_table = "trace_rollups"

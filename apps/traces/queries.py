@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce
 
 from apps.traces.domain.filters import Filters
 from apps.traces.models import Rollup, Trace, TraceAnnotation, TraceLabel, TracePayload, TraceSkill, TraceStep
+from clasper.core.tenancy import AllTenants, OneTenant, TenantScope
 
 COUNT_CAP = 10_000
 """Counting stops here: an exact total of a million rows costs more than the page it stands on."""
@@ -40,9 +41,9 @@ _PARTIAL = {name: f"NOT (traces.{name} = '')" for name in LINKS}
 _PARTIAL["kind"] = "NOT (traces.kind IN ('send', 'stream'))"
 
 
-def of_tenant(tenant_id: str | None) -> QuerySet[Trace]:
-    """Traces of a tenant (None: of every tenant), newest first."""
-    traces: QuerySet[Trace] = Trace.objects.all() if tenant_id is None else Trace.objects.for_tenant(tenant_id)
+def newest_first(tenants: TenantScope) -> QuerySet[Trace]:
+    """The scope's traces, newest first."""
+    traces: QuerySet[Trace] = Trace.objects.in_scope(tenants)
     return traces.order_by("-started_at", "-id")
 
 
@@ -52,7 +53,7 @@ def matching(filters: Filters, *, driver: str = "") -> QuerySet[Trace]:
     Only the index of the filter `driver` (of the times alone when there is none) is used: which one a database would
     choose for several filters, and how many rows it would then read, nobody can say beforehand.
     """
-    traces = within(of_tenant(filters.tenant_id), filters.start, filters.end)
+    traces = within(newest_first(filters.tenants), filters.start, filters.end)
     if driver:
         traces = traces.filter(**{_COLUMNS.get(driver, driver): getattr(filters, driver)})
     if driver in _PARTIAL:
@@ -63,18 +64,18 @@ def matching(filters: Filters, *, driver: str = "") -> QuerySet[Trace]:
 def among(filters: Filters, ids: Collection[str]) -> QuerySet[Trace]:
     """Those of the traces that fulfil every filter but `text`, looked up by their ids."""
     traces = within(Trace.objects.filter(id__in=ids), filters.start, filters.end)
-    return _fulfilling(traces, filters, ["tenant_id", *EQUALITIES])
+    if not isinstance(filters.tenants, AllTenants):
+        traces = _unindexed(traces, {"tenant_id": filters.tenants.tenant_id})
+    return _fulfilling(traces, filters, EQUALITIES)
 
 
 def _fulfilling(traces: QuerySet[Trace], filters: Filters, names: Collection[str]) -> QuerySet[Trace]:
     """The filters as conditions on rows that are read anyhow."""
     given = {_COLUMNS.get(name, name): value for name in names if (value := getattr(filters, name))}
-    # No index can be used for an expression.
-    columns = {*given, *(("model", "provider") if filters.model else ())}
-    traces = traces.alias(**{f"{column}_read": Coalesce(F(column), Value("")) for column in columns})
-    traces = traces.filter(**{f"{column}_read": value for column, value in given.items()})
+    traces = _unindexed(traces, given)
     if filters.model:
         provider, _, name = filters.model.partition("/")  # both there: else the filter is a name
+        traces = traces.alias(**{f"{column}_read": _read(column) for column in ("model", "provider")})
         traces = traces.filter(Q(model_read=filters.model) | Q(provider_read=provider, model_read=name))
     if filters.label:
         # At most one row, looked up for each trace: a join would let PostgreSQL read every label of this key.
@@ -86,9 +87,19 @@ def _fulfilling(traces: QuerySet[Trace], filters: Filters, names: Collection[str
     return traces.filter(**{name: value for name, value in bounds.items() if value is not None})
 
 
-def has_model(tenant_id: str | None, name: str) -> bool:
+def _unindexed(traces: QuerySet[Trace], given: Mapping[str, str]) -> QuerySet[Trace]:
+    """Those with these values in their columns, compared so that no index can be used."""
+    traces = traces.alias(**{f"{column}_read": _read(column) for column in given})
+    return traces.filter(**{f"{column}_read": value for column, value in given.items()})
+
+
+def _read(column: str) -> Coalesce:
+    return Coalesce(F(column), Value(""))
+
+
+def has_model(tenants: TenantScope, name: str) -> bool:
     """Whether any run was answered by a model of exactly this name."""
-    return Trace.objects.filter(tenant_id__in=_tenants(tenant_id), model=name).exists()
+    return Trace.objects.filter(tenant_id__in=_tenants(tenants), model=name).exists()
 
 
 def within(rows: QuerySet[M, R], start: datetime | None, end: datetime | None) -> QuerySet[M, R]:
@@ -125,36 +136,36 @@ def capped_count(rows: QuerySet[Any]) -> tuple[int, bool]:
 
 def labelled(filters: Filters) -> QuerySet[TraceLabel, str]:
     """Ids of the traces with the label of the filters."""
-    labels = TraceLabel.objects.filter(tenant_id__in=_tenants(filters.tenant_id, "trace_labels"), key=filters.label)
+    labels = TraceLabel.objects.filter(tenant_id__in=_tenants(filters.tenants, "trace_labels"), key=filters.label)
     if filters.label_value is not None:
         labels = labels.filter(value=filters.label_value)
     return labels.values_list("trace_id", flat=True)
 
 
-def label_places(filters: Filters) -> QuerySet[TraceLabel, Place]:
-    """Places of one tenant's traces with the label of the filters, in their times, newest first; walks one index."""
-    labels = TraceLabel.objects.filter(tenant_id=filters.tenant_id, key=filters.label)
+def label_places(tenant_id: str, filters: Filters) -> QuerySet[TraceLabel, Place]:
+    """Places of a tenant's traces with the label of the filters, in their times, newest first; walks one index."""
+    labels = TraceLabel.objects.filter(tenant_id=tenant_id, key=filters.label)
     if filters.label_value is not None:
         labels = labels.filter(value=filters.label_value)
     labels = within(labels, filters.start, filters.end)
     return labels.order_by("-started_at", "-trace_id").values_list("started_at", "trace_id")
 
 
-def linked(tenant_id: str | None, column: str, value: str) -> QuerySet[Trace, str]:
+def linked(tenants: TenantScope, column: str, value: str) -> QuerySet[Trace, str]:
     """Ids of the traces that belong to a task, a document or a message."""
-    traces = Trace.objects.filter(tenant_id__in=_tenants(tenant_id, "traces"), **{column: value})
+    traces = Trace.objects.filter(tenant_id__in=_tenants(tenants), **{column: value})
     return traces.extra(where=[_PARTIAL[column]]).values_list("id", flat=True)  # noqa: S610  a constant
 
 
-def _tenants(tenant_id: str | None, table: str = "traces") -> list[str]:
-    """The tenant, or all that the table knows: one step through its index for each, never a scan of its rows."""
-    return [tenant_id] if tenant_id is not None else _first_tenants(table)
+def _tenants(tenants: TenantScope, table: str = "traces") -> list[str]:
+    """The scope's tenant, or all in the table: one step through its index for each tenant, never a scan of its rows."""
+    return _first_tenants(table) if isinstance(tenants, AllTenants) else [tenants.tenant_id]
 
 
-def only_tenant() -> str | None:
-    """The tenant of all traces; None when there are several, or none."""
-    found = _first_tenants("traces", "LIMIT 2")
-    return found[0] if len(found) == 1 else None
+def narrowed(tenants: TenantScope) -> TenantScope:
+    """The same scope, or its only tenant when all traces belong to one."""
+    found = _first_tenants("traces", "LIMIT 2") if isinstance(tenants, AllTenants) else []
+    return OneTenant(found[0]) if len(found) == 1 else tenants
 
 
 def _first_tenants(table: str, limit: str = "") -> list[str]:
@@ -235,7 +246,7 @@ def annotations_of(trace: Trace) -> QuerySet[TraceAnnotation]:
 
 def day_sums(
     *,
-    tenant_id: str | None,
+    tenants: TenantScope,
     dimension: str,
     by: Sequence[str],
     start: datetime | None,
@@ -246,9 +257,7 @@ def day_sums(
 
     The newest days first, then the dearest; no more than `most` of them.
     """
-    rollups = Rollup.objects.filter(dimension=dimension)
-    if tenant_id is not None:
-        rollups = rollups.filter(tenant_id=tenant_id)
+    rollups = Rollup.objects.in_scope(tenants).filter(dimension=dimension)
     if start is not None:
         rollups = rollups.filter(day__gte=start.date())
     if end is not None:

@@ -1,8 +1,10 @@
-"""Who is calling: the Principal every door works with. How credentials are checked is governance's business."""
+"""Who is calling. How credentials are checked is the business of `apps.identity`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from clasper.core.tenancy import TenantScope
 
 ALL = "*"
 
@@ -11,12 +13,12 @@ ALL = "*"
 class Principal:
     """An authenticated caller.
 
-    `actor` is what audit entries name, `type:id`. `tenant_id` is None for the platform (may name any tenant).
-    `scopes` holds scope names or `*`. The limits narrow what its runs may do; None means not narrowed.
+    `actor` is what audit entries name, `type:id`. `tenants` is the key's own tenant, or all of them for the platform,
+    which may name any. `scopes` holds scope names or `*`. The limits narrow what its runs may do; None does not.
     """
 
     actor: str
-    tenant_id: str | None
+    tenants: TenantScope
     scopes: frozenset[str]
     allowed_tools: frozenset[str] = frozenset({ALL})
     denied_tools: frozenset[str] = frozenset()

@@ -7,12 +7,18 @@ from typing import Any, NoReturn, Self
 
 from django.db import models
 
+from clasper.core.tenancy import AllTenants, TenantScope
+
 
 class TenantQuerySet(models.QuerySet[Any]):
-    """Queries of a tenant's table begin with `for_tenant`."""
+    """Queries of a tenant's table begin with `for_tenant` or `in_scope`."""
 
     def for_tenant(self, tenant_id: str) -> Self:
         return self.filter(tenant_id=tenant_id)
+
+    def in_scope(self, tenants: TenantScope) -> Self:
+        """The rows that the scope reaches."""
+        return self.all() if isinstance(tenants, AllTenants) else self.for_tenant(tenants.tenant_id)
 
 
 class AppendOnlyError(Exception):

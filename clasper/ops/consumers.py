@@ -12,6 +12,7 @@ from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
 from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_event
+from clasper.core.tenancy import AllTenants
 from clasper.ops.live import Feed, hub
 
 CHECK_SECONDS = 1.5
@@ -28,14 +29,14 @@ class EventsConsumer(GuardedConsumer):
     scopes = (GOVERNANCE_READ,)
 
     async def answer(self, principal: Principal, request: Request) -> None:
-        tenant_id = resolve_tenant(principal, request.query.get("tenant_id") or None)
+        tenants = resolve_tenant(principal, request.query.get("tenant_id"))
         given = request.headers.get("last-event-id") or request.query.get("last_event_id", "")
         seq, faults = _read_seq(given)
-        if tenant_id is None:
-            faults["tenant_id"] = ["Name the tenant whose events you want."]
-        if faults or tenant_id is None:
+        if isinstance(tenants, AllTenants):
+            raise InvalidRequest(field_errors={**faults, "tenant_id": ["Name the tenant whose events you want."]})
+        if faults:
             raise InvalidRequest(field_errors=faults)
-        async with hub().listen(tenant_id) as (feed, newest):
+        async with hub().listen(tenants.tenant_id) as (feed, newest):
             if seq is not None and seq > newest:
                 raise InvalidRequest(field_errors={"last_event_id": [f"The newest event is {newest}."]})
             await self._forward(feed, newest if seq is None else seq, request)

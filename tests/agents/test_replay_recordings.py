@@ -11,6 +11,7 @@ import pytest
 
 from apps.traces.domain.step_diff import step_digests
 from apps.traces.services.reading import get_trace
+from clasper.core.tenancy import OneTenant
 from fakes.llm import Behaviour, raw, reply
 from tests.agents.backend import Backend
 from tests.agents.hosts import hosts
@@ -39,7 +40,7 @@ def answers_of(name: str) -> list[Behaviour]:
 
 def results(trace_id: str) -> list[Any]:
     """What the run's steps did, by their digests."""
-    return step_digests(get_trace(tenant_id=ACME, trace_id=trace_id))
+    return step_digests(get_trace(tenants=OneTenant(ACME), trace_id=trace_id))
 
 
 @pytest.mark.parametrize("provider", CASES)

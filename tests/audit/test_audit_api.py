@@ -17,6 +17,7 @@ from apps.audit.services.recording import record_audit
 from apps.identity.services import authentication as access
 from apps.identity.services.keys import create_api_key
 from clasper.core.db import atomic_batch
+from clasper.core.tenancy import OneTenant
 from tests.audit.chain import entry_hash
 
 TRACE = "0194c8f0-7e1a-7000-8000-000000000001"
@@ -213,7 +214,7 @@ def test_a_tenant_sees_only_itself(log: None, now: datetime, route: str) -> None
         assert "tenants" not in body
     status, body = get(route, key, tenant_id="globex")
     assert (status, body["code"], body["details"]) == (403, "permission_denied", {"permission": "tenant"})
-    denied = list_audit(tenant_id="acme", event_type="permission.denied").entries
+    denied = list_audit(tenants=OneTenant("acme"), event_type="permission.denied").entries
     assert [entry.details for entry in denied] == [{"permission": "tenant", "route": f"GET {route}"}]
 
 
@@ -221,7 +222,7 @@ def test_a_tenant_sees_only_itself(log: None, now: datetime, route: str) -> None
 def test_the_scope_is_required(log: None, now: datetime, route: str) -> None:
     status, body = get(route, tenant_key(now, "agents:run"))
     assert (status, body["code"], body["details"]) == (403, "permission_denied", {"permission": "governance:read"})
-    (denied,) = list_audit(tenant_id="acme", event_type="permission.denied").entries
+    (denied,) = list_audit(tenants=OneTenant("acme"), event_type="permission.denied").entries
     assert denied.details == {"permission": "governance:read", "route": f"GET {route}"}
 
 

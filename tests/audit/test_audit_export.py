@@ -23,6 +23,7 @@ from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
 from clasper.core.signing import read_signing_key
 from clasper.core.tables import AppendOnlyTrigger
+from clasper.core.tenancy import ALL_TENANTS
 from tests.audit.chain import SIGNING_KEY, entry_hash
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
@@ -222,7 +223,7 @@ def test_the_first_bytes_of_an_export_wait_for_no_other_chain(
         for number in range(50):
             record_audit(batch, tenant_id=f"t{number}", event_type="tool.call", actor="a:b", now=now)
     with django_assert_max_num_queries(25):
-        export = audit_export.plan_export(tenant_id=None, format_name="ndjson", actor="a:b", now=now)
+        export = audit_export.plan_export(tenants=ALL_TENANTS, format_name="ndjson", actor="a:b", now=now)
         chunks = audit_export.export_chunks(export, now=now)
         assert json.loads(next(chunks).splitlines()[0])["tenant_id"] == ACME
 

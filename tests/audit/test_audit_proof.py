@@ -23,6 +23,7 @@ from apps.audit.services.reading import audit_stats, list_audit, read_cursor
 from apps.audit.services.recording import record_audit
 from clasper.core.db import atomic_batch
 from clasper.core.signing import is_signed, read_signing_key
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 from tests.audit.chain import SIGNING_KEY
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
@@ -116,7 +117,7 @@ def test_a_chain_is_verified_against_a_checkpoint(signing: None, server: Server,
     checkpoint = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
     body = post(server, checkpoint)
     assert (body["valid"], body["tenant_id"], body["checked"], body["checkpoint_seq"]) == (True, ACME, 6, 5)
-    first = list_audit(tenant_id=ACME).entries[-1]
+    first = list_audit(tenants=OneTenant(ACME)).entries[-1]
     AuditHead.objects.filter(tenant_id=ACME).update(seq=1, hash=first.hash)
     body = post(server, checkpoint)
     assert (body["valid"], body["first_bad_seq"]) == (False, 2)
@@ -198,7 +199,7 @@ def test_actor_pages_are_stable_while_entries_arrive(server: Server, log: None, 
     add(4)
     seen, cursor = [], None
     while True:
-        page = list_audit(tenant_id=ACME, actor="user:u0", limit=2, before=cursor and read_cursor(cursor))
+        page = list_audit(tenants=OneTenant(ACME), actor="user:u0", limit=2, before=cursor and read_cursor(cursor))
         seen += [entry.seq for entry in page.entries]
         cursor = page.next_cursor
         if cursor is None:
@@ -209,9 +210,9 @@ def test_actor_pages_are_stable_while_entries_arrive(server: Server, log: None, 
 
 def test_the_figures_are_those_of_the_entries(server: Server, log: None, now: datetime) -> None:
     for hours, since in ((30, 0), (26, 3), (4, 5)):
-        stats = audit_stats(tenant_id=ACME, now=now + timedelta(hours=hours))
+        stats = audit_stats(tenants=OneTenant(ACME), now=now + timedelta(hours=hours))
         assert (stats.total_entries, stats.entries_last_24h) == (5, since), hours
-    stats = audit_stats(tenant_id=None, now=now + timedelta(hours=25, microseconds=1))
+    stats = audit_stats(tenants=ALL_TENANTS, now=now + timedelta(hours=25, microseconds=1))
     assert (stats.entries_by_type, stats.entries_last_24h, stats.oldest_entry) == ({"tool.call": 6}, 3, now)
 
 

@@ -14,6 +14,7 @@ from apps.audit.services import reading as audit
 from apps.audit.services.reading import audit_stats, list_audit, read_cursor
 from apps.audit.services.recording import record_audit
 from clasper.core.db import atomic_batch
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
 TRACE = "0194c8f0-7e1a-7000-8000-000000000001"
 
@@ -29,18 +30,18 @@ def test_the_list_is_filtered(store: None, now: datetime) -> None:
     log(now, event_type="tool.denied")
     log(now, event_type="tool.denied", tenant_id="globex", trace_id=TRACE)
     cases: list[tuple[dict[str, Any], int]] = [
-        ({"tenant_id": None}, 3),
-        ({"tenant_id": "acme"}, 2),
-        ({"tenant_id": "nobody"}, 0),
-        ({"tenant_id": "acme", "event_type": "tool.denied"}, 1),
-        ({"tenant_id": "acme", "event_type": "tool_permission_denied"}, 1),
-        ({"tenant_id": None, "event_type": "no.such"}, 0),
-        ({"tenant_id": None, "trace_id": TRACE}, 2),
-        ({"tenant_id": "acme", "trace_id": TRACE}, 1),
-        ({"tenant_id": "acme", "start": now}, 1),
-        ({"tenant_id": "acme", "end": now}, 2),
-        ({"tenant_id": "acme", "end": now - timedelta(milliseconds=1)}, 1),
-        ({"tenant_id": "acme", "start": now - timedelta(days=2), "end": now - timedelta(days=2)}, 1),
+        ({"tenants": ALL_TENANTS}, 3),
+        ({"tenants": OneTenant("acme")}, 2),
+        ({"tenants": OneTenant("nobody")}, 0),
+        ({"tenants": OneTenant("acme"), "event_type": "tool.denied"}, 1),
+        ({"tenants": OneTenant("acme"), "event_type": "tool_permission_denied"}, 1),
+        ({"tenants": ALL_TENANTS, "event_type": "no.such"}, 0),
+        ({"tenants": ALL_TENANTS, "trace_id": TRACE}, 2),
+        ({"tenants": OneTenant("acme"), "trace_id": TRACE}, 1),
+        ({"tenants": OneTenant("acme"), "start": now}, 1),
+        ({"tenants": OneTenant("acme"), "end": now}, 2),
+        ({"tenants": OneTenant("acme"), "end": now - timedelta(milliseconds=1)}, 1),
+        ({"tenants": OneTenant("acme"), "start": now - timedelta(days=2), "end": now - timedelta(days=2)}, 1),
     ]
     for filters, expected in cases:
         page = list_audit(**filters)
@@ -48,7 +49,13 @@ def test_the_list_is_filtered(store: None, now: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    "filters", [{"tenant_id": None}, {"tenant_id": "acme"}, {"tenant_id": "acme", "event_type": "tool.call"}], ids=str
+    "filters",
+    [
+        {"tenants": ALL_TENANTS},
+        {"tenants": OneTenant("acme")},
+        {"tenants": OneTenant("acme"), "event_type": "tool.call"},
+    ],
+    ids=str,
 )
 def test_cursor_pages_are_stable_while_entries_arrive(store: None, now: datetime, filters: dict[str, Any]) -> None:
     log(now, 7)
@@ -80,7 +87,7 @@ def test_cursor_pages_are_stable_while_entries_arrive(store: None, now: datetime
 def test_a_filter_over_all_tenants_walks_the_index_of_each(store: None, filters: dict[str, Any], index: str) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("PostgreSQL scans a table that is empty")
-    rows = by_tenant(audit_entries(tenant_id=None, **filters))
+    rows = by_tenant(audit_entries(tenants=ALL_TENANTS, **filters))
     for query in (rows, newest_first(rows, by_seq=False, few=True)[:101]):
         assert f"SEARCH audit_log USING INDEX audit_log_{index}" in query.explain().replace("COVERING ", "")
 
@@ -98,7 +105,7 @@ def test_frequent_entries_of_all_tenants_are_paged_in_windows(
     sizes: list[int] = []
     before = None
     while True:
-        page = list_audit(tenant_id=None, event_type="agent.start", before=before, limit=2)
+        page = list_audit(tenants=ALL_TENANTS, event_type="agent.start", before=before, limit=2)
         assert (page.total, page.total_is_exact) == (3, False)
         seen += [entry.id for entry in page.entries]
         sizes.append(len(page.entries))
@@ -117,15 +124,15 @@ def test_rare_entries_of_all_tenants_are_found_at_once(
     log(now, event_type="budget.set")
     log(now, 2, tenant_id="globex", event_type="budget.set")
     log(now, 9)
-    page = list_audit(tenant_id=None, event_type="budget.set", limit=2)
+    page = list_audit(tenants=ALL_TENANTS, event_type="budget.set", limit=2)
     assert ([entry.seq for entry in page.entries], page.total, page.total_is_exact) == ([2, 1], 3, True)
-    rest = list_audit(tenant_id=None, event_type="budget.set", before=read_cursor(str(page.next_cursor)))
+    rest = list_audit(tenants=ALL_TENANTS, event_type="budget.set", before=read_cursor(str(page.next_cursor)))
     assert ([entry.tenant_id for entry in rest.entries], rest.next_cursor) == (["acme"], None)
 
 
 def test_offset_pages(store: None, now: datetime) -> None:
     log(now, 5)
-    page = list_audit(tenant_id="acme", limit=2, offset=4)
+    page = list_audit(tenants=OneTenant("acme"), limit=2, offset=4)
     assert ([entry.seq for entry in page.entries], page.total, page.next_cursor) == ([1], 5, None)
 
 
@@ -138,18 +145,20 @@ def test_a_forged_cursor_is_refused(cursor: str) -> None:
 def test_the_total_is_counted_only_so_far(store: None, now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "COUNTED_UP_TO", 3)
     log(now, 3)
-    assert (list_audit(tenant_id="acme").total, list_audit(tenant_id="acme").total_is_exact) == (3, True)
+    page = list_audit(tenants=OneTenant("acme"))
+    assert (page.total, page.total_is_exact) == (3, True)
     log(now)
-    assert (list_audit(tenant_id="acme").total, list_audit(tenant_id="acme").total_is_exact) == (3, False)
+    page = list_audit(tenants=OneTenant("acme"))
+    assert (page.total, page.total_is_exact) == (3, False)
 
 
 def test_stats(store: None, now: datetime) -> None:
-    assert audit_stats(tenant_id="acme", now=now).oldest_entry is None
+    assert audit_stats(tenants=OneTenant("acme"), now=now).oldest_entry is None
     log(now - timedelta(days=3), 2)
     log(now, event_type="agent.start")
     log(now, tenant_id="globex")
-    stats = audit_stats(tenant_id="acme", now=now)
+    stats = audit_stats(tenants=OneTenant("acme"), now=now)
     assert stats.entries_by_type == {"agent.start": 1, "tool.call": 2}
     assert (stats.total_entries, stats.entries_last_24h) == (3, 1)
     assert stats.oldest_entry == now - timedelta(days=3)
-    assert audit_stats(tenant_id=None, now=now).total_entries == 4
+    assert audit_stats(tenants=ALL_TENANTS, now=now).total_entries == 4

@@ -23,6 +23,7 @@ from apps.audit.services.recording import record_audit
 from clasper.core.clock import iso
 from clasper.core.db import Batch, GroupWriter, atomic_batch
 from clasper.core.tables import AppendOnlyError, AppendOnlyTrigger
+from clasper.core.tenancy import OneTenant
 from tests.audit.chain import entry_hash
 
 TRACE = "0194c8f0-7e1a-7000-8000-000000000001"
@@ -40,7 +41,7 @@ def log(now: datetime, count: int = 1, **entry: Any) -> None:
 
 def test_an_entry_is_stored_with_the_hash_of_what_is_shown(store: None, now: datetime) -> None:
     log(now + timedelta(microseconds=1999), details={"b": 1.5, "a": "é"}, trace_id=TRACE, actor="agent:jarvis")
-    (entry,) = list_audit(tenant_id="acme").entries
+    (entry,) = list_audit(tenants=OneTenant("acme")).entries
     assert entry.timestamp == now + timedelta(milliseconds=1)
     assert (entry.seq, entry.prev_hash, entry.details) == (1, GENESIS, {"a": "é", "b": 1.5})
     assert entry.hash == entry_hash(

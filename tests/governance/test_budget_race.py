@@ -22,6 +22,7 @@ from apps.governance.services.usage import usage_totals
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from clasper.core.money import from_usd
+from clasper.core.tenancy import OneTenant
 from tests.governance.budget_race import LEASE, race
 
 DOLLAR = from_usd(1)
@@ -39,7 +40,7 @@ def assert_used_up() -> None:
     assert budget.reserved == 0
     assert not BudgetHold.objects.filter(amount__gt=0).exists()
     now = utc_now()
-    assert usage_totals(tenant_id="acme", since=budget.period_start, now=now).cost == budget.spent
+    assert usage_totals(tenants=OneTenant("acme"), since=budget.period_start, now=now).cost == budget.spent
     assert AuditEntry.objects.filter(event_type="budget.warning").count() == 1
 
 

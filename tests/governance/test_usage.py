@@ -12,6 +12,7 @@ from apps.governance.models import SpendDay
 from apps.governance.services.usage import UsageTotals, record_usage, usage_totals
 from clasper.core.db import Batch, GroupWriter, atomic_batch
 from clasper.core.money import NanoUSD
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 from clasper.core.usage import Usage
 
 CALL = Usage(input=10, cached=20, cache_write=30, output=40, reasoning=35)
@@ -23,13 +24,13 @@ def test_all_prompt_tokens_count_and_days_add_up(store: None, now: datetime) -> 
             record_usage(batch, tenant_id="acme", now=now - timedelta(days=days), usage=CALL, cost=NanoUSD(7))
             record_usage(batch, tenant_id="globex", now=now, usage=CALL, cost=NanoUSD(1), requests=0)
     assert SpendDay.objects.filter(tenant_id="acme").count() == 3
-    assert usage_totals(tenant_id="acme", since=now, now=now) == UsageTotals(2, 120, 80, NanoUSD(14))
-    month = usage_totals(tenant_id="acme", since=now - timedelta(days=30), now=now)
+    assert usage_totals(tenants=OneTenant("acme"), since=now, now=now) == UsageTotals(2, 120, 80, NanoUSD(14))
+    month = usage_totals(tenants=OneTenant("acme"), since=now - timedelta(days=30), now=now)
     assert (month.requests, month.total_tokens, month.cost) == (3, 300, 21)
-    everybody = usage_totals(tenant_id=None, since=now, now=now)
+    everybody = usage_totals(tenants=ALL_TENANTS, since=now, now=now)
     assert (everybody.requests, everybody.cost) == (2, 14 + 4)
-    assert usage_totals(tenant_id="nobody", since=now, now=now) == UsageTotals()
-    assert usage_totals(tenant_id="acme", since=now + timedelta(days=9), now=now) == UsageTotals()
+    assert usage_totals(tenants=OneTenant("nobody"), since=now, now=now) == UsageTotals()
+    assert usage_totals(tenants=OneTenant("acme"), since=now + timedelta(days=9), now=now) == UsageTotals()
 
 
 def test_a_batch_writes_one_statement_a_tenant_and_day(store: None, now: datetime) -> None:
@@ -53,5 +54,5 @@ def test_concurrent_runs_lose_nothing(store: None, now: datetime) -> None:
     asyncio.run(all_at_once())
     for writer in writers:
         writer.close()
-    totals = usage_totals(tenant_id="acme", since=now, now=now)
+    totals = usage_totals(tenants=OneTenant("acme"), since=now, now=now)
     assert totals == UsageTotals(200, 200 * 60, 200 * 40, NanoUSD(600))

@@ -29,6 +29,7 @@ from clasper.core.auth import Principal
 from clasper.core.db import atomic_batch
 from clasper.core.errors import ClasperError, InvalidDaemonKey, PermissionDenied, RateLimited, Unauthenticated
 from clasper.core.ids import new_id
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
 DAEMON = "daemon-key-of-today"
 PREVIOUS = "daemon-key-of-yesterday"
@@ -63,7 +64,7 @@ def headers(daemon: str | None = None, bearer: str | None = None) -> dict[str, s
 
 
 def failures() -> list[tuple[str, dict[str, Any]]]:
-    page = list_audit(tenant_id=None, event_type="auth.failure")
+    page = list_audit(tenants=ALL_TENANTS, event_type="auth.failure")
     assert all(entry.actor == "anonymous" for entry in page.entries)
     return [(entry.tenant_id, entry.details) for entry in page.entries]
 
@@ -97,7 +98,7 @@ CASES: list[tuple[dict[str, str], str, type[ClasperError] | None]] = [
 @pytest.fixture
 def keys(store: None, now: datetime) -> dict[str, NewKey]:
     made = {"valid": make(now), "expired": make(now - timedelta(2), expires_at=now), "revoked": make(now)}
-    revoke_api_key(key_id=made["revoked"].id, actor="user:ada", now=now, tenant_id=None)
+    revoke_api_key(key_id=made["revoked"].id, actor="user:ada", now=now, tenants=ALL_TENANTS)
     return made
 
 
@@ -111,7 +112,7 @@ def check(result: Principal | ClasperError, outcome: str, refused: type[ClasperE
     if refused is None:
         assert isinstance(result, Principal)
         assert result.actor == expected_actor(outcome, keys)
-        assert result.tenant_id == ("acme" if outcome in keys else None)
+        assert result.tenants == (OneTenant("acme") if outcome in keys else ALL_TENANTS)
         assert failures() == []
         return
     assert type(result) is refused
@@ -164,9 +165,9 @@ def test_without_configured_keys_development_is_open(keys: dict[str, NewKey], no
     settings.AGENT_DAEMON_API_KEY = settings.AGENT_DAEMON_API_KEY_PREVIOUS = ""
     for given in (headers(), headers(daemon="anything"), headers(daemon="")):
         caller = authenticate(given, now=now)
-        assert (caller.actor, caller.tenant_id) == ("system:open", None)
+        assert (caller.actor, caller.tenants) == ("system:open", ALL_TENANTS)
         assert caller.scopes == {"*"}
-    assert authenticate(headers(bearer=keys["valid"].key), now=now).tenant_id == "acme"
+    assert authenticate(headers(bearer=keys["valid"].key), now=now).tenants == OneTenant("acme")
     with pytest.raises(Unauthenticated):
         authenticate(headers(bearer=NOBODY), now=now)
 
@@ -195,7 +196,7 @@ def test_a_remembered_key_costs_no_query_and_ends_soon_after_it_is_revoked(store
     with CaptureQueriesContext(connection) as queries:
         authenticate(given, now=now + timedelta(seconds=2.9))
     assert len(queries) == 0
-    revoke_api_key(key_id=new.id, actor="user:ada", now=now, tenant_id=None)
+    revoke_api_key(key_id=new.id, actor="user:ada", now=now, tenants=ALL_TENANTS)
     with pytest.raises(Unauthenticated):
         authenticate(given, now=now + timedelta(seconds=5))
 
@@ -207,8 +208,8 @@ async def test_a_remembered_key_needs_no_thread(store: None, threads: None, now:
     waiting = authenticate_async(given, now=now + timedelta(seconds=1))
     with pytest.raises(StopIteration) as returned:
         waiting.send(None)
-    assert returned.value.value.tenant_id == "acme"
-    await sync_to_async(revoke_api_key)(key_id=new.id, actor="user:ada", now=now, tenant_id=None)
+    assert returned.value.value.tenants == OneTenant("acme")
+    await sync_to_async(revoke_api_key)(key_id=new.id, actor="user:ada", now=now, tenants=ALL_TENANTS)
     with pytest.raises(Unauthenticated):
         await authenticate_async(given, now=now + timedelta(seconds=5))
 
@@ -274,7 +275,7 @@ def test_a_missing_scope_is_refused_and_recorded(keys: dict[str, NewKey], now: d
     assert refused.value.details == {"permission": "traces:read"}
     with atomic_batch() as batch:
         record_denial(batch, principal=caller, permission="traces:read", route="GET /traces", now=now)
-    entry = list_audit(tenant_id="acme").entries[0]
+    entry = list_audit(tenants=OneTenant("acme")).entries[0]
     assert (entry.event_type, entry.actor) == ("permission.denied", f"key:{keys['valid'].id}")
     assert entry.details == {"permission": "traces:read", "route": "GET /traces"}
 
@@ -283,7 +284,7 @@ def test_a_missing_scope_is_refused_and_recorded(keys: dict[str, NewKey], now: d
 def limited() -> Iterator[Principal]:
     access._limiter.cache_clear()
     # A key of its own: Redis remembers the hits of other tests and earlier runs.
-    yield Principal(actor=f"key:{new_id()}", tenant_id="acme", scopes=frozenset({"*"}), rate_limit="2/minute")
+    yield Principal(actor=f"key:{new_id()}", tenants=OneTenant("acme"), scopes=frozenset({"*"}), rate_limit="2/minute")
     access._limiter.cache_clear()
 
 
@@ -295,6 +296,8 @@ def test_the_rate_limit(limited: Principal, check_it: Any) -> None:
         check_it(limited)
     assert refused.value.retry_after is not None
     assert 55 < refused.value.retry_after <= 60
-    check_it(Principal(actor=f"key:{new_id()}", tenant_id="acme", scopes=frozenset({"*"}), rate_limit="2/minute"))
+    check_it(
+        Principal(actor=f"key:{new_id()}", tenants=OneTenant("acme"), scopes=frozenset({"*"}), rate_limit="2/minute")
+    )
     for _ in range(5):
-        check_it(Principal(actor="key:free", tenant_id="acme", scopes=frozenset({"*"})))
+        check_it(Principal(actor="key:free", tenants=OneTenant("acme"), scopes=frozenset({"*"})))

@@ -17,6 +17,7 @@ from apps.identity.api import principal_of, tenant_of
 from apps.identity.services import authentication as access
 from apps.identity.services.keys import create_api_key
 from clasper.core.errors import Unauthenticated
+from clasper.core.tenancy import OneTenant
 
 DAEMON = {"X-Agent-Daemon-Key": "daemon-key"}
 WRONG = {"X-Agent-Daemon-Key": "wrong"}
@@ -36,7 +37,7 @@ class Echo(APIView):
 
     def post(self, request: Request) -> Response:
         body: Any = request.data
-        return Response({"tenant": tenant_of(request, body.get("tenant_id"))})
+        return Response({"tenant": tenant_of(request, body.get("tenant_id")).audit_chain})
 
 
 class Undeclared(Echo):
@@ -99,7 +100,7 @@ def test_a_reader(store: None, now: datetime, view: type[APIView], method: str, 
 def test_a_view_that_declares_nothing_is_closed_even_to_the_platform(store: None) -> None:
     status, body = call(Undeclared, DAEMON)
     assert (status, body["details"]) == (403, {"permission": "undeclared"})
-    (entry,) = list_audit(tenant_id="").entries
+    (entry,) = list_audit(tenants=OneTenant("")).entries
     assert (entry.event_type, entry.actor) == ("permission.denied", "system:daemon")
 
 
@@ -126,9 +127,9 @@ def test_a_foreign_tenant_is_refused_and_recorded(store: None, now: datetime) ->
     caller = key(now, "*")
     assert call(ByMethod, caller, "post") == (200, {"tenant": "acme"})
     assert call(ByMethod, caller, "post", tenant_id="globex")[0] == 403
-    assert list_audit(tenant_id="acme").entries[0].details["permission"] == "tenant"
+    assert list_audit(tenants=OneTenant("acme")).entries[0].details["permission"] == "tenant"
     assert call(ByMethod, DAEMON, "post", tenant_id="globex") == (200, {"tenant": "globex"})
-    assert call(ByMethod, DAEMON, "post") == (200, {"tenant": None})
+    assert call(ByMethod, DAEMON, "post") == (200, {"tenant": ""})
 
 
 def test_the_rate_limit_answers_429_with_retry_after(store: None, now: datetime) -> None:

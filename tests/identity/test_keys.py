@@ -24,6 +24,7 @@ from apps.identity.services.keys import (
 )
 from clasper.core.auth import Principal
 from clasper.core.errors import InvalidRequest, NotFound
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
 
 def find_key(secret: str, now: datetime) -> Principal | None:
@@ -44,7 +45,7 @@ def test_a_key_is_shown_once_and_stored_hashed(store: None, now: datetime) -> No
     assert row.secret_hash == secret_hash(new.key)
     assert row.prefix == new.key[:12]
     assert new.key not in json.dumps(list(ApiKey.objects.values()), default=str)
-    (entry,) = list_audit(tenant_id="acme").entries
+    (entry,) = list_audit(tenants=OneTenant("acme")).entries
     assert (entry.event_type, entry.actor, entry.details["key_id"]) == ("key.create", "user:ada", new.id)
     assert entry.details["prefix"] == row.prefix
     assert entry.details["scopes"] == ["agents:run", "traces:read"]
@@ -63,7 +64,7 @@ def test_a_key_becomes_a_principal(store: None, now: datetime) -> None:
     )
     principal = find_key(new.key, now)
     assert principal is not None
-    assert (principal.actor, principal.tenant_id) == (f"key:{new.id}", "acme")
+    assert (principal.actor, principal.tenants) == (f"key:{new.id}", OneTenant("acme"))
     assert principal.scopes == {"agents:run"}
     assert principal.allowed_tools == {"crm:*"}
     assert principal.denied_tools == {"crm:delete"}
@@ -98,7 +99,7 @@ def test_all_faults_are_told_at_once(store: None, now: datetime, changes: dict[s
         make(now, **changes)
     assert set(refused.value.details["fieldErrors"]) == fields
     assert not ApiKey.objects.exists()
-    assert not list_audit(tenant_id=None).entries
+    assert not list_audit(tenants=ALL_TENANTS).entries
 
 
 def test_unknown_scopes_are_all_named(store: None, now: datetime) -> None:
@@ -110,7 +111,7 @@ def test_unknown_scopes_are_all_named(store: None, now: datetime) -> None:
 def test_an_unknown_expired_or_revoked_key_is_not_found(store: None, now: datetime) -> None:
     soon = now + timedelta(minutes=5)
     expiring, revoked = make(now, expires_at=soon), make(now)
-    revoke_api_key(key_id=revoked.id, actor="user:ada", now=now, tenant_id=None)
+    revoke_api_key(key_id=revoked.id, actor="user:ada", now=now, tenants=ALL_TENANTS)
     cases = [
         (expiring.key, now, ""),
         (expiring.key, soon, "expired_key"),
@@ -142,10 +143,10 @@ def test_a_refused_use_is_not_noted(store: None, now: datetime) -> None:
 
 def test_revoking_is_audited_once(store: None, now: datetime) -> None:
     new = make(now)
-    first = revoke_api_key(key_id=new.id, actor="user:ada", now=now, tenant_id="acme")
-    again = revoke_api_key(key_id=new.id, actor="user:bob", now=now + timedelta(1), tenant_id=None)
+    first = revoke_api_key(key_id=new.id, actor="user:ada", now=now, tenants=OneTenant("acme"))
+    again = revoke_api_key(key_id=new.id, actor="user:bob", now=now + timedelta(1), tenants=ALL_TENANTS)
     assert first.revoked_at == again.revoked_at == now
-    assert [entry.event_type for entry in list_audit(tenant_id="acme").entries] == ["key.revoke", "key.create"]
+    assert [entry.event_type for entry in list_audit(tenants=OneTenant("acme")).entries] == ["key.revoke", "key.create"]
 
 
 @pytest.mark.parametrize("tenant_id", ["globex", "acme"])
@@ -153,14 +154,14 @@ def test_a_foreign_or_missing_key_is_not_found(store: None, now: datetime, tenan
     new = make(now)
     key_id = new.id if tenant_id == "globex" else "0194c8f0-7e1a-7000-8000-000000000001"
     with pytest.raises(NotFound):
-        revoke_api_key(key_id=key_id, actor="user:ada", now=now, tenant_id=tenant_id)
+        revoke_api_key(key_id=key_id, actor="user:ada", now=now, tenants=OneTenant(tenant_id))
     assert find_key(new.key, now)
 
 
 def test_keys_are_listed_without_secrets(store: None, now: datetime) -> None:
     old, new = make(now - timedelta(hours=1)), make(now, tenant_id="globex")
-    assert [key.id for key in list_api_keys(tenant_id=None)] == [new.id, old.id]
-    (only,) = list_api_keys(tenant_id="acme")
+    assert [key.id for key in list_api_keys(tenants=ALL_TENANTS)] == [new.id, old.id]
+    (only,) = list_api_keys(tenants=OneTenant("acme"))
     assert (only.id, only.scopes, only.created_by, only.revoked_at) == (old.id, ("agents:run",), "user:ada", None)
     assert old.key not in repr(only)
 
@@ -234,7 +235,7 @@ def test_the_admin_creates_a_key_and_shows_it_once(admin_client: Client) -> None
     row = ApiKey.objects.get()
     assert row.secret_hash == secret_hash(secret)
     assert row.created_by == "user:ada"
-    assert [entry.actor for entry in list_audit(tenant_id="acme").entries] == ["user:ada"]
+    assert [entry.actor for entry in list_audit(tenants=OneTenant("acme")).entries] == ["user:ada"]
     page = admin_client.get(f"/admin/identity/apikey/{row.id}/change/")
     assert page.status_code == 200
     assert secret not in page.content.decode()
@@ -253,14 +254,14 @@ def test_the_admin_revokes_keys(admin_client: Client, now: datetime) -> None:
     chosen = {"action": "revoke", "_selected_action": [new.id]}
     admin_client.post("/admin/identity/apikey/", chosen)
     assert ApiKey.objects.get().revoked_at is not None
-    entry = list_audit(tenant_id="acme").entries[0]
+    entry = list_audit(tenants=OneTenant("acme")).entries[0]
     assert (entry.event_type, entry.details["prefix"]) == ("key.revoke", new.key[:12])
 
 
 @pytest.mark.parametrize("page", ["auditentry", "audithead"])
 def test_the_admin_only_reads_the_audit_log(admin_client: Client, now: datetime, page: str) -> None:
     make(now)
-    entry = list_audit(tenant_id="acme").entries[0]
+    entry = list_audit(tenants=OneTenant("acme")).entries[0]
     row = entry.id if page == "auditentry" else "acme"
     assert admin_client.get(f"/admin/audit/{page}/").status_code == 200
     assert admin_client.get(f"/admin/audit/{page}/{row}/change/").status_code == 200

@@ -12,17 +12,19 @@ from apps.identity.domain.permissions import (
     match_grant,
     model_permitted,
     resolve_tenant,
+    run_tenant,
     tool_permitted,
     unknown_scopes,
 )
 from clasper.core.auth import Principal
 from clasper.core.errors import PermissionDenied
+from clasper.core.tenancy import ALL_TENANTS, OneTenant, TenantScope
 
-PLATFORM = Principal(actor="system:daemon", tenant_id=None, scopes=frozenset({"*"}))
+PLATFORM = Principal(actor="system:daemon", tenants=ALL_TENANTS, scopes=frozenset({"*"}))
 
 
 def key(**limits: object) -> Principal:
-    return Principal(**{"actor": "key:1", "tenant_id": "acme", "scopes": frozenset({AGENTS_RUN}), **limits})  # type: ignore[arg-type]
+    return Principal(**{"actor": "key:1", "tenants": OneTenant("acme"), "scopes": frozenset({AGENTS_RUN}), **limits})  # type: ignore[arg-type]
 
 
 def test_every_scope_is_explained() -> None:
@@ -106,15 +108,24 @@ def test_models(allowed: set[str] | None, ref: str, permitted: bool) -> None:
 @pytest.mark.parametrize(
     ("caller", "requested", "tenant"),
     [
-        (PLATFORM, None, None),
-        (PLATFORM, "globex", "globex"),
-        (key(), None, "acme"),
-        (key(), "", "acme"),
-        (key(), "acme", "acme"),
+        (PLATFORM, None, ALL_TENANTS),
+        (PLATFORM, "", ALL_TENANTS),
+        (PLATFORM, "globex", OneTenant("globex")),
+        (key(), None, OneTenant("acme")),
+        (key(), "", OneTenant("acme")),
+        (key(), "acme", OneTenant("acme")),
     ],
 )
-def test_tenants(caller: Principal, requested: str | None, tenant: str | None) -> None:
+def test_tenants(caller: Principal, requested: str | None, tenant: TenantScope) -> None:
     assert resolve_tenant(caller, requested) == tenant
+
+
+def test_the_tenant_of_a_run() -> None:
+    assert run_tenant(PLATFORM, "", default="ada") == "ada"
+    assert run_tenant(PLATFORM, "globex", default="ada") == "globex"
+    assert run_tenant(key(), None, default="ada") == "acme"
+    with pytest.raises(PermissionDenied):
+        run_tenant(key(), "globex", default="ada")
 
 
 def test_a_foreign_tenant_is_refused() -> None:

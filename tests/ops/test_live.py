@@ -15,6 +15,7 @@ from django.conf import settings as django_settings
 
 from apps.identity.services.keys import list_api_keys, revoke_api_key
 from clasper.core.clock import utc_now
+from clasper.core.tenancy import OneTenant
 from clasper.ops import consumers, live
 from tests.agents.processes import wait_until
 from tests.ops.feeds import PATH, Listener, async_feed, note, seqs, write_at_once
@@ -187,8 +188,8 @@ def test_all_faults_are_named_at_once(server: Server) -> None:
 def test_a_revoked_key_stops_hearing(server: Server) -> None:
     key = tenant_key(ACME)
     with Listener.open(server.url, key=key) as (listener, _):
-        (made,) = list_api_keys(tenant_id=ACME)
-        revoke_api_key(key_id=made.id, actor="user:test", now=utc_now(), tenant_id=ACME)
+        (made,) = list_api_keys(tenants=OneTenant(ACME))
+        revoke_api_key(key_id=made.id, actor="user:test", now=utc_now(), tenants=OneTenant(ACME))
         began = time.monotonic()
         last = listener.rest()[-1]
     assert time.monotonic() - began < 5

@@ -8,6 +8,7 @@ from typing import Any
 from apps.audit.services.reading import list_audit
 from apps.traces.services.enforcement import Enforcement, enforce
 from apps.traces.services.retention import set_policy
+from clasper.core.tenancy import OneTenant
 from tests.traces.retention_runs import NOW
 from tests.world import ACME
 
@@ -24,5 +25,5 @@ def enforced(tenant_id: str = ACME, **options: Any) -> Enforcement:
 
 
 def events(event_type: str, tenant_id: str = ACME) -> list[dict[str, Any]]:
-    entries = list_audit(tenant_id=tenant_id, event_type=event_type).entries
+    entries = list_audit(tenants=OneTenant(tenant_id), event_type=event_type).entries
     return [each.details for each in reversed(entries)]

@@ -15,6 +15,7 @@ from apps.traces.domain.record import Step
 from apps.traces.services import exporting
 from apps.traces.services.recording import add_steps
 from clasper.core.db import atomic_batch
+from clasper.core.tenancy import OneTenant
 from tests.traces.told import START, Told
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
@@ -112,7 +113,7 @@ def test_batches_cover_everything_once(
     monkeypatch.setattr(exporting, "BATCH", 4)
     ids = [Told(started_at=START + timedelta(seconds=n // 3), labels={"team": "x"}).write() for n in range(11)]
     Told(tenant_id=GLOBEX, labels={"team": "x"}).write()
-    batches = list(exporting.export_batches(filters=Filters(tenant_id=ACME, **query)))
+    batches = list(exporting.export_batches(filters=Filters(tenants=OneTenant(ACME), **query)))
     assert [len(batch) for batch in batches] == [4, 4, 3]
     assert sorted(run.summary.id for batch in batches for run in batch) == sorted(ids)
     assert sorted(row["id"] for row in objects(server, tenant_id=ACME, **query)) == sorted(ids)

@@ -19,6 +19,7 @@ from apps.traces.models import Trace
 from apps.traces.services import searching
 from apps.traces.services.labels import label_trace
 from apps.traces.services.reading import list_traces, read_cursor
+from clasper.core.tenancy import OneTenant
 from tests.conftest import empty_database
 from tests.traces.told import START, Told
 from tests.world import ACME, GLOBEX, Server
@@ -60,9 +61,9 @@ def tell(second: int, *, fits: bool = True, **facts: Any) -> str:
     ).write()
 
 
-def pages(way: str, *, limit: int, tenant_id: str | None = ACME) -> Iterator[list[str]]:
+def pages(way: str, *, limit: int) -> Iterator[list[str]]:
     """Ids of page after page."""
-    filters, after = Filters(tenant_id=tenant_id, **WAYS[way]), None
+    filters, after = Filters(tenants=OneTenant(ACME), **WAYS[way]), None
     while True:
         page = list_traces(filters=filters, limit=limit, after=after)
         yield [trace.id for trace in page.traces]
@@ -120,10 +121,10 @@ def test_the_total_of_a_label(store: None, values: list[str], cap: int, value: s
     empty_database()
     for number, each in enumerate(values):
         trace_id = tell(number, fits=False)
-        label_trace(tenant_id=ACME, trace_id=trace_id, changes={"kind": each}, actor="user:test", now=START)
+        label_trace(tenants=OneTenant(ACME), trace_id=trace_id, changes={"kind": each}, actor="user:test", now=START)
     true = sum(1 for each in values if each and value in (None, each))
     with bounds(100, cap):
-        page = list_traces(filters=Filters(tenant_id=ACME, label="kind", label_value=value), limit=5)
+        page = list_traces(filters=Filters(tenants=OneTenant(ACME), label="kind", label_value=value), limit=5)
     assert (page.total, page.total_is_exact) == (min(true, cap), true <= cap)
 
 
@@ -131,11 +132,11 @@ def test_a_window_says_that_it_has_not_seen_all(store: None) -> None:
     for second in range(8):
         tell(second, fits=second == 0)
     with bounds(5, 100):
-        first = list_traces(filters=Filters(tenant_id=ACME, environment="prod"), limit=3)
+        first = list_traces(filters=Filters(tenants=OneTenant(ACME), environment="prod"), limit=3)
         assert (first.traces, first.total, first.total_is_exact) == ((), 0, False)
         assert first.next_cursor
         rest = list_traces(
-            filters=Filters(tenant_id=ACME, environment="prod"), limit=3, after=read_cursor(first.next_cursor)
+            filters=Filters(tenants=OneTenant(ACME), environment="prod"), limit=3, after=read_cursor(first.next_cursor)
         )
     assert [trace.environment for trace in rest.traces] == ["prod"]
     assert rest.next_cursor == ""
@@ -146,7 +147,7 @@ def test_of_a_common_label_the_few_runs_of_a_user_are_found_at_once(store: None)
     Told(started_at=START, user_id="u-7", labels={"team": "red"}).write()
     for second in range(1, 9):
         Told(started_at=START + timedelta(seconds=second), labels={"team": "blue"}).write()
-    filters = Filters(tenant_id=ACME, label="team", label_value="blue", user_id="u-7")
+    filters = Filters(tenants=OneTenant(ACME), label="team", label_value="blue", user_id="u-7")
     with bounds(4, 4):
         page = list_traces(filters=filters, limit=3)
     assert [trace.id for trace in page.traces] == [old]

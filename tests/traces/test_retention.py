@@ -12,6 +12,7 @@ from apps.traces.domain.retention import PROTECTING_KEYS
 from apps.traces.models import Trace
 from apps.traces.services.retention import get_policy, retention_stats, set_policy
 from clasper.core.errors import InvalidRequest, NotFound
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 from tests.traces.retention_deeds import ALL, DAY, events, policy
 from tests.traces.retention_runs import NOW, Run, ids_where, rows_of, texts
 from tests.world import ACME, GLOBEX
@@ -62,11 +63,11 @@ def test_without_a_policy_there_is_none_to_read() -> None:
 
 
 def test_figures_count_by_strategy() -> None:
-    none = retention_stats(tenant_id=None)
+    none = retention_stats(tenants=ALL_TENANTS)
     assert (none.policies, none.average_days) == (0, 0)
     policy(retention_days=30)
     policy(GLOBEX, retention_days=61, sampling_strategy="sampled")
-    every, own = retention_stats(tenant_id=None), retention_stats(tenant_id=GLOBEX)
+    every, own = retention_stats(tenants=ALL_TENANTS), retention_stats(tenants=OneTenant(GLOBEX))
     assert (every.policies, every.average_days) == (2, 46)
     assert every.by_strategy == {"full": 1, "errors_only": 0, "sampled": 1}
     assert (own.policies, own.average_days, own.by_strategy["full"]) == (1, 61, 0)

@@ -26,6 +26,7 @@ from apps.traces.services.rollups import DIMENSIONS, Rebuilt, rebuild
 from clasper.core.db import Batch, GroupWriter, atomic_batch
 from clasper.core.ids import new_id
 from clasper.core.money import NanoUSD
+from clasper.core.tenancy import ALL_TENANTS, OneTenant, TenantScope
 from clasper.core.usage import Usage
 from tests.conftest import empty_database, run
 from tests.world import ACME, GLOBEX
@@ -105,8 +106,11 @@ def silent(tenant_id: str, day: date, runs: int | None) -> None:
     pass
 
 
-def rebuilt(tenant_id: str | None = ACME, now: datetime = NOW) -> Rebuilt:
-    return sum(rebuild(tenant_id=tenant_id, now=now, progress=silent).values(), Rebuilt())
+OF_ACME = OneTenant(ACME)
+
+
+def rebuilt(tenants: TenantScope = OF_ACME, now: datetime = NOW) -> Rebuilt:
+    return sum(rebuild(tenants=tenants, now=now, progress=silent).values(), Rebuilt())
 
 
 runs = st.builds(
@@ -141,8 +145,8 @@ def test_any_runs_and_rebuilds_give_the_sums_of_a_full_scan(store: None, happene
         elif act == "open":
             Ran().open()
         else:
-            rebuilt(ACME if act == "rebuild" else None)
-    rebuilt(None)
+            rebuilt(OF_ACME if act == "rebuild" else ALL_TENANTS)
+    rebuilt(ALL_TENANTS)
     assert sums() == scanned(written)
 
 
@@ -160,8 +164,8 @@ def test_retention_takes_nothing_from_the_sums(store: None, happened: list[Ran |
         elif act == "retain":
             enforce(tenant_id=ACME, actor="user:test", now=NOW)
         else:
-            rebuilt(ACME if act == "rebuild" else None)
-    rebuilt(None)
+            rebuilt(OF_ACME if act == "rebuild" else ALL_TENANTS)
+    rebuilt(ALL_TENANTS)
     assert sums() == scanned(written)
 
 

@@ -16,7 +16,7 @@ from apps.agents import engine, tasks
 from apps.agents.domain.requests import Booked, Faults
 from apps.agents.domain.run import RunFinished, RunRequest, RunStarted, TextChunk, ToolFinished, ToolStarted
 from apps.identity.consumers import GuardedConsumer
-from apps.identity.domain.permissions import AGENTS_RUN, resolve_tenant
+from apps.identity.domain.permissions import AGENTS_RUN, run_tenant
 from clasper.core.auth import Principal
 from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.core.ids import is_uuid, new_id
@@ -123,7 +123,7 @@ def booked_for(principal: Principal, body: Booked, *, role: str) -> dict[str, An
     """
     return {
         "principal": principal,
-        "tenant_id": resolve_tenant(principal, body.tenant_id) or body.user_id or "default",
+        "tenant_id": run_tenant(principal, body.tenant_id, default=body.user_id or "default"),
         "workspace_id": body.workspace_id or "default",
         "environment": body.environment or "default",
         "user_id": body.user_id or "",

@@ -10,7 +10,7 @@ from django.conf import settings
 from apps.agents.consumers.base import RunConsumer, named_by, refuse
 from apps.agents.domain.requests import Faults, Options, SendBody, body_faults, session_of
 from apps.agents.domain.run import Kind, RunRequest
-from apps.identity.domain.permissions import resolve_tenant
+from apps.identity.domain.permissions import run_tenant
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
@@ -56,7 +56,7 @@ def run_request(
     return RunRequest(
         kind=kind,
         principal=principal,
-        tenant_id=resolve_tenant(principal, body.tenant_id) or body.user_id,
+        tenant_id=run_tenant(principal, body.tenant_id, default=body.user_id),
         workspace_id=body.workspace_id or options.workspace_id or "default",
         environment=body.environment or options.environment or "default",
         user_id=body.user_id,

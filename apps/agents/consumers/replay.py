@@ -37,10 +37,10 @@ class ReplayConsumer(RunConsumer):
 
     async def answer(self, principal: Principal, request: Request) -> None:
         trace_id = self.scope["url_route"]["kwargs"]["trace_id"]
-        tenant_id = resolve_tenant(principal, None)
+        tenants = resolve_tenant(principal, None)
         if self.scope["method"] == "GET":
             found = await database_sync_to_async(describe_replay)(
-                tenant_id=tenant_id, trace_id=trace_id, actor=principal.actor, now=utc_now()
+                tenants=tenants, trace_id=trace_id, actor=principal.actor, now=utc_now()
             )
             await self.send_json(200, found)
             return
@@ -52,18 +52,18 @@ class ReplayConsumer(RunConsumer):
         named = named_by(request.headers, {**raw, "replay_of": trace_id.lower()}, now=utc_now())
         try:
             run = await database_sync_to_async(replay_request)(
-                principal=principal, tenant_id=tenant_id, trace_id=trace_id, body=body, named=named
+                principal=principal, tenants=tenants, trace_id=trace_id, body=body, named=named
             )
         except (NotFound, Conflict):
             # Retention may have taken what a repeated request repeats; its answer is there all the same.
-            finished = await database_sync_to_async(repeated_replay)(tenant_id=tenant_id, named=named)
+            finished = await database_sync_to_async(repeated_replay)(tenants=tenants, named=named)
             if finished is None:
                 raise
         else:
             finished = await _finish(run)
         original_id = trace_id.lower()
         compared = await database_sync_to_async(compare_with_original)(
-            tenant_id=tenant_id, original_id=original_id, replay_id=finished.trace_id
+            tenants=tenants, original_id=original_id, replay_id=finished.trace_id
         )
         answer = {**finished.body, "replay_of": original_id, "overrides": body.changes, **compared}
         await self.send_json(200, answer, headers_of(finished))

@@ -14,6 +14,7 @@ from apps.agents.models import StoredResponse
 from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch
 from clasper.core.errors import Unavailable
+from clasper.core.tenancy import TenantScope
 
 KEPT = timedelta(hours=24)
 
@@ -101,15 +102,13 @@ def open_response(sealed: bytes, *, tenant_id: str, trace_id: str) -> dict[str, 
     return body
 
 
-def stored_response(*, tenant_id: str | None, key: str, fingerprint: str, now: datetime) -> dict[str, Any] | None:
-    """The answer stored under this key for the body with this fingerprint, or None. Without a tenant, any tenant's.
+def stored_response(*, tenants: TenantScope, key: str, fingerprint: str, now: datetime) -> dict[str, Any] | None:
+    """The answer stored in the scope under this key for the body with this fingerprint, if there is one.
 
     Raises Unavailable as `open_response` does.
     """
-    answers = StoredResponse.objects.filter(key=_digest(key), fingerprint=fingerprint, expires_at__gt=now)
-    if tenant_id is not None:
-        answers = answers.filter(tenant_id=tenant_id)
-    found = answers.first()
+    answers = StoredResponse.objects.in_scope(tenants)
+    found = answers.filter(key=_digest(key), fingerprint=fingerprint, expires_at__gt=now).first()
     if found is None or found.sealed is None:
         return None
     return open_response(bytes(found.sealed), tenant_id=found.tenant_id, trace_id=found.trace_id)

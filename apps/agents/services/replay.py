@@ -28,6 +28,7 @@ from apps.workspaces.services import load_workspace
 from apps.workspaces.services.contents import load_content, load_files
 from clasper.core.auth import Principal
 from clasper.core.errors import Conflict, InvalidRequest, NotFound
+from clasper.core.tenancy import TenantScope
 
 T = TypeVar("T")
 
@@ -35,13 +36,13 @@ CURRENT = "current"
 """The workspace version that means the files as they are now."""
 
 
-def describe_replay(*, tenant_id: str | None, trace_id: str, actor: str, now: datetime) -> dict[str, Any]:
+def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime) -> dict[str, Any]:
     """What is needed to repeat a run: its request as stored, the workspace it used, its skills, model and tools.
     Audited as `trace.read`.
 
     Raises NotFound, and Conflict for a run that has not ended or whose texts are gone.
     """
-    source = replay_source(tenant_id=tenant_id, trace_id=trace_id)
+    source = replay_source(tenants=tenants, trace_id=trace_id)
     trace, asked = source.trace, source.request
     record_read([trace], part="replay", actor=actor, now=now)
     files = _texts(trace.workspace_hash)
@@ -62,14 +63,14 @@ def describe_replay(*, tenant_id: str | None, trace_id: str, actor: str, now: da
 
 
 def replay_request(
-    *, principal: Principal, tenant_id: str | None, trace_id: str, body: ReplayBody, named: Mapping[str, Any]
+    *, principal: Principal, tenants: TenantScope, trace_id: str, body: ReplayBody, named: Mapping[str, Any]
 ) -> RunRequest:
     """The run again, with the changes of the body.
 
     Raises NotFound, Conflict as `describe_replay`, Conflict `workspace_missing` when the content it used is not kept,
     and InvalidRequest for a workspace version or skill version that is not known.
     """
-    source = replay_source(tenant_id=tenant_id, trace_id=trace_id)
+    source = replay_source(tenants=tenants, trace_id=trace_id)
     trace, asked = source.trace, source.request
     instructions, metadata = asked.get("instructions"), asked.get("metadata") or {}
     # A run without a workspace has no options: whatever its metadata says, it meant nothing.
@@ -108,20 +109,20 @@ def replay_request(
     )
 
 
-def repeated_replay(*, tenant_id: str | None, named: Mapping[str, Any]) -> RunFinished | None:
+def repeated_replay(*, tenants: TenantScope, named: Mapping[str, Any]) -> RunFinished | None:
     """The stored answer of the earlier replay with the same Idempotency-Key and body, if there is one."""
     if not named["idempotency_key"]:
         return None
     body = stored_response(
-        tenant_id=tenant_id, key=named["idempotency_key"], fingerprint=named["fingerprint"], now=named["now"]
+        tenants=tenants, key=named["idempotency_key"], fingerprint=named["fingerprint"], now=named["now"]
     )
     return RunFinished(body["trace_id"], body, replayed=True) if body is not None else None
 
 
-def compare_with_original(*, tenant_id: str | None, original_id: str, replay_id: str) -> dict[str, Any]:
+def compare_with_original(*, tenants: TenantScope, original_id: str, replay_id: str) -> dict[str, Any]:
     """How the replay differs from the run it repeats, as `POST /traces/diff` tells it; nulls when that run is gone."""
     try:
-        compared = compare_traces(tenant_id=tenant_id, base_id=original_id, compare_id=replay_id)
+        compared = compare_traces(tenants=tenants, base_id=original_id, compare_id=replay_id)
     except NotFound:
         return {"diff": None, "summary_text": None}
     return {"diff": compared.diff, "summary_text": compared.summary_text}

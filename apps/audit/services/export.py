@@ -18,6 +18,7 @@ from apps.audit.services.recording import record_audit
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
 from clasper.core.export import csv_text
+from clasper.core.tenancy import AllTenants, TenantScope
 
 CHUNK_ENTRIES = 1_000
 """Entries in memory at once; no query and no transaction outlives a chunk."""
@@ -57,22 +58,23 @@ class _Part:
 
 def plan_export(
     *,
-    tenant_id: str | None,
+    tenants: TenantScope,
     format_name: str,
     actor: str,
     now: datetime,
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> Export:
-    """Begins an export of a tenant's chain, or with None of every chain, in order.
+    """Begins an export of the scope's chains, in order.
 
     It is recorded as `audit.export`, after its own last entry and in the platform's chain when every chain is meant.
     Raises NotFound for a tenant without entries.
     """
-    recorded_in = tenant_id or ""
-    head, last_stored_seq = chain_end(recorded_in) if tenant_id is None else existing_chain(recorded_in)
+    every = isinstance(tenants, AllTenants)
+    recorded_in = tenants.audit_chain
+    head, last_stored_seq = chain_end(recorded_in) if every else existing_chain(recorded_in)
     export = Export(
-        tenants=audit_tenants() if tenant_id is None else [tenant_id],
+        tenants=audit_tenants() if every else [recorded_in],
         format_name=format_name,
         start=start,
         end=end,

@@ -35,6 +35,7 @@ from apps.audit.queries import (
     older_than,
     window_edge,
 )
+from clasper.core.tenancy import AllTenants, TenantScope
 
 COUNTED_UP_TO = 10_000
 """Totals beyond this are not counted exactly, so that no list costs a full count."""
@@ -86,7 +87,7 @@ class AuditStats:
 
 def list_audit(
     *,
-    tenant_id: str | None,
+    tenants: TenantScope,
     event_type: str | None = None,
     trace_id: str | None = None,
     actor: str | None = None,
@@ -96,17 +97,17 @@ def list_audit(
     offset: int = 0,
     before: int | None = None,
 ) -> AuditPage:
-    """Entries newest first. `tenant_id` None means every tenant; both ends of the time range belong to it.
+    """The scope's entries, newest first; both ends of the time range belong to it.
 
     Stable under appends when paged with `before`, the place that `read_cursor` reads from the page before. Where more
     entries of all tenants match than are counted, a page looks at no more than EXAMINED entries, so it may hold fewer
-    than `limit` and have a `next_cursor` all the same.
+    than `limit` and still have a `next_cursor`.
     """
     event_type = EVENT_ALIASES.get(event_type, event_type) if event_type else None
     matching = audit_entries(
-        tenant_id=tenant_id, event_type=event_type, trace_id=trace_id, actor=actor, start=start, end=end
+        tenants=tenants, event_type=event_type, trace_id=trace_id, actor=actor, start=start, end=end
     )
-    across = tenant_id is None and any((event_type, trace_id, actor, start, end))
+    across = isinstance(tenants, AllTenants) and any((event_type, trace_id, actor, start, end))
     total = _bounded_count(by_tenant(matching) if across else matching)
     exact = total <= COUNTED_UP_TO
     edge = window_edge(before=before, size=EXAMINED) if across and not exact else None
@@ -114,7 +115,7 @@ def list_audit(
         matching = by_tenant(matching)
     elif edge is not None:
         matching = matching.filter(id__gte=edge)
-    by_seq = tenant_id is not None and event_type is None and actor is None
+    by_seq = not isinstance(tenants, AllTenants) and event_type is None and actor is None
     page = matching if before is None else older_than(matching, before, by_seq=by_seq)
     page = newest_first(page, by_seq=by_seq, few=trace_id is not None or (across and exact))
     rows = list(page[offset : offset + limit + 1])
@@ -131,7 +132,9 @@ def list_audit(
 
 def audit_after(*, tenant_id: str, seq: int, limit: int) -> list[AuditRecord]:
     """The tenant's entries that follow `seq`, oldest first. None is left out: a chain has no gaps."""
-    return [_record(row) for row in audit_entries(tenant_id=tenant_id).filter(seq__gt=seq).order_by("seq")[:limit]]
+    return [
+        _record(row) for row in AuditEntry.objects.for_tenant(tenant_id).filter(seq__gt=seq).order_by("seq")[:limit]
+    ]
 
 
 def last_seq(*, tenant_id: str) -> int:
@@ -139,15 +142,15 @@ def last_seq(*, tenant_id: str) -> int:
     return chain_end(tenant_id)[0].seq
 
 
-def audit_stats(*, tenant_id: str | None, now: datetime) -> AuditStats:
-    """The audit log's figures for a tenant, or for all tenants with None, from a few rows of each chain.
+def audit_stats(*, tenants: TenantScope, now: datetime) -> AuditStats:
+    """The audit log's figures for the scope, from a few rows of each chain.
 
     The last 24 hours are what was appended after the newest entry that is older.
     """
     counts: Counter[str] = Counter()
     last_day = 0
     oldest: datetime | None = None
-    for head in chain_figures(tenant_id=tenant_id, since=now - timedelta(hours=24)):
+    for head in chain_figures(tenants=tenants, since=now - timedelta(hours=24)):
         counts.update(_decode_counts(head.counts))
         last_day += head.seq - head.seq_before
         oldest = min(filter(None, (oldest, head.oldest)), default=None)

@@ -104,10 +104,10 @@ class AuditView(APIView):
     @extend_schema(operation_id="audit_list", tags=["Governance"], parameters=[AuditQuery], responses=AuditPageBody)
     def get(self, request: Request) -> Response:
         """Query the audit log. Its entries form one hash chain for each tenant."""
-        tenant_id, query = asked(AuditQuery, request)
+        tenants, query = asked(AuditQuery, request)
         start, end = time_range(query)
         page = list_audit(
-            tenant_id=tenant_id,
+            tenants=tenants,
             event_type=query.get("event_type"),
             trace_id=query.get("trace_id"),
             actor=query.get("actor"),
@@ -137,8 +137,8 @@ class AuditStatsView(APIView):
     @extend_schema(operation_id="audit_stats", tags=["Governance"], parameters=[TenantQuery], responses=AuditStatsBody)
     def get(self, request: Request) -> Response:
         """Count the audit log's entries, by event and in the last 24 hours."""
-        tenant_id, _ = asked(TenantQuery, request)
-        stats = audit_stats(tenant_id=tenant_id, now=utc_now())
+        tenants, _ = asked(TenantQuery, request)
+        stats = audit_stats(tenants=tenants, now=utc_now())
         return Response(
             {
                 "total_entries": stats.total_entries,

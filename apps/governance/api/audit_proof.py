@@ -23,6 +23,7 @@ from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import utc_now
 from clasper.core.export import streamed
 from clasper.core.inputs import OneOfField
+from clasper.core.tenancy import AllTenants
 
 
 class ChainBody(serializers.Serializer[Any]):
@@ -86,10 +87,10 @@ class AuditVerifyView(APIView):
     @extend_schema(operation_id="audit_verify", tags=["Governance"], parameters=[TenantQuery], responses=VerifyBody)
     def get(self, request: Request) -> Response:
         """Recompute a tenant's hash chain, or every tenant's, and name the first entry that does not fit."""
-        tenant_id, _ = asked(TenantQuery, request)
-        if tenant_id is not None:
-            return Response(summarize(tenant_id, verify_chain(tenant_id=tenant_id)))
-        return Response(summarize_all(verify_all()))
+        tenants, _ = asked(TenantQuery, request)
+        if isinstance(tenants, AllTenants):
+            return Response(summarize_all(verify_all()))
+        return Response(summarize(tenants.tenant_id, verify_chain(tenant_id=tenants.tenant_id)))
 
     @extend_schema(
         operation_id="audit_verify_checkpoint", tags=["Governance"], request=VerifyInput, responses=VerifyBody
@@ -99,7 +100,7 @@ class AuditVerifyView(APIView):
         body = VerifyInput(data=request.data)
         body.is_valid(raise_exception=True)
         checkpoint: Checkpoint = body.validated_data["checkpoint"]
-        if (tenant_of(request, checkpoint.tenant_id) or "") != checkpoint.tenant_id:
+        if tenant_of(request, checkpoint.tenant_id).audit_chain != checkpoint.tenant_id:
             raise serializers.ValidationError({"checkpoint": ["This checkpoint is of the platform's own chain."]})
         named = body.validated_data.get("public_key")
         report = verify_against(
@@ -122,8 +123,8 @@ class AuditCheckpointView(APIView):
 
         404 for a chain without entries, 409 `audit_chain_broken` when its last entry does not verify.
         """
-        tenant_id, _ = asked(TenantQuery, request)
-        checkpoint = take_checkpoint(tenant_id=tenant_id or "", actor=principal_of(request).actor, now=utc_now())
+        tenants, _ = asked(TenantQuery, request)
+        checkpoint = take_checkpoint(tenant_id=tenants.audit_chain, actor=principal_of(request).actor, now=utc_now())
         return Response(checkpoint_body(checkpoint))
 
 
@@ -141,11 +142,11 @@ class AuditExportView(APIView):
     )
     def get(self, request: Request) -> StreamingHttpResponse:
         """Stream entries in the order of their chain; ndjson ends with a line that is a checkpoint or tells a fault."""
-        tenant_id, query = asked(ExportQuery, request)
+        tenants, query = asked(ExportQuery, request)
         start, end = time_range(query)
         name, now = query["format"], utc_now()
         export = plan_export(
-            tenant_id=tenant_id,
+            tenants=tenants,
             format_name=name,
             actor=principal_of(request).actor,
             now=now,

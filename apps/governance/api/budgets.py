@@ -21,6 +21,7 @@ from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from clasper.core.clock import iso, utc_now
 from clasper.core.inputs import Input, NumberField
 from clasper.core.money import NANO_PER_USD, NanoUSD, from_usd, usd
+from clasper.core.tenancy import AllTenants, TenantScope
 
 MAX_USD = Decimal(MAX_AMOUNT // NANO_PER_USD)
 
@@ -57,7 +58,7 @@ class TenantInput(Input):
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         fields = super().get_fields()
-        fields["tenant_id"].required = self.tenant_required and self.context.get("tenant_id", "") is None
+        fields["tenant_id"].required = self.tenant_required and isinstance(self.context.get("tenants"), AllTenants)
         return fields
 
 
@@ -155,13 +156,13 @@ class BudgetView(APIView):
     @extend_schema(operation_id="budget_get", parameters=[TENANT_PARAMETER], responses=BudgetAnswer)
     def get(self, request: Request) -> Response:
         """The tenant's budget in its current period; 404 when it has none."""
-        tenant_id, _ = read_input(TenantInput, request, request.query_params.dict())
+        tenant_id, _ = read_tenant_input(TenantInput, request, request.query_params.dict())
         return Response(budget_json(budgets.get_budget(tenant_id=tenant_id, now=utc_now())))
 
     @extend_schema(operation_id="budget_set", request=BudgetInput, responses=BudgetSetAnswer)
     def post(self, request: Request) -> Response:
         """Creates or replaces the tenant's budget; spending of the period so far counts."""
-        tenant_id, values = read_input(BudgetInput, request, body_of(request))
+        tenant_id, values = read_tenant_input(BudgetInput, request, body_of(request))
         terms = terms_in(values)
         view = budgets.set_budget(
             tenant_id=tenant_id,
@@ -196,7 +197,7 @@ class BudgetCheckView(APIView):
         return self._check(request, request.query_params.dict())
 
     def _check(self, request: Request, data: Mapping[str, Any]) -> Response:
-        tenant_id, values = read_input(AmountInput, request, data)
+        tenant_id, values = read_tenant_input(AmountInput, request, data)
         return Response(
             verdict_json(budgets.check_budget(tenant_id=tenant_id, amount=from_usd(values["amount"]), now=utc_now()))
         )
@@ -218,8 +219,8 @@ class UsageView(APIView):
     def get(self, request: Request) -> Response:
         """Requests, tokens and cost since a day, of the tenant or, with the platform key, of all tenants."""
         now = utc_now()
-        tenant_id, values = read_input(UsageInput, request, request.query_params.dict())
-        totals = usage_totals(tenant_id=tenant_id or None, since=values.get("since", now), now=now)
+        tenants, values = read_input(UsageInput, request, request.query_params.dict())
+        totals = usage_totals(tenants=tenants, since=values.get("since", now), now=now)
         return Response(
             {
                 "requestCount": totals.requests,
@@ -237,16 +238,26 @@ def body_of(request: Request) -> dict[str, Any]:
     return request.data if isinstance(request.data, dict) else {}
 
 
-def read_input(kind: type[TenantInput], request: Request, data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The tenant that the input is about (empty: all) and its values.
+def read_input(
+    kind: type[TenantInput], request: Request, data: Mapping[str, Any]
+) -> tuple[TenantScope, dict[str, Any]]:
+    """Whose data the input is about, and its values.
 
     Raises PermissionDenied for a foreign tenant, which is audited, and a validation error naming all faults.
     """
     named = data.get("tenant_id")
-    tenant_id = tenant_of(request, str(named) if isinstance(named, str | int) else None)
-    serializer = kind(data=data, context={"tenant_id": tenant_id})
+    tenants = tenant_of(request, str(named) if isinstance(named, str | int) else None)
+    serializer = kind(data=data, context={"tenants": tenants})
     serializer.is_valid(raise_exception=True)
-    return tenant_id or "", serializer.validated_data
+    return tenants, serializer.validated_data
+
+
+def read_tenant_input(kind: type[TenantInput], request: Request, data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """As `read_input`, for an operation on one tenant, which the platform must name."""
+    tenants, values = read_input(kind, request, data)
+    if isinstance(tenants, AllTenants):
+        raise serializers.ValidationError({"tenant_id": ["Name a tenant."]})
+    return tenants.tenant_id, values
 
 
 def terms_in(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.budgets import TenantInput, body_of, read_input
+from apps.governance.api.budgets import TenantInput, body_of, read_tenant_input
 from apps.governance.domain.forecast import MAX_TOKENS, RECOMMENDATIONS
 from apps.governance.services.forecast import Forecast, forecast_cost
 from apps.identity.domain.permissions import GOVERNANCE_READ
@@ -84,7 +84,7 @@ class ForecastView(APIView):
     @extend_schema(operation_id="cost_forecast", request=ForecastInput, responses=ForecastAnswer)
     def post(self, request: Request) -> Response:
         """What a call of a model would cost and whether the tenant's budget holds it. Reserves nothing."""
-        tenant_id, values = read_input(ForecastInput, request, body_of(request))
+        tenant_id, values = read_tenant_input(ForecastInput, request, body_of(request))
         forecast = forecast_cost(
             tenant_id=tenant_id,
             model=values["model"],

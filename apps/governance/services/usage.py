@@ -12,6 +12,7 @@ from django.db.models import Sum
 from apps.governance.models import SpendDay
 from clasper.core.db import Batch
 from clasper.core.money import NanoUSD
+from clasper.core.tenancy import TenantScope
 from clasper.core.usage import Usage
 
 _ADD = (
@@ -65,11 +66,10 @@ def record_usage(
     batch.shared(UsageSums).add(tenant_id, day, (requests, usage.prompt_tokens, usage.output, cost))
 
 
-def usage_totals(*, tenant_id: str | None, since: datetime, now: datetime) -> UsageTotals:
-    """What the tenant (None: every tenant) used from the UTC day of `since` up to and with the day of `now`."""
-    days = SpendDay.objects.filter(day__gte=since.astimezone(UTC).date(), day__lte=now.astimezone(UTC).date())
-    if tenant_id is not None:
-        days = days.filter(tenant_id=tenant_id)
+def usage_totals(*, tenants: TenantScope, since: datetime, now: datetime) -> UsageTotals:
+    """What the scope used from the UTC day of `since` up to and with the day of `now`."""
+    first, last = since.astimezone(UTC).date(), now.astimezone(UTC).date()
+    days = SpendDay.objects.in_scope(tenants).filter(day__gte=first, day__lte=last)
     fields = ("requests", "input_tokens", "output_tokens", "cost")
     sums = days.aggregate(**{f"sum_{field}": Sum(field) for field in fields})
     requests, input_tokens, output_tokens, cost = (int(sums[f"sum_{field}"] or 0) for field in fields)

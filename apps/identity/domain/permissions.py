@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from clasper.core.auth import ALL, Principal
 from clasper.core.errors import PermissionDenied
+from clasper.core.tenancy import AllTenants, OneTenant, TenantScope
 
 AGENTS_RUN = "agents:run"
 TRACES_READ = "traces:read"
@@ -79,14 +80,18 @@ def model_permitted(principal: Principal, ref: str) -> bool:
     return match_grant(allowed, ref) or names_no_provider or f"{provider}/{ALL}" in allowed
 
 
-def resolve_tenant(principal: Principal, requested: str | None) -> str | None:
-    """The tenant a request is about: the principal's own, or for the platform the requested one (None: all).
+def resolve_tenant(principal: Principal, requested: str | None) -> TenantScope:
+    """Whose data a request is about: the principal's own tenant's, or for the platform the requested one's, else all.
 
-    Raises PermissionDenied when a tenant's credential names another tenant.
+    An empty name counts as none. Raises PermissionDenied when a tenant's credential names another tenant.
     """
-    own = principal.tenant_id
-    if own is None:
-        return requested
-    if requested and requested != own:
+    own = principal.tenants
+    if requested and not own.includes(requested):
         raise PermissionDenied("The credential belongs to another tenant.", details={"permission": TENANT})
-    return own
+    return OneTenant(requested) if requested else own
+
+
+def run_tenant(principal: Principal, requested: str | None, *, default: str) -> str:
+    """The tenant that a run belongs to; `default` when the platform names none. Raises as `resolve_tenant`."""
+    scope = resolve_tenant(principal, requested)
+    return default if isinstance(scope, AllTenants) else scope.tenant_id

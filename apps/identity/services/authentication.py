@@ -29,14 +29,15 @@ from apps.identity.services.keys import KeyFinding, look_up_key, secret_hash
 from clasper.core.auth import ALL, Principal
 from clasper.core.db import Batch, atomic_batch, writer
 from clasper.core.errors import ClasperError, InvalidDaemonKey, RateLimited, Unauthenticated, Unavailable
+from clasper.core.tenancy import ALL_TENANTS
 
 logger = logging.getLogger("clasper.auth")
 
 DAEMON_HEADER = "x-agent-daemon-key"
 BEARER_HEADER = "authorization"
 
-DAEMON = Principal(actor="system:daemon", tenant_id=None, scopes=frozenset({ALL}))
-OPEN = Principal(actor="system:open", tenant_id=None, scopes=frozenset({ALL}))
+DAEMON = Principal(actor="system:daemon", tenants=ALL_TENANTS, scopes=frozenset({ALL}))
+OPEN = Principal(actor="system:open", tenants=ALL_TENANTS, scopes=frozenset({ALL}))
 
 REMEMBERED_FOR = timedelta(seconds=3)
 """A revoked key must stop within 5 s in every process; the rest is for the request under way."""
@@ -52,7 +53,7 @@ class _Refused(Exception):
         super().__init__(reason)
         self.error = error
         self.reason = reason
-        self.tenant_id = (key and key.tenant_id) or ""
+        self.tenant_id = key.tenants.audit_chain if key else ""
         self.details = {"reason": reason, "key_id": key.actor.removeprefix("key:")} if key else {"reason": reason}
 
 
@@ -109,7 +110,7 @@ def record_denial(batch: Batch, *, principal: Principal, permission: str, route:
     """Audits that a valid credential was refused; `route` is `METHOD pattern`, without the caller's values."""
     record_audit(
         batch,
-        tenant_id=principal.tenant_id or "",
+        tenant_id=principal.tenants.audit_chain,
         event_type="permission.denied",
         actor=principal.actor,
         now=now,

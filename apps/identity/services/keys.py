@@ -19,6 +19,7 @@ from clasper.core.auth import ALL, Principal
 from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
 from clasper.core.ids import new_id
+from clasper.core.tenancy import OneTenant, TenantScope
 
 KEY_PREFIX = "clk_"
 SHOWN_CHARS = 12
@@ -186,18 +187,18 @@ def key_faults(
     return faults
 
 
-def list_api_keys(*, tenant_id: str | None) -> tuple[KeySummary, ...]:
-    """A tenant's keys, or all with None; newest first, revoked and expired ones included."""
-    return tuple(map(_summary, _keys_of(tenant_id)))
+def list_api_keys(*, tenants: TenantScope) -> tuple[KeySummary, ...]:
+    """The scope's keys, newest first, revoked and expired ones included."""
+    return tuple(map(_summary, _keys_of(tenants)))
 
 
-def revoke_api_key(*, key_id: str, actor: str, now: datetime, tenant_id: str | None) -> KeySummary:
+def revoke_api_key(*, key_id: str, actor: str, now: datetime, tenants: TenantScope) -> KeySummary:
     """Ends a key for good and audits `key.revoke`; a key already revoked is left as it is.
 
-    `tenant_id` None lets the platform revoke any tenant's key. Raises NotFound, also for a foreign tenant's key.
+    Raises NotFound for an unknown key and for one outside the scope alike.
     """
     with atomic_batch() as batch:
-        key = _keys_of(tenant_id).select_for_update().filter(id=key_id).first()
+        key = _keys_of(tenants).select_for_update().filter(id=key_id).first()
         if key is None:
             raise NotFound("No such API key.")
         if key.revoked_at is None:
@@ -226,10 +227,8 @@ def secret_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _keys_of(tenant_id: str | None) -> QuerySet[ApiKey]:
-    """A tenant's keys, or all with None; newest first."""
-    keys = ApiKey.objects.all() if tenant_id is None else ApiKey.objects.for_tenant(tenant_id)
-    return keys.order_by("-created_at", "-id")
+def _keys_of(tenants: TenantScope) -> QuerySet[ApiKey]:
+    return ApiKey.objects.in_scope(tenants).order_by("-created_at", "-id")
 
 
 def _note_use(key: ApiKey, now: datetime) -> None:
@@ -243,7 +242,7 @@ def _principal(key: ApiKey) -> Principal:
     bounds = _limits(key)
     return Principal(
         actor=f"key:{key.id}",
-        tenant_id=key.tenant_id,
+        tenants=OneTenant(key.tenant_id),
         scopes=frozenset(_names(key.scopes)),
         allowed_tools=frozenset(bounds.allowed_tools),
         denied_tools=frozenset(bounds.denied_tools),

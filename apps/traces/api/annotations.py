@@ -59,10 +59,10 @@ class TraceAnnotateView(APIView):
     @extend_schema(operation_id="traces_annotate", request=AnnotationInput, responses={201: AnnotateAnswer})
     def post(self, request: Request, trace_id: str) -> Response:
         """Add a note to a run. Notes are never changed."""
-        tenant_id = tenant_of(request, None)
+        tenants = tenant_of(request, None)
         note = validated(AnnotationInput, request.data)
         added = annotate_trace(
-            tenant_id=tenant_id,
+            tenants=tenants,
             trace_id=trace_id,
             key=note["key"],
             value=note["value"],
@@ -81,5 +81,5 @@ class TraceAnnotationsView(APIView):
     @extend_schema(operation_id="traces_annotations", responses=AnnotationsAnswer)
     def get(self, request: Request, trace_id: str) -> Response:
         """All notes on a run, oldest first."""
-        notes = list_annotations(tenant_id=tenant_of(request, None), trace_id=trace_id)
+        notes = list_annotations(tenants=tenant_of(request, None), trace_id=trace_id)
         return Response({"annotations": [annotation_json(note) for note in notes]})

@@ -51,12 +51,12 @@ class DiffView(APIView):
     def post(self, request: Request) -> Response:
         """How two runs differ: model, cost, tokens, skills, tool calls, steps, answer, error, time."""
         named = request.data.get("tenant_id") if isinstance(request.data, dict) else None
-        tenant_id = tenant_of(request, str(named) if isinstance(named, str | int) else None)
+        tenants = tenant_of(request, str(named) if isinstance(named, str | int) else None)
         given = DiffInput(data=request.data)
         given.is_valid(raise_exception=True)
         values = given.validated_data
         found = show_comparison(
-            tenant_id=tenant_id,
+            tenants=tenants,
             base_id=values["base_trace_id"],
             compare_id=values["compare_trace_id"],
             include_text=values["include_output_diff"],

@@ -67,8 +67,8 @@ class TraceExportView(APIView):
     )
     def get(self, request: Request) -> StreamingHttpResponse:
         """All runs that match, newest first, as a stream. Texts are exported only with `include=content`; audited."""
-        tenant_id, query = asked(ExportInput, request)
-        filters, file_format, parts = filters_of(tenant_id, query), query["format"], _parts(query)
+        tenants, query = asked(ExportInput, request)
+        filters, file_format, parts = filters_of(tenants, query), query["format"], _parts(query)
         record_export(
             filters=filters, file_format=file_format, parts=parts, actor=principal_of(request).actor, now=utc_now()
         )

@@ -13,6 +13,7 @@ from apps.traces.domain.record import STATUSES
 from apps.traces.services.reading import read_cursor
 from clasper.core.inputs import END_BEFORE_START, CursorField, Input, InstantField, OneOfField
 from clasper.core.money import from_usd
+from clasper.core.tenancy import TenantScope
 
 RISK_LEVELS = ("low", "medium", "high", "critical")
 MAX_OFFSET = 10_000
@@ -85,11 +86,11 @@ class PageInput(Input):
     cursor = CursorField(read=read_cursor, required=False, help_text="The next_cursor of the page before.")
 
 
-def filters_of(tenant_id: str | None, query: Mapping[str, Any]) -> Filters:
+def filters_of(tenants: TenantScope, query: Mapping[str, Any]) -> Filters:
     """The filters of a validated FilterInput."""
     texts = ("status", "agent_id", "model", "workspace_id", "environment", "user_id", "kind", "label", "text")
     return Filters(
-        tenant_id=tenant_id,
+        tenants=tenants,
         risk_level=query.get("risk", ""),
         replay_of=str(query.get("replay_of", "")),
         label_value=query.get("label_value"),

@@ -84,10 +84,10 @@ class TraceLabelView(APIView):
     @extend_schema(operation_id="traces_label", request=LabelsInput, responses=LabelAnswer)
     def post(self, request: Request, trace_id: str) -> Response:
         """Add, change or remove labels; the others stay. Answers with all labels of the run."""
-        tenant_id = tenant_of(request, None)
+        tenants = tenant_of(request, None)
         changes = validated(LabelsInput, request.data)["labels"]
         labels = label_trace(
-            tenant_id=tenant_id,
+            tenants=tenants,
             trace_id=trace_id,
             changes=changes,
             actor=principal_of(request).actor,
@@ -104,7 +104,7 @@ class TraceByLabelView(APIView):
     @extend_schema(operation_id="traces_by_label", parameters=[LabelQuery], responses=ByLabelAnswer)
     def get(self, request: Request) -> Response:
         """Ids of the runs that carry a label, newest first."""
-        tenant_id, query = asked(LabelQuery, request)
-        filters = Filters(tenant_id=tenant_id, label=query["label"], label_value=query.get("value"))
+        tenants, query = asked(LabelQuery, request)
+        filters = Filters(tenants=tenants, label=query["label"], label_value=query.get("value"))
         page = list_traces(filters=filters, limit=query["limit"], after=query.get("cursor"))
         return Response({**page_json(page, [trace.id for trace in page.traces]), "limit": query["limit"]})

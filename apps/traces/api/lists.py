@@ -43,9 +43,9 @@ class TraceListView(APIView):
     @extend_schema(operation_id="traces_list", parameters=[ListInput], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
         """Runs, newest first. `next_cursor` leads to the next page and is stable while runs are added."""
-        tenant_id, query = asked(ListInput, request)
+        tenants, query = asked(ListInput, request)
         limit, offset = query["limit"], query["offset"]
-        page = list_traces(filters=filters_of(tenant_id, query), limit=limit, offset=offset, after=query.get("cursor"))
+        page = list_traces(filters=filters_of(tenants, query), limit=limit, offset=offset, after=query.get("cursor"))
         body = page_json(page, [summary_json(trace) for trace in page.traces])
         searched = {} if page.text_searched is None else {"text_searched": page.text_searched}
         return Response({**body, "limit": limit, "offset": offset, **searched})
@@ -59,8 +59,8 @@ class TraceByEntityView(APIView):
     @extend_schema(operation_id="traces_by_entity", parameters=[EntityInput], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
         """Runs that belong to a task, a document or a message, newest first."""
-        tenant_id, query = asked(EntityInput, request)
-        filters = Filters(tenant_id=tenant_id, **{name: query.get(name, "") for name in LINKS})
+        tenants, query = asked(EntityInput, request)
+        filters = Filters(tenants=tenants, **{name: query.get(name, "") for name in LINKS})
         page = list_traces(filters=filters, limit=query["limit"], after=query.get("cursor"))
         return Response({**page_json(page, [summary_json(trace) for trace in page.traces]), "limit": query["limit"]})
 
@@ -73,5 +73,5 @@ class TraceDetailView(APIView):
     @extend_schema(operation_id="traces_read", responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, trace_id: str) -> Response:
         """One run with its steps, annotations and redacted texts. Audited as `trace.read`."""
-        tenant_id, actor = tenant_of(request, None), principal_of(request).actor
-        return Response(detail_json(read_trace(tenant_id=tenant_id, trace_id=trace_id, actor=actor, now=utc_now())))
+        tenants, actor = tenant_of(request, None), principal_of(request).actor
+        return Response(detail_json(read_trace(tenants=tenants, trace_id=trace_id, actor=actor, now=utc_now())))

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.budgets import TENANT_PARAMETER, TenantInput, body_of, read_input
+from apps.governance.api.budgets import TENANT_PARAMETER, TenantInput, body_of, read_input, read_tenant_input
 from apps.identity.api import principal_of
 from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from apps.traces.domain.retention import MAX_DAYS, MIN_DAYS, STORAGE_MODES, STRATEGIES, policy_faults
@@ -25,6 +25,7 @@ from apps.traces.services.retention import (
 )
 from clasper.core.clock import iso, utc_now
 from clasper.core.inputs import NumberField, OneOfField
+from clasper.core.tenancy import AllTenants
 
 
 class PolicyInput(TenantInput):
@@ -141,13 +142,13 @@ class PolicyView(APIView):
     @extend_schema(operation_id="retention_policy_get", parameters=[TENANT_PARAMETER], responses=PolicyAnswer)
     def get(self, request: Request) -> Response:
         """The tenant's retention policy; 404 when it has none."""
-        tenant_id, _ = read_input(TenantInput, request, request.query_params.dict())
+        tenant_id, _ = read_tenant_input(TenantInput, request, request.query_params.dict())
         return Response({"policy": policy_json(get_policy(tenant_id=tenant_id))})
 
     @extend_schema(operation_id="retention_policy_set", request=PolicyInput, responses=PolicySetAnswer)
     def post(self, request: Request) -> Response:
         """Creates the tenant's policy or changes the fields that are given. Deletes nothing by itself."""
-        tenant_id, values = read_input(PolicyInput, request, body_of(request))
+        tenant_id, values = read_tenant_input(PolicyInput, request, body_of(request))
         changes = {name: value for name, value in values.items() if name != "tenant_id"}
         found = set_policy(tenant_id=tenant_id, actor=principal_of(request).actor, now=utc_now(), values=changes)
         return Response({"status": "ok", "policy": policy_json(found)})
@@ -161,15 +162,15 @@ class EnforceView(APIView):
     @extend_schema(operation_id="retention_enforce", request=EnforceInput, responses=EnforceAnswer)
     def post(self, request: Request) -> Response:
         """Deletes and strips what the policy does not keep, and answers when it is done."""
-        tenant_id, values = read_input(EnforceInput, request, body_of(request))
+        tenants, values = read_input(EnforceInput, request, body_of(request))
         how: dict[str, Any] = {
             "actor": principal_of(request).actor,
             "now": utc_now(),
             "dry_run": values["dry_run"],
         }
-        if tenant_id:
-            return Response({"status": "ok", "result": enforcement_json(enforce(tenant_id=tenant_id, **how))})
-        return Response({"status": "ok", **enforcements_json(enforce_all(**how))})
+        if isinstance(tenants, AllTenants):
+            return Response({"status": "ok", **enforcements_json(enforce_all(**how))})
+        return Response({"status": "ok", "result": enforcement_json(enforce(tenant_id=tenants.tenant_id, **how))})
 
 
 class StatsView(APIView):
@@ -180,8 +181,8 @@ class StatsView(APIView):
     @extend_schema(operation_id="retention_stats", parameters=[TENANT_PARAMETER], responses=RetentionStatsAnswer)
     def get(self, request: Request) -> Response:
         """How many policies there are, their average window, and how many follow which strategy."""
-        tenant_id, _ = read_input(StatsInput, request, request.query_params.dict())
-        return Response(stats_json(retention_stats(tenant_id=tenant_id or None)))
+        tenants, _ = read_input(StatsInput, request, request.query_params.dict())
+        return Response(stats_json(retention_stats(tenants=tenants)))
 
 
 def policy_json(found: TenantPolicy) -> dict[str, Any]:

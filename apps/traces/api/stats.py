@@ -58,9 +58,9 @@ class TraceStatsView(APIView):
     @extend_schema(operation_id="traces_stats", parameters=[StatsInput], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
         """Sums over ended runs, by whole UTC days; with `group_by` also for each group, the dearest first."""
-        tenant_id, query = asked(StatsInput, request)
+        tenants, query = asked(StatsInput, request)
         days = {"start": query.get("start_date"), "end": query.get("end_date")}
-        stats = trace_stats(tenant_id=tenant_id, **days)
+        stats = trace_stats(tenants=tenants, **days)
         by_status = {"success": 0, "error": 0, "timeout": 0, **stats.by_status}
         ended_badly = stats.whole.runs - by_status["success"]
         body = {
@@ -71,7 +71,7 @@ class TraceStatsView(APIView):
         }
         if "group_by" in query:
             by_day, dimension = query["group_by"]
-            grouped = grouped_stats(tenant_id=tenant_id, dimension=dimension, by_day=by_day, **days)
+            grouped = grouped_stats(tenants=tenants, dimension=dimension, by_day=by_day, **days)
             groups = [{**key, "total_traces": sums.runs, **_averages(sums)} for key, sums in grouped.groups]
             body |= {"groups": groups, "groups_are_complete": grouped.complete}
         return Response(body)

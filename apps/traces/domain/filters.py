@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from clasper.core.money import NanoUSD
+from clasper.core.tenancy import TenantScope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """All given filters narrow; `""` and None mean not given. `tenant_id` None means every tenant.
+    """All given filters narrow; `""` and None mean not given.
 
     `model` is a name, or `provider/name`; `provider` and `model_name` say both halves for certain. `label_value` None
     asks for the label with any value. Costs are nano-USD; times and costs include both ends. `text` is an exact id of
     the run, its task, message, document or user, or stands somewhere in the stored texts.
     """
 
-    tenant_id: str | None
+    tenants: TenantScope
     status: str = ""
     agent_id: str = ""
     model: str = ""

@@ -12,6 +12,7 @@ from apps.traces.services.reading import annotation_view, find_trace
 from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest
 from clasper.core.redaction import redact_text
+from clasper.core.tenancy import TenantScope
 
 MAX_ANNOTATIONS = 1_000
 MAX_VALUE = 10_000
@@ -23,7 +24,7 @@ _ADD = """INSERT INTO trace_annotations (tenant_id, trace_id, key, value, create
 
 
 def annotate_trace(
-    *, tenant_id: str | None, trace_id: str, key: str, value: str, actor: str, now: datetime, author: str = ""
+    *, tenants: TenantScope, trace_id: str, key: str, value: str, actor: str, now: datetime, author: str = ""
 ) -> AnnotationView:
     """Adds a note to a run; it is redacted. `author` is whom the caller names, else the actor.
 
@@ -33,7 +34,7 @@ def annotate_trace(
     key, value, named = stored_key(key), redact_text(value), redact_text(author)[:MAX_AUTHOR]
     author = named or actor[:MAX_AUTHOR]
     with atomic_batch() as batch:
-        owner = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id).tenant_id
+        owner = lock_trace(batch, tenants=tenants, trace_id=trace_id).tenant_id
         if (batch.fetch_one(_COUNT, (owner, trace_id)) or (0,))[0] >= MAX_ANNOTATIONS:
             raise InvalidRequest(form_errors=[f"A trace has at most {MAX_ANNOTATIONS} annotations."])
         row = batch.fetch_one(_ADD, (owner, trace_id, key, value, now, author))
@@ -50,7 +51,7 @@ def annotate_trace(
     return AnnotationView(id=row[0], trace_id=trace_id, key=key, value=value, created_at=now, created_by=author)
 
 
-def list_annotations(*, tenant_id: str | None, trace_id: str) -> tuple[AnnotationView, ...]:
+def list_annotations(*, tenants: TenantScope, trace_id: str) -> tuple[AnnotationView, ...]:
     """The notes on a run, oldest first. Raises NotFound for an unknown id and another tenant's run alike."""
-    trace = find_trace(tenant_id=tenant_id, trace_id=trace_id)
+    trace = find_trace(tenants=tenants, trace_id=trace_id)
     return tuple(annotation_view(note) for note in queries.annotations_of(trace))

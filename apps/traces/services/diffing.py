@@ -10,6 +10,7 @@ from apps.traces.domain.diff import diff_traces, summary_sentence
 from apps.traces.domain.views import TraceDetail
 from apps.traces.services.reading import get_trace, record_read
 from clasper.core.errors import NotFound
+from clasper.core.tenancy import TenantScope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,27 +22,27 @@ class Comparison:
 
 
 def show_comparison(
-    *, tenant_id: str | None, base_id: str, compare_id: str, include_text: bool, actor: str, now: datetime
+    *, tenants: TenantScope, base_id: str, compare_id: str, include_text: bool, actor: str, now: datetime
 ) -> Comparison:
     """The same as `compare_traces`, for somebody who asked for it: audited when texts are among what he gets."""
-    base, compare = _pair(tenant_id, base_id, compare_id)
+    base, compare = _pair(tenants, base_id, compare_id)
     if include_text:
         record_read([base, compare], part="diff", actor=actor, now=now)
     return _compare(base, compare, include_text)
 
 
-def compare_traces(*, tenant_id: str | None, base_id: str, compare_id: str, include_text: bool = False) -> Comparison:
-    """Compares two runs of a tenant (None: of any). `include_text` adds the diff of their answers.
+def compare_traces(*, tenants: TenantScope, base_id: str, compare_id: str, include_text: bool = False) -> Comparison:
+    """Compares two runs in the scope. `include_text` adds the diff of their answers.
 
-    Raises NotFound when a run is unknown or another tenant's; `details.missing` maps `base_trace_id` and
+    Raises NotFound when a run is unknown or outside the scope; `details.missing` maps `base_trace_id` and
     `compare_trace_id`, whichever it is, to the id.
     """
-    return _compare(*_pair(tenant_id, base_id, compare_id), include_text)
+    return _compare(*_pair(tenants, base_id, compare_id), include_text)
 
 
-def _pair(tenant_id: str | None, base_id: str, compare_id: str) -> tuple[TraceDetail, TraceDetail]:
+def _pair(tenants: TenantScope, base_id: str, compare_id: str) -> tuple[TraceDetail, TraceDetail]:
     ids = {"base_trace_id": base_id, "compare_trace_id": compare_id}
-    found = {name: _find(tenant_id, trace_id) for name, trace_id in ids.items()}
+    found = {name: _find(tenants, trace_id) for name, trace_id in ids.items()}
     base, compare = found["base_trace_id"], found["compare_trace_id"]
     if base is None or compare is None:
         raise NotFound("No such trace.", details={"missing": {name: ids[name] for name in ids if found[name] is None}})
@@ -53,8 +54,8 @@ def _compare(base: TraceDetail, compare: TraceDetail, include_text: bool) -> Com
     return Comparison(diff=diff, summary_text=summary_sentence(diff))
 
 
-def _find(tenant_id: str | None, trace_id: str) -> TraceDetail | None:
+def _find(tenants: TenantScope, trace_id: str) -> TraceDetail | None:
     try:
-        return get_trace(tenant_id=tenant_id, trace_id=trace_id)
+        return get_trace(tenants=tenants, trace_id=trace_id)
     except NotFound:
         return None

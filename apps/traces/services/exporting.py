@@ -17,6 +17,7 @@ from apps.traces.services.searching import search
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
 from clasper.core.money import NanoUSD, usd
+from clasper.core.tenancy import AllTenants
 
 BATCH = 500
 
@@ -46,12 +47,15 @@ class Exported:
 def record_export(*, filters: Filters, file_format: str, parts: Collection[str], actor: str, now: datetime) -> None:
     """Audits an export before its first row is given out, with what was asked for."""
     given = {name: _plain(value) for name, value in asdict(filters).items() if value not in (None, "")}
+    del given["tenants"]
+    if not isinstance(filters.tenants, AllTenants):
+        given["tenant_id"] = filters.tenants.tenant_id
     given |= {name: usd(NanoUSD(given[name])) for name in ("min_cost", "max_cost") if name in given}
     details = {"format": file_format, "include": sorted(parts), "filters": given}
     with atomic_batch() as batch:
         record_audit(
             batch,
-            tenant_id=filters.tenant_id or "",
+            tenant_id=filters.tenants.audit_chain,
             event_type="trace.export",
             actor=actor,
             now=now,

@@ -11,6 +11,7 @@ from clasper.core.db import Batch, atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
 from clasper.core.ids import is_uuid
 from clasper.core.redaction import redact_text
+from clasper.core.tenancy import TenantScope
 
 MAX_LABELS = 50
 MAX_KEY = 64
@@ -23,14 +24,14 @@ _REMOVE = "DELETE FROM trace_labels WHERE tenant_id = %s AND trace_id = %s AND k
 
 
 def label_trace(
-    *, tenant_id: str | None, trace_id: str, changes: Mapping[str, str | None], actor: str, now: datetime
+    *, tenants: TenantScope, trace_id: str, changes: Mapping[str, str | None], actor: str, now: datetime
 ) -> dict[str, str]:
     """Merges labels into those of a run and gives all it has then; None or "" removes one. They are redacted.
 
     Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest for more than MAX_LABELS labels.
     """
     with atomic_batch() as batch:
-        trace = lock_trace(batch, tenant_id=tenant_id, trace_id=trace_id)
+        trace = lock_trace(batch, tenants=tenants, trace_id=trace_id)
         place = (trace.tenant_id, trace_id.lower())
         before: dict[str, str] = dict(batch.fetch_all(_READ, place))
         wanted = {stored_key(key): redact_text(text)[:MAX_VALUE] if text else None for key, text in changes.items()}
@@ -68,12 +69,12 @@ class LockedTrace(NamedTuple):
     started_at: Any
 
 
-def lock_trace(batch: Batch, *, tenant_id: str | None, trace_id: str) -> LockedTrace:
+def lock_trace(batch: Batch, *, tenants: TenantScope, trace_id: str) -> LockedTrace:
     """Keeps others from changing what belongs to the run until the batch ends. Raises NotFound."""
     row = None
     if is_uuid(trace_id):
         sql = f"SELECT tenant_id, started_at FROM traces WHERE id = %s{batch.for_update}"
         row = batch.fetch_one(sql, (trace_id.lower(),))
-    if row is None or tenant_id not in (None, row[0]):
+    if row is None or not tenants.includes(row[0]):
         raise NotFound("No such trace.")
     return LockedTrace(*row)

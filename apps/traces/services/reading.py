@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from django.db.models import QuerySet
 
 from apps.audit.services.recording import record_audit
 from apps.traces import queries
@@ -21,6 +22,7 @@ from clasper.core.clock import parse_iso
 from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound
 from clasper.core.ids import is_uuid
+from clasper.core.tenancy import TenantScope
 
 
 def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: Place | None = None) -> TracePage:
@@ -40,9 +42,10 @@ def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: Place |
     )
 
 
-def find_trace(*, tenant_id: str | None, trace_id: str) -> Trace:
+def find_trace(*, tenants: TenantScope, trace_id: str) -> Trace:
     """The row of a run. Raises NotFound for an unknown id and for another tenant's run alike."""
-    trace = queries.of_tenant(tenant_id).filter(id=trace_id.lower()).first() if is_uuid(trace_id) else None
+    traces: QuerySet[Trace] = Trace.objects.in_scope(tenants)
+    trace = traces.filter(id=trace_id.lower()).first() if is_uuid(trace_id) else None
     if trace is None:
         raise NotFound("No such trace.")
     return trace
@@ -61,12 +64,12 @@ def read_cursor(cursor: str) -> Place:
     return place
 
 
-def read_trace(*, tenant_id: str | None, trace_id: str, actor: str, now: datetime) -> TraceDetail:
+def read_trace(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime) -> TraceDetail:
     """One run with its steps for somebody who asked for it; audited as `trace.read` when texts are among what he gets.
 
     Raises NotFound for an unknown id and another tenant's run alike.
     """
-    trace = get_trace(tenant_id=tenant_id, trace_id=trace_id)
+    trace = get_trace(tenants=tenants, trace_id=trace_id)
     if has_texts(trace):
         record_read([trace], part="trace", actor=actor, now=now)
     return trace
@@ -96,9 +99,9 @@ def has_texts(trace: TraceDetail) -> bool:
     return bool(trace.error) or any(text is not None for text in said)
 
 
-def get_trace(*, tenant_id: str | None, trace_id: str) -> TraceDetail:
+def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
     """One run with its steps. Raises NotFound for an unknown id and for another tenant's run alike."""
-    trace = find_trace(tenant_id=tenant_id, trace_id=trace_id)
+    trace = find_trace(tenants=tenants, trace_id=trace_id)
     payloads = queries.payloads_of(trace)
     return TraceDetail(
         summary=_summary(trace, queries.labels_of([trace]).get(trace.id, {})),

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from apps.traces.domain.views import TraceDetail
-from apps.traces.models import Trace, TracePayload
+from apps.traces.models import TracePayload
 from apps.traces.services.reading import get_trace
 from apps.traces.services.recording import TOOLS_SEQ
 from clasper.core.errors import Conflict
+from clasper.core.tenancy import TenantScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +30,15 @@ class ReplaySource:
         return found
 
 
-def replay_source(*, tenant_id: str | None, trace_id: str) -> ReplaySource:
+def replay_source(*, tenants: TenantScope, trace_id: str) -> ReplaySource:
     """The run with what it was asked. Raises NotFound; Conflict `trace_running` or `trace_stripped` when it cannot be
     repeated, because it has not ended or retention has removed its texts."""
-    trace = get_trace(tenant_id=tenant_id, trace_id=trace_id)
+    trace = get_trace(tenants=tenants, trace_id=trace_id)
     if trace.summary.status == "running":
         raise Conflict("The run has not ended yet.", code="trace_running")
-    if not isinstance(trace.input, dict) or _storage_mode(trace.summary.id) != "full":
+    if not isinstance(trace.input, dict) or trace.storage_mode != "full":
         raise Conflict("The texts of this run are not kept any more, so it cannot be repeated.", code="trace_stripped")
     row = TracePayload.objects.filter(
         tenant_id=trace.summary.tenant_id, trace_id=trace.summary.id, seq=TOOLS_SEQ
     ).first()
     return ReplaySource(trace, msgspec.json.decode(row.input) if row is not None and row.input else ())
-
-
-def _storage_mode(trace_id: str) -> str:
-    return Trace.objects.values_list("storage_mode", flat=True).get(id=trace_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Avg, Count, QuerySet
+from django.db.models import Avg, Count
 
 from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import (
@@ -22,6 +22,7 @@ from apps.traces.domain.retention import (
 from apps.traces.models import RetentionPolicy
 from clasper.core.db import Batch, atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
+from clasper.core.tenancy import TenantScope
 
 POLICY_SET = "retention.policy"
 
@@ -84,7 +85,7 @@ def set_policy(*, tenant_id: str, actor: str, now: datetime, values: Mapping[str
 
 def get_policy(*, tenant_id: str) -> TenantPolicy:
     """The tenant's policy. Raises NotFound when it has none."""
-    row = _policies(tenant_id).first()
+    row = RetentionPolicy.objects.for_tenant(tenant_id).first()
     if row is None:
         raise NotFound("The tenant has no retention policy.")
     return _view(row)
@@ -92,18 +93,18 @@ def get_policy(*, tenant_id: str) -> TenantPolicy:
 
 def policy_of(*, tenant_id: str) -> Policy:
     """The tenant's policy, or the default one."""
-    row = _policies(tenant_id).first()
+    row = RetentionPolicy.objects.for_tenant(tenant_id).first()
     return Policy() if row is None else _policy(row)
 
 
 def all_policies() -> list[TenantPolicy]:
     """Every tenant's policy, tenants sorted."""
-    return [_view(row) for row in _policies(None).order_by("tenant_id")]
+    return [_view(row) for row in RetentionPolicy.objects.order_by("tenant_id")]
 
 
-def retention_stats(*, tenant_id: str | None) -> RetentionStats:
-    """The figures of a tenant's policy, or of all policies with None."""
-    policies = _policies(tenant_id)
+def retention_stats(*, tenants: TenantScope) -> RetentionStats:
+    """The figures of the scope's policies."""
+    policies = RetentionPolicy.objects.in_scope(tenants)
     counts = dict(policies.order_by().values_list("sampling_strategy").annotate(Count("id")))
     return RetentionStats(
         policies=sum(counts.values()),
@@ -181,11 +182,6 @@ def strip(batch: Batch, tenant_id: str, trace_ids: Sequence[str], mode: StorageM
 
 def _marks(values: Sequence[str]) -> str:
     return ", ".join(["%s"] * len(values))
-
-
-def _policies(tenant_id: str | None) -> QuerySet[RetentionPolicy]:
-    policies = RetentionPolicy.objects.all()
-    return policies if tenant_id is None else policies.filter(tenant_id=tenant_id)
 
 
 def _policy(row: RetentionPolicy) -> Policy:

@@ -17,6 +17,7 @@ from django.db.models.functions import TruncDate
 from apps.traces.models import Rollup, Trace
 from apps.traces.services.recording import ROLL_UP
 from clasper.core.db import Batch, atomic_batch
+from clasper.core.tenancy import AllTenants, TenantScope
 
 DIMENSIONS = ("status", "model", "agent", "workspace", "environment", "risk")
 Dimensions = tuple[str, str, str, str, str, str]
@@ -76,15 +77,17 @@ Progress = Callable[[str, date, int | None], None]
 """Told of each tenant and day: how many runs its sums now count, or None when they were kept."""
 
 
-def rebuild(*, tenant_id: str | None, now: datetime, progress: Progress) -> dict[str, Rebuilt]:
-    """Makes the day sums of a tenant (None: of every tenant) anew from its traces; gives what was done, by tenant.
+def rebuild(*, tenants: TenantScope, now: datetime, progress: Progress) -> dict[str, Rebuilt]:
+    """Computes the day sums of the scope's tenants again from their traces; returns what was done, by tenant.
 
     Exact also while runs settle. A day whose sums count more runs than it has traces is kept: retention has deleted
     some of them. So no count ever shrinks. Memory holds one day's sums; other writers wait for one day at a time.
     """
-    every = Trace.objects.order_by("tenant_id").values_list("tenant_id", flat=True).distinct()
-    tenants = [tenant_id] if tenant_id is not None else list(every)
-    return {each: _rebuild_tenant(each, now, progress) for each in tenants}
+    if isinstance(tenants, AllTenants):
+        found = list(Trace.objects.order_by("tenant_id").values_list("tenant_id", flat=True).distinct())
+    else:
+        found = [tenants.tenant_id]
+    return {tenant_id: _rebuild_tenant(tenant_id, now, progress) for tenant_id in found}
 
 
 def _rebuild_tenant(tenant_id: str, now: datetime, progress: Progress) -> Rebuilt:

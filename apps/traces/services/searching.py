@@ -22,6 +22,7 @@ from apps.traces.domain.filters import Filters
 from apps.traces.models import Trace, TraceLabel
 from apps.traces.queries import Place
 from clasper.core.ids import is_uuid
+from clasper.core.tenancy import AllTenants
 
 EXAMINED = 10_000
 """Runs that a page looks at, at most."""
@@ -96,8 +97,9 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One tenant's runs of a label, found by walking the label's index; `filters` are held against them."""
+    """A tenant's runs with a label, found by walking the label's index; `filters` are held against them."""
 
+    tenant_id: str
     filters: Filters
 
     def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
@@ -137,7 +139,7 @@ class Labelled:
 
     @property
     def _labels(self) -> QuerySet[TraceLabel, Place]:
-        return queries.label_places(self.filters)
+        return queries.label_places(self.tenant_id, self.filters)
 
     @property
     def _others(self) -> Filters:
@@ -146,7 +148,7 @@ class Labelled:
 
     @property
     def _narrowed(self) -> bool:
-        return self._others != Filters(tenant_id=self.filters.tenant_id)
+        return self._others != Filters(tenants=self.filters.tenants)
 
     def _matching(self, some: list[Place]) -> list[Place]:
         return _places_of(self._others, (trace_id for _, trace_id in some)) if self._narrowed else some
@@ -183,16 +185,16 @@ class Listed:
 
 def search(filters: Filters) -> Walk | Labelled | Listed:
     """Decides how the runs that match are found."""
-    if filters.tenant_id is None:
-        filters = replace(filters, tenant_id=queries.only_tenant())
-    by_label = filters.label and filters.tenant_id is not None
-    found = _listed(filters) or (_by_label(filters) if by_label else _walk(filters))
+    filters = replace(filters, tenants=queries.narrowed(filters.tenants))
+    found = _listed(filters) or _walk_or_label(filters)
     return _mentioning(filters, found) if filters.text else found
 
 
-def _by_label(filters: Filters) -> Walk | Labelled:
-    """The runs of the label, unless they are many and those of another filter are so few that all can be looked at."""
-    labelled = Labelled(_one_model(filters))
+def _walk_or_label(filters: Filters) -> Walk | Labelled:
+    """A tenant's runs with the label, unless they are many and another filter has so few that all can be looked at."""
+    if not filters.label or isinstance(filters.tenants, AllTenants):
+        return _walk(filters)
+    labelled = Labelled(filters.tenants.tenant_id, _one_model(filters))
     if labelled.is_exact():
         return labelled
     walk = _walk(filters)
@@ -202,11 +204,11 @@ def _by_label(filters: Filters) -> Walk | Labelled:
 def _listed(filters: Filters) -> Listed | None:
     """The runs of the filters' link, or of all tenants' label, when they are few."""
     carriers: list[QuerySet[Any, str]] = [
-        queries.linked(filters.tenant_id, name, getattr(filters, name))
+        queries.linked(filters.tenants, name, getattr(filters, name))
         for name in queries.LINKS
         if getattr(filters, name)
     ]
-    if filters.label and filters.tenant_id is None:
+    if filters.label and isinstance(filters.tenants, AllTenants):
         carriers.append(queries.labelled(filters))
     for ids in carriers:
         some = list(ids[: queries.COUNT_CAP + 1])
@@ -224,11 +226,11 @@ def _places_of(filters: Filters, ids: Iterable[str]) -> list[Place]:
 def _walk(filters: Filters) -> Walk:
     filters = _one_model(filters)
     given = {name: value for name in (*queries.EQUALITIES, "model") if (value := getattr(filters, name))}
-    driver = _driver(filters, given) if filters.tenant_id is not None else ""
+    driver = "" if isinstance(filters.tenants, AllTenants) else _driver(filters.tenants.tenant_id, given)
     rows = queries.matching(filters, driver=driver)
     if not given.keys() - {driver} and not filters.label and filters.min_cost is None and filters.max_cost is None:
         return Walk(rows, None)
-    examined = Filters(tenant_id=filters.tenant_id, start=filters.start, end=filters.end)
+    examined = Filters(tenants=filters.tenants, start=filters.start, end=filters.end)
     if driver:
         examined = replace(examined, **{driver: given[driver]})
     return Walk(rows, queries.matching(examined, driver=driver))
@@ -239,16 +241,16 @@ def _one_model(filters: Filters) -> Filters:
     provider, _, name = filters.model.partition("/")
     if not (provider and name):
         return replace(filters, model="", model_name=filters.model)
-    if not queries.has_model(filters.tenant_id, filters.model):
+    if not queries.has_model(filters.tenants, filters.model):
         return replace(filters, model="", model_name=name, provider=provider)
-    if not queries.has_model(filters.tenant_id, name):
+    if not queries.has_model(filters.tenants, name):
         return replace(filters, model="", model_name=filters.model)
     return filters
 
 
-def _driver(filters: Filters, given: Mapping[str, str]) -> str:
+def _driver(tenant_id: str, given: Mapping[str, str]) -> str:
     """The filter whose index is walked: the one that should narrow most, `""` when none has an index."""
-    common = {*COMMON, ("user_id", filters.tenant_id)}
+    common = {*COMMON, ("user_id", tenant_id)}
     if given.get("kind", queries.COMMON_KINDS[0]) not in queries.COMMON_KINDS:
         return "kind"
     names = [name for name in INDEXED if name in given]
@@ -269,7 +271,7 @@ def _named(filters: Filters) -> Iterator[str]:
     if is_uuid(filters.text):
         yield filters.text.lower()
     for column in queries.LINKS:
-        yield from queries.linked(filters.tenant_id, column, filters.text)[:MENTIONED]
+        yield from queries.linked(filters.tenants, column, filters.text)[:MENTIONED]
 
 
 def _holding(places: Sequence[Place], text: str) -> Iterator[Place]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from apps.traces import queries
 from apps.traces.domain.views import GroupedStats, Totals, TraceStats
+from clasper.core.tenancy import TenantScope
 
 DIMENSIONS: Mapping[str, str] = {
     "status": "status",
@@ -25,12 +26,12 @@ MOST_GROUPS = 5_000
 """Callers choose the names of agents, workspaces and environments, so there may be any number of groups."""
 
 
-def trace_stats(*, tenant_id: str | None, start: datetime | None = None, end: datetime | None = None) -> TraceStats:
+def trace_stats(*, tenants: TenantScope, start: datetime | None = None, end: datetime | None = None) -> TraceStats:
     """Sums over the runs that ended on the days from `start` to `end`, both whole UTC days.
 
     The status is the dimension in which every run is counted exactly once.
     """
-    rows = queries.day_sums(tenant_id=tenant_id, dimension="status", by=("value",), start=start, end=end)
+    rows = queries.day_sums(tenants=tenants, dimension="status", by=("value",), start=start, end=end)
     by_status = {row["value"]: _totals(row) for row in rows}
     return TraceStats(
         whole=sum(by_status.values(), Totals()),
@@ -40,7 +41,7 @@ def trace_stats(*, tenant_id: str | None, start: datetime | None = None, end: da
 
 def grouped_stats(
     *,
-    tenant_id: str | None,
+    tenants: TenantScope,
     dimension: str = "",
     by_day: bool = False,
     start: datetime | None = None,
@@ -53,7 +54,7 @@ def grouped_stats(
     """
     by = (*((DAY,) if by_day else ()), *(("value",) if dimension else ()))
     name = DIMENSIONS[dimension or "status"]
-    rows = queries.day_sums(tenant_id=tenant_id, dimension=name, by=by, start=start, end=end, most=MOST_GROUPS + 1)
+    rows = queries.day_sums(tenants=tenants, dimension=name, by=by, start=start, end=end, most=MOST_GROUPS + 1)
     groups = [(_key(row, dimension), _totals(row)) for row in rows[:MOST_GROUPS]]
     if by_day:
         groups.sort(key=lambda group: group[0][DAY])

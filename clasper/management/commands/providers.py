@@ -20,6 +20,7 @@ from clasper.core.clock import utc_now
 from clasper.core.db import writer
 from clasper.core.errors import ClasperError
 from clasper.core.model_ref import OFFLINE
+from clasper.core.tenancy import ALL_TENANTS
 from clasper.gateways.http import close_session
 
 EPILOG = """examples:
@@ -89,7 +90,7 @@ def _is_real(entry: ProviderEntry, names: list[str]) -> bool:
 
 
 async def _check_all(entries: list[ProviderEntry], tenant_id: str) -> list[Check]:
-    principal = Principal(actor="system:providers", tenant_id=None, scopes=frozenset({ALL}))
+    principal = Principal(actor="system:providers", tenants=ALL_TENANTS, scopes=frozenset({ALL}))
     try:
         return await asyncio.gather(
             *(check_provider(each, principal=principal, tenant_id=tenant_id, now=utc_now()) for each in entries)

@@ -20,6 +20,7 @@ from apps.audit.services.checkpoints import take_checkpoint
 from apps.audit.services.export import CSV, NDJSON, export_chunks, plan_export
 from clasper.core.clock import parse_iso, utc_now
 from clasper.core.errors import Conflict, NotFound, Unavailable
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
 ACTOR = "system:command"
 
@@ -80,7 +81,7 @@ class Command(BaseCommand):
 def _entries(options: dict[str, Any]) -> Iterator[bytes]:
     now = utc_now()
     export = plan_export(
-        tenant_id=options["tenant"],
+        tenants=ALL_TENANTS if options["tenant"] is None else OneTenant(options["tenant"]),
         format_name=options["format"],
         actor=ACTOR,
         now=now,

@@ -13,6 +13,7 @@ from apps.identity.domain.permissions import SCOPES
 from apps.identity.services.keys import KeySummary, create_api_key, list_api_keys, revoke_api_key
 from clasper.core.clock import iso, utc_now
 from clasper.core.errors import ClasperError
+from clasper.core.tenancy import ALL_TENANTS, OneTenant, TenantScope
 
 ACTOR = "system:command"
 MAX_DAYS = 36_500
@@ -80,7 +81,7 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps({**shown, "scopes": list(new.scopes), "expires_at": expires_at}))
 
     def _list(self, options: dict[str, Any]) -> None:
-        keys = list_api_keys(tenant_id=options["tenant"])
+        keys = list_api_keys(tenants=_scope(options))
         if options["json"]:
             self.stdout.write(json.dumps([_key_body(key) for key in keys]))
             return
@@ -88,8 +89,12 @@ class Command(BaseCommand):
             self.stdout.write(f"{key.id}  {key.prefix}…  {key.tenant_id}  {key.name}  {_state(key)}")
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        key = revoke_api_key(key_id=options["id"], actor=ACTOR, now=utc_now(), tenant_id=options["tenant"])
+        key = revoke_api_key(key_id=options["id"], actor=ACTOR, now=utc_now(), tenants=_scope(options))
         self.stdout.write(json.dumps(_key_body(key)) if options["json"] else f"{key.id} is revoked.")
+
+
+def _scope(options: dict[str, Any]) -> TenantScope:
+    return ALL_TENANTS if options["tenant"] is None else OneTenant(options["tenant"])
 
 
 _LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from apps.traces.services.rollups import Rebuilt, rebuild
 from clasper.core.clock import utc_now
+from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
 EPILOG = """examples:
   manage.py rebuild_rollups                    every tenant's
@@ -34,12 +35,13 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        tenants = ALL_TENANTS if options["tenant"] is None else OneTenant(options["tenant"])
         progress = _silent if options["json"] else self._progress
-        done = rebuild(tenant_id=options["tenant"], now=utc_now(), progress=progress)
+        done = rebuild(tenants=tenants, now=utc_now(), progress=progress)
         total = sum(done.values(), Rebuilt())
         if options["json"]:
-            tenants = {tenant: _body(each) for tenant, each in done.items()}
-            self.stdout.write(json.dumps({**_body(total), "tenants": tenants}))
+            by_tenant = {tenant: _body(each) for tenant, each in done.items()}
+            self.stdout.write(json.dumps({**_body(total), "tenants": by_tenant}))
             return
         self.stdout.write(f"Days made anew: {total.days}, runs in them: {total.runs:,}, days kept: {total.kept}.")
 

@@ -14,6 +14,7 @@ from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import get_policy, retention_stats, set_policy
 from clasper.core.clock import iso, utc_now
 from clasper.core.errors import ClasperError, InvalidRequest
+from clasper.core.tenancy import ALL_TENANTS
 
 ACTOR = "system:command"
 
@@ -93,7 +94,7 @@ class Command(BaseCommand):
             self.stdout.write("No tenant has a policy.")
 
     def _stats(self, options: dict[str, Any]) -> None:
-        body = stats_json(retention_stats(tenant_id=None))
+        body = stats_json(retention_stats(tenants=ALL_TENANTS))
         by_strategy = body.pop("tenantsByStrategy") if not options["json"] else {}
         self._show(options, {**body, **by_strategy})
 
