@@ -24,7 +24,7 @@ from clasper.core.clock import utc_now
 from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.gateways.control_plane import backend_url, check_compatibility, control_plane
 from clasper.gateways.control_plane.capabilities import CONTRACT_VERSION
-from clasper.gateways.guard import UrlRefused
+from clasper.gateways.ssrf import UrlRefused
 
 FEATURES = [
     "trace_diff",

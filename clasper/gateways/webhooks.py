@@ -1,6 +1,6 @@
 """Webhooks: what is sent when a run has ended, how it is signed, and one attempt at delivering it.
 
-When to try again is the outbox's business; `WebhookFailed.retryable` tells it whether another attempt may help.
+The outbox decides when to try again; `WebhookFailed.retryable` says whether another attempt may help.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import msgspec
 from multidict import CIMultiDict
 
 from clasper.core.clock import iso
-from clasper.gateways.guard import Allowlist, UrlRefused, check_url, guarded_session
 from clasper.gateways.http import is_retryable
+from clasper.gateways.ssrf import Allowlist, UrlRefused, check_url, guarded_session
 
 USER_AGENT = "Clasper-Webhook/1.0"
 TIMEOUT_SECONDS = 10.0
@@ -27,25 +27,13 @@ MAX_HEADER_CHARS = 4096
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _RESERVED = frozenset(
-    {
-        "connection",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+    ("connection", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection")
+) | {"te", "trailer", "transfer-encoding", "upgrade"}
 _RESERVED_PREFIXES = ("content-", "x-clasper-")
 
 
 class WebhookFailed(Exception):
-    """A delivery that did not arrive. `status` is the receiver's, 0 without an answer."""
+    """A delivery that did not arrive. `status` is the receiver's, 0 without a response."""
 
     def __init__(self, reason: str, *, retryable: bool, status: int = 0) -> None:
         self.reason = reason
@@ -67,9 +55,9 @@ def build_payload(
     error: str = "",
     code: str = "",
 ) -> dict[str, Any]:
-    """The body of a webhook: `agent.completed`, or `agent.error` (empty response, `error` and `code`) given an error.
+    """The body of a webhook: `agent.completed`, or with an error `agent.error` (empty response, `error` and `code`).
 
-    Texts are sent as given: redact them first.
+    Texts are sent unchanged: redact them first.
     """
     payload: dict[str, Any] = {
         "event": "agent.error" if error else "agent.completed",
@@ -97,17 +85,19 @@ def sign(secret: str, body: bytes) -> str:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def header_faults(headers: Mapping[str, str]) -> list[str]:
+def header_problems(headers: Mapping[str, str]) -> list[str]:
     """Everything wrong with a caller's headers, as sentences; empty when they may be sent."""
-    faults = [f"At most {MAX_HEADERS} headers are accepted."] if len(headers) > MAX_HEADERS else []
+    problems = [f"At most {MAX_HEADERS} headers are accepted."] if len(headers) > MAX_HEADERS else []
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name) or len(name) > MAX_HEADER_CHARS:
-            faults.append(f"{name[:64]!r} is not a header name.")
+            problems.append(f"{name[:64]!r} is not a header name.")
         elif name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES):
-            faults.append(f"The header {name} is set by Clasper and cannot be given.")
+            problems.append(f"The header {name} is set by Clasper and must not be given.")
         elif len(value) > MAX_HEADER_CHARS or not (value.isascii() and value.isprintable()):
-            faults.append(f"The value of the header {name} must be printable ASCII of up to {MAX_HEADER_CHARS} chars.")
-    return faults
+            problems.append(
+                f"The value of the header {name} must be at most {MAX_HEADER_CHARS} printable ASCII characters."
+            )
+    return problems
 
 
 async def deliver(
@@ -122,9 +112,9 @@ async def deliver(
 ) -> None:
     """One attempt to post `body` to `url`, within ten seconds and without following redirects.
 
-    `delivery_id` stays the same over all attempts of one webhook. Raises WebhookFailed unless the answer is 2xx.
+    `delivery_id` stays the same over all attempts of one webhook. Raises WebhookFailed unless the response is 2xx.
     """
-    if header_faults(headers or {}):
+    if header_problems(headers or {}):
         raise WebhookFailed("The webhook's headers are not acceptable.", retryable=False)
     try:
         check_url(url, allowed)

@@ -24,7 +24,7 @@ from clasper.gateways.control_plane import (
 )
 from clasper.gateways.control_plane.capabilities import judge, parse_capabilities
 from clasper.gateways.control_plane.tokens import MAX_TOKENS
-from clasper.gateways.guard import UrlRefused, allowlist
+from clasper.gateways.ssrf import UrlRefused, allowlist
 from tests.gateways.planes import (
     ACME,
     CAPABILITIES,

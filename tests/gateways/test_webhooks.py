@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clasper.gateways import webhooks
-from clasper.gateways.guard import allowlist
+from clasper.gateways.ssrf import allowlist
 from clasper.gateways.webhooks import (
     WebhookFailed,
     build_payload,
     deliver,
     encode_payload,
-    header_faults,
+    header_problems,
     sign,
 )
 
@@ -190,7 +190,7 @@ async def test_our_own_network_is_refused_for_good(receiver: Receiver, now: date
     ],
 )
 async def test_headers_that_callers_may_not_give(receiver: Receiver, now: datetime, headers: dict[str, str]) -> None:
-    assert header_faults(headers)
+    assert header_problems(headers)
     with pytest.raises(WebhookFailed) as failed:
         await deliver(receiver.url, b"{}", headers=headers, delivery_id="d", now=now, allowed=HERE)
     assert not failed.value.retryable
@@ -198,5 +198,5 @@ async def test_headers_that_callers_may_not_give(receiver: Receiver, now: dateti
 
 
 def test_headers_report_all_faults_and_accept_good_ones() -> None:
-    assert len(header_faults({"Host": "a", "X-B": "\x00", "X-C": "fine"})) == 2
-    assert header_faults({"X-Custom-Header": "value", "Authorization": "Bearer x", "User-Agent": "mine"}) == []
+    assert len(header_problems({"Host": "a", "X-B": "\x00", "X-C": "fine"})) == 2
+    assert header_problems({"X-Custom-Header": "value", "Authorization": "Bearer x", "User-Agent": "mine"}) == []

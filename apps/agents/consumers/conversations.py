@@ -15,8 +15,8 @@ from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
 from clasper.core.validation import convert
-from clasper.gateways.guard import url_fault
-from clasper.gateways.webhooks import header_faults
+from clasper.gateways.ssrf import url_problem
+from clasper.gateways.webhooks import header_problems
 
 
 class SendConsumer(RunConsumer):
@@ -94,8 +94,8 @@ def _webhook_faults(webhook: Any) -> Faults:
     if not isinstance(webhook, dict):
         return {}
     url, headers = webhook.get("url"), webhook.get("headers")
-    fault = url_fault(url) if isinstance(url, str) and url else None
+    fault = url_problem(url) if isinstance(url, str) and url else None
     faults = [f"url: {fault}"] if fault else []
     if isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values()):
-        faults += [f"headers: {each}" for each in header_faults(headers)]
+        faults += [f"headers: {each}" for each in header_problems(headers)]
     return {"webhook": faults} if faults else {}

@@ -16,7 +16,7 @@ from clasper.gateways.control_plane.client import ControlPlane
 from clasper.gateways.control_plane.tokens import TokenMinter, mint_agent_token
 from clasper.gateways.control_plane.tools import Tool, ToolOutcome
 from clasper.gateways.control_plane.transport import Caller
-from clasper.gateways.guard import Allowlist, allowlist, check_url, guarded_session, is_listed
+from clasper.gateways.ssrf import Allowlist, allowlist, check_url, guarded_session, is_listed
 
 __all__ = [
     "Caller",

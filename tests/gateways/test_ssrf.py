@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from clasper.gateways.guard import (
+from clasper.gateways.ssrf import (
     Allowlist,
     GuardedResolver,
     UrlRefused,
-    address_fault,
+    address_problem,
     allowlist,
     check_url,
     guarded_session,
     is_listed,
-    url_fault,
+    url_problem,
 )
 
 NOBODY = allowlist([])
@@ -105,20 +105,20 @@ HARMLESS = [
 
 @pytest.mark.parametrize("url", HOSTILE + MALFORMED)
 def test_refused_at_the_door(url: str) -> None:
-    assert url_fault(url, NOBODY)
+    assert url_problem(url, NOBODY)
     with pytest.raises(UrlRefused):
         check_url(url, NOBODY)
 
 
 @pytest.mark.parametrize("url", HARMLESS)
 def test_public_urls_pass(url: str) -> None:
-    assert url_fault(url, NOBODY) is None
+    assert url_problem(url, NOBODY) is None
     check_url(url, NOBODY)
 
 
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
 def test_only_global_addresses_pass(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    if address_fault(address, NOBODY) is None:
+    if address_problem(address, NOBODY) is None:
         assert address.is_global
         assert not address.is_multicast
 
@@ -128,7 +128,7 @@ def test_no_address_of_a_private_network_passes_in_any_form(network: str, offset
     private = ipaddress.IPv4Network(network)
     address = private[offset % private.num_addresses]
     for form in (str(address), str(int(address)), hex(int(address)), f"[::ffff:{address}]", f"[64:ff9b::{address}]"):
-        assert url_fault(f"http://{form}/", NOBODY)
+        assert url_problem(f"http://{form}/", NOBODY)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_no_address_of_a_private_network_passes_in_any_form(network: str, offset
     ],
 )
 def test_allow_list(entry: str, url: str, passes: bool) -> None:
-    assert (url_fault(url, allowlist([entry])) is None) is passes
+    assert (url_problem(url, allowlist([entry])) is None) is passes
 
 
 def test_the_operators_setting_is_the_default(settings: Settings) -> None:
     settings.CLASPER_URL_ALLOWLIST = ["127.0.0.1"]
-    assert url_fault("http://127.0.0.1/") is None
+    assert url_problem("http://127.0.0.1/") is None
     settings.CLASPER_URL_ALLOWLIST = []
-    assert url_fault("http://127.0.0.1/")
+    assert url_problem("http://127.0.0.1/")
 
 
 def test_is_listed() -> None:

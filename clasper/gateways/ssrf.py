@@ -1,9 +1,10 @@
-"""Fetching addresses that a caller named, without letting the caller reach our own network.
+"""Protection against server-side request forgery: callers name URLs, and must not reach our own network with them.
 
-Two checks make one guard. `url_fault` looks at the text (scheme, credentials, literal addresses) and can run at the
-door; `GuardedResolver` looks at the addresses a name resolves to and hands aiohttp only the permitted ones, so what was
-checked is what is connected to and a name that changes its mind gains nothing. `guarded_session` applies both to every
-request, redirects included. The operator's allow-list (hosts or networks) is the only way past it.
+There are two checks. `url_problem` examines the text (scheme, credentials, literal addresses) and can run when input is
+validated. `GuardedResolver` examines the addresses that a name resolves to and passes only permitted ones to aiohttp,
+so that what was checked is what is connected to, even if the name resolves differently the next time. `guarded_session`
+applies both to every request, redirects included. Only the operator's allow-list (hosts or networks) exempts an
+address.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _REFUSED_V6: tuple[tuple[ipaddress.IPv6Network, str], ...] = tuple(
 
 
 class UrlRefused(ValueError):
-    """The address must not be fetched; `reason` is a sentence a caller may read."""
+    """The URL must not be fetched; `reason` is a sentence fit for callers."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -98,11 +99,11 @@ def _parse_allowlist(entries: tuple[str, ...]) -> Allowlist:
     return Allowlist(frozenset(hosts), tuple(networks))
 
 
-def address_fault(address: Address, allowed: Allowlist) -> str | None:
+def address_problem(address: Address, allowed: Allowlist) -> str | None:
     """Why this address must not be connected to, or None.
 
-    An IPv4 address inside an IPv6 one is judged by the allow-list in its IPv4 form; without it every such form is
-    refused, because no public service is reached that way.
+    The allow-list also applies to an IPv4 address embedded in an IPv6 one. Any other embedded address is refused,
+    because no public service is reached that way.
     """
     embedded = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     if allowed.has_address(address) or (embedded is not None and allowed.has_address(embedded)):
@@ -114,8 +115,8 @@ def address_fault(address: Address, allowed: Allowlist) -> str | None:
     return next((reason for network, reason in _REFUSED_V6 if address in network), None)
 
 
-def url_fault(url: str | URL, allowed: Allowlist | None = None) -> str | None:
-    """Why this URL must not be fetched, as far as its text tells; None when nothing speaks against it.
+def url_problem(url: str | URL, allowed: Allowlist | None = None) -> str | None:
+    """Why this URL must not be fetched, as far as its text tells; None when it may be.
 
     Names are not resolved here: that happens when the connection is made.
     """
@@ -126,21 +127,21 @@ def url_fault(url: str | URL, allowed: Allowlist | None = None) -> str | None:
     if parsed.scheme not in ("http", "https"):
         return "Only http and https URLs are accepted."
     if parsed.user is not None or parsed.password is not None:
-        return "The URL must not hold a user name or password."
+        return "The URL must not contain a user name or password."
     host = parsed.host
     if not host or parsed.port == 0:
         return "The URL is not valid."
-    return None if permitted.has_host(host) else _host_fault(host, permitted)
+    return None if permitted.has_host(host) else _host_problem(host, permitted)
 
 
 def check_url(url: str, allowed: Allowlist | None = None) -> None:
-    """Raises UrlRefused when `url_fault` finds one."""
-    if fault := url_fault(url, allowed):
-        raise UrlRefused(fault)
+    """Raises UrlRefused when there is a `url_problem`."""
+    if problem := url_problem(url, allowed):
+        raise UrlRefused(problem)
 
 
 def is_listed(url: str, allowed: Allowlist) -> bool:
-    """Whether the operator's allow-list names the URL's host, or holds its literal address."""
+    """Whether the operator's allow-list contains the URL's host or literal address."""
     host = _plain(URL(url).host or "")
     if allowed.has_host(host):
         return True
@@ -154,7 +155,7 @@ def _parse(url: str) -> URL | str:
     if len(url) > MAX_URL_CHARS:
         return f"The URL is longer than {MAX_URL_CHARS} characters."
     if not url.isprintable() or any(character.isspace() or character == "\\" for character in url):
-        return "The URL holds characters that no URL may hold."
+        return "The URL contains characters that are not allowed in a URL."
     try:
         parsed = URL(url)
         return parsed if parsed.absolute else "The URL is not valid."
@@ -162,17 +163,17 @@ def _parse(url: str) -> URL | str:
         return "The URL is not valid."
 
 
-def _host_fault(host: str, allowed: Allowlist) -> str | None:
+def _host_problem(host: str, allowed: Allowlist) -> str | None:
     name = _plain(host)
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        return _name_fault(name)
-    fault = address_fault(address, allowed)
-    return f"The URL points to {fault}." if fault else None
+        return _name_problem(name)
+    problem = address_problem(address, allowed)
+    return f"The URL points to {problem}." if problem else None
 
 
-def _name_fault(name: str) -> str | None:
+def _name_problem(name: str) -> str | None:
     # A last label that is a number is read as an IPv4 address by resolvers (127.1, 0x7f000001, 2130706433).
     last = name.rpartition(".")[2]
     if not last or last.isdigit() or (last.startswith("0x") and all(c in "0123456789abcdef" for c in last[2:])):
@@ -202,10 +203,10 @@ class GuardedResolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         if self._allowed.has_host(host):
             return found
-        faults = [address_fault(ipaddress.ip_address(each["host"]), self._allowed) for each in found]
-        permitted = [each for each, fault in zip(found, faults, strict=True) if fault is None]
+        problems = [address_problem(ipaddress.ip_address(result["host"]), self._allowed) for result in found]
+        permitted = [result for result, problem in zip(found, problems, strict=True) if problem is None]
         if not permitted:
-            raise UrlRefused(f"The URL's host resolves to {next(filter(None, faults), 'no address')}.")
+            raise UrlRefused(f"The URL's host resolves to {next(filter(None, problems), 'no address')}.")
         return permitted
 
     async def close(self) -> None:
@@ -215,17 +216,17 @@ class GuardedResolver(AbstractResolver):
 def guarded_session(
     allowed: Allowlist | None = None, *, timeout: float, resolver: AbstractResolver | None = None
 ) -> aiohttp.ClientSession:
-    """A session of its own for caller-given URLs; use it with `async with`. `timeout` is the whole request's, seconds.
+    """A separate session for URLs given by callers; use it with `async with`. `timeout` bounds a request, in seconds.
 
     Every request raises UrlRefused before a byte is sent when its URL or all its addresses are refused. Proxies and
-    credentials of the environment are ignored, cookies and connections are not kept. Redirects are the request's
-    business (`allow_redirects=False`); one that is followed passes the same checks.
+    credentials of the environment are ignored; cookies and connections are not kept. Whether redirects are followed is
+    for the request to say (`allow_redirects`); each of them passes the same checks.
     """
     permitted = allowlist() if allowed is None else allowed
 
     async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        if fault := url_fault(request.url, permitted):
-            raise UrlRefused(fault)
+        if problem := url_problem(request.url, permitted):
+            raise UrlRefused(problem)
         return await handler(request)
 
     return aiohttp.ClientSession(
