@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from clasper.core.redaction.custom_patterns import CustomPattern, UnsafePattern
+from clasper.core.redaction.custom_patterns import CustomPattern, InvalidPattern
 from clasper.core.redaction.redactor import Redactor, Strategy
 
 
@@ -19,20 +19,20 @@ from clasper.core.redaction.redactor import Redactor, Strategy
 def default_redactor() -> Redactor:
     """The process's redactor: every built-in recogniser, the operator's patterns, and the strategy of the settings.
 
-    Raises ImproperlyConfigured naming every faulty setting.
+    Raises ImproperlyConfigured, which names every setting that is wrong.
     """
-    faults = []
+    problems = []
     strategy = settings.CLASPER_REDACTION_STRATEGY
     if strategy not in tuple(Strategy):
-        faults.append(f"CLASPER_REDACTION_STRATEGY must be one of {', '.join(Strategy)}, not {strategy!r}")
+        problems.append(f"CLASPER_REDACTION_STRATEGY must be one of {', '.join(Strategy)}, not {strategy!r}")
     patterns = []
     for name, pattern in settings.CLASPER_REDACTION_PATTERNS.items():
         try:
             patterns.append(CustomPattern(name, pattern))
-        except (UnsafePattern, TypeError) as error:
-            faults.append(f"CLASPER_REDACTION_PATTERNS, {name!r}: {error}")
-    if faults:
-        raise ImproperlyConfigured("; ".join(faults))
+        except InvalidPattern as error:
+            problems.append(f"CLASPER_REDACTION_PATTERNS, {name!r}: {error}")
+    if problems:
+        raise ImproperlyConfigured("; ".join(problems))
     return Redactor(key=settings.REDACTION_KEY, strategy=strategy, custom=patterns)
 
 

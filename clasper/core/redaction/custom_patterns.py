@@ -1,219 +1,94 @@
-"""Redaction patterns written by tenants and skill authors, checked so that none of them can stall a run.
+"""Redaction patterns of the operator, matched by RE2 so that none of them can stall a run.
 
-Python's `re` backtracks and knows no time limit, so the limit is set on the pattern: only a small subset is accepted,
-whose worst case can be computed, and a pattern whose worst case is too dear is refused when it is saved. The subset:
-
-* literals, `.`, classes `[a-z_]`, `\\d \\w \\s` and their negations, escaped punctuation, `\\n`, `\\t`;
-* `^`, `$`, `\\b`;
-* groups `( )` and `(?: )`, alternatives `|`;
-* `?`, `{n}`, `{m,n}` with n up to 64 behind one character or class; `?` and `{n}` with n up to 8 behind a group.
-
-Unbounded quantifiers (`*`, `+`, `{n,}`), look-around, backreferences and inline flags are refused, and the message says
-what to write instead. The *cost* of a pattern is the most steps the matcher can take from one starting point; a text
-whose length times that cost passes `MAX_STEPS` is withheld whole instead of being searched.
+RE2 finds one match in time proportional to the size of the pattern times the length of the text. Finding all matches
+can still take quadratic time, because every one of them may have to read to the end of the text. A text that takes too
+long is withheld whole. `\\d`, `\\w` and `\\b` are ASCII; `\\p{L}` is any letter.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-MAX_PATTERN_CHARS = 200
-MAX_REPEAT = 64
-MAX_GROUP_REPEAT = 8
-MAX_COST = 2_000
-MAX_DEPTH = 8
-MAX_STEPS = 100_000_000
-"""About two seconds of the matcher's time, should the worst case ever come."""
+import re2
+
+MAX_MEMORY = 1 << 20
+"""Bytes that RE2 may use for a pattern and its caches."""
+
+MAX_INSTRUCTIONS = 2_000
+"""Of a compiled pattern: one per literal character, eight per `.`, about 1,200 per `\\p{L}`, times any count."""
+
+MAX_STEPS = 400_000_000
+"""Instructions times bytes of the text: at most about two seconds for one match."""
+
+MAX_SECONDS = 1.0
+"""Of CPU time for all matches in a text."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_COUNT = re.compile(r"\{(\d{1,4})(?:,(\d{0,4}))?\}")
-_CLASS = re.compile(r"\[\^?\]?(?:[^\]\\\[]|\\.)*\]")
-_AMBIGUOUS_IN_CLASS = ("--", "&&", "~~", "||")
-_ESCAPES = frozenset("dDwWsSnt")
 
 
-class UnsafePattern(ValueError):
-    """The pattern lies outside the accepted subset; the message says where and what to write instead."""
+class InvalidPattern(ValueError):
+    """The pattern or its name is not accepted; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class CustomPattern:
-    """A checked pattern. `name` (lower-case identifier) is its recogniser's name and, upper-cased, its token.
+    """A compiled pattern. `name` (lower-case identifier) is its recogniser's name and, upper-cased, its token.
 
-    Raises UnsafePattern when the name or the pattern is not acceptable.
+    Raises InvalidPattern when the name or the pattern is not accepted.
     """
 
     name: str
     pattern: str
-    ignore_case: bool = False
-    cost: int = field(init=False)
-    _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _compiled: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise UnsafePattern("a pattern's name is a lower-case identifier of up to 40 characters")
-        object.__setattr__(self, "cost", cost_of(self.pattern))
-        try:
-            compiled = re.compile(self.pattern, re.IGNORECASE if self.ignore_case else 0)
-        except (re.error, OverflowError) as error:
-            raise UnsafePattern(f"not a valid pattern: {error}") from error
-        object.__setattr__(self, "_compiled", compiled)
+            raise InvalidPattern("a pattern's name is a lower-case identifier of up to 40 characters")
+        object.__setattr__(self, "_compiled", _compile(self.pattern))
 
     def find(self, text: str, lower: str) -> Iterator[tuple[int, int]]:
-        """The spans of the matches; the whole text when searching it could take too long."""
-        if self.cost * len(text) > MAX_STEPS:
+        """The spans of all matches that are not empty, in code points; the whole text if the search takes too long."""
+        encoded = text.encode("utf-8", "replace")  # RE2 cannot read lone surrogates; a `?` takes their place
+        if self._compiled.programsize * len(encoded) > MAX_STEPS:
             yield 0, len(text)
             return
-        for match in self._compiled.finditer(text):
-            yield match.span()
+        is_ascii = len(encoded) == len(text)
+        deadline = time.thread_time() + MAX_SECONDS
+        done = end = 0
+        for match in self._compiled.finditer(encoded):
+            first, last = match.span()
+            if first < last:
+                start = first if is_ascii else end + len(encoded[done:first].decode())
+                end = last if is_ascii else start + len(encoded[first:last].decode())
+                done = last
+                yield start, end
+            if time.thread_time() > deadline:
+                yield 0, len(text)
+                return
 
 
-def cost_of(pattern: str) -> int:
-    """The most steps from one starting point. Raises UnsafePattern outside the subset or above `MAX_COST`."""
-    if not pattern or len(pattern) > MAX_PATTERN_CHARS:
-        raise UnsafePattern(f"a pattern has 1 to {MAX_PATTERN_CHARS} characters")
-    parser = _Parser(pattern)
-    measure = parser.alternatives(0)
-    if parser.position < len(pattern):
-        raise UnsafePattern(f"unbalanced ')' at {parser.position}")
-    if not measure.shortest:
-        raise UnsafePattern("the pattern can match the empty text")
-    if measure.cost > MAX_COST:
-        raise UnsafePattern(
-            f"the pattern may take {measure.cost} steps per character, the limit is {MAX_COST}: use fewer or narrower "
-            "variable quantifiers"
-        )
-    return measure.cost
-
-
-@dataclass(frozen=True, slots=True)
-class _Measure:
-    """Worst case of a piece: steps to try all of it, the number of ways it can match, and its shortest match."""
-
-    cost: int
-    ways: int
-    shortest: int
-
-    def then(self, rest: _Measure) -> _Measure:
-        """This piece followed by `rest`, which is tried once for every way in which this one matches."""
-        return _Measure(self.cost + self.ways * rest.cost, self.ways * rest.ways, self.shortest + rest.shortest)
-
-    def repeated(self, least: int, most: int) -> _Measure:
-        """One character or class, `least` to `most` times."""
-        return _Measure(most + 1, most - least + 1, least)
-
-
-_EMPTY = _Measure(0, 1, 0)
-_ONE = _Measure(1, 1, 1)
-_ANCHOR = _Measure(1, 1, 0)
-
-
-class _Parser:
-    """Recursive descent over the subset; measures instead of building a tree."""
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        self.position = 0
-
-    def alternatives(self, depth: int) -> _Measure:
-        if depth > MAX_DEPTH:
-            raise UnsafePattern(f"groups are nested more than {MAX_DEPTH} deep")
-        branches = [self._sequence(depth)]
-        while self._peek() == "|":
-            self.position += 1
-            branches.append(self._sequence(depth))
-        return _Measure(
-            sum(branch.cost for branch in branches) + len(branches) - 1,
-            sum(branch.ways for branch in branches),
-            min(branch.shortest for branch in branches),
-        )
-
-    def _sequence(self, depth: int) -> _Measure:
-        pieces: list[_Measure] = []
-        while self._peek() not in ("", "|", ")"):
-            pieces.append(self._piece(depth))
-        total = _EMPTY
-        for piece in reversed(pieces):
-            total = piece.then(total)
-        return total
-
-    def _piece(self, depth: int) -> _Measure:
-        char = self._peek()
-        if char == "(":
-            return self._group(depth)
-        if char in "^$":
-            self.position += 1
-            return self._unquantified(_ANCHOR)
-        if self.pattern.startswith("\\b", self.position):
-            self.position += 2
-            return self._unquantified(_ANCHOR)
-        self._one_character(char)
-        least, most = self._quantifier(MAX_REPEAT)
-        return _ONE if (least, most) == (1, 1) else _ONE.repeated(least, most)
-
-    def _one_character(self, char: str) -> None:
-        if char == "\\":
-            escaped = self.pattern[self.position + 1 : self.position + 2]
-            if not escaped or (escaped.isalnum() and escaped not in _ESCAPES):
-                raise UnsafePattern(f"the escape \\{escaped} at {self.position} is not accepted")
-            self.position += 2
-        elif char == "[":
-            match = _CLASS.match(self.pattern, self.position)
-            if match is None or any(pair in match[0] for pair in _AMBIGUOUS_IN_CLASS):
-                raise UnsafePattern(f"the class at {self.position} is not closed or ambiguous")
-            self.position = match.end()
-        elif char in "*+?{":
-            raise UnsafePattern(f"{char!r} at {self.position} quantifies nothing; escape it to mean the character")
-        else:
-            self.position += 1
-
-    def _group(self, depth: int) -> _Measure:
-        self.position += 1
-        if self._peek() == "?":
-            if not self.pattern.startswith("?:", self.position):
-                raise UnsafePattern("look-around, named groups and inline flags are not accepted")
-            self.position += 2
-        inner = self.alternatives(depth + 1)
-        if self._peek() != ")":
-            raise UnsafePattern("a group is not closed")
-        self.position += 1
-        least, most = self._quantifier(MAX_GROUP_REPEAT)
-        if (least, most) == (0, 1):
-            return _Measure(inner.cost + 1, inner.ways + 1, 0)
-        if least != most:
-            raise UnsafePattern("a group takes only '?' or a fixed count such as {3}")
-        total = _EMPTY
-        for _ in range(most):
-            total = inner.then(total)
-        return total
-
-    def _quantifier(self, limit: int) -> tuple[int, int]:
-        char = self._peek()
-        least = most = 1
-        if char and char in "*+":
-            raise UnsafePattern(
-                f"'{char}' at {self.position} is unbounded: write {{{'0' if char == '*' else '1'},{limit}}}"
-            )
-        if char == "?":
-            self.position += 1
-            least, most = 0, 1
-        elif char == "{":
-            match = _COUNT.match(self.pattern, self.position)
-            if match is None or match[2] == "":
-                raise UnsafePattern(f"the count at {self.position} must be {{n}} or {{m,n}}")
-            least, most = int(match[1]), int(match[2] or match[1])
-            self.position = match.end()
-            if not 0 < most <= limit or least > most:
-                raise UnsafePattern(f"a count goes up to {limit}")
-        self._unquantified(_EMPTY)
-        return least, most
-
-    def _unquantified(self, measure: _Measure) -> _Measure:
-        if self._peek() and self._peek() in "*+?{":
-            raise UnsafePattern(f"a second quantifier or a quantified anchor at {self.position} is not accepted")
-        return measure
-
-    def _peek(self) -> str:
-        return self.pattern[self.position : self.position + 1]
+def _compile(pattern: Any) -> Any:
+    if not isinstance(pattern, str):
+        raise InvalidPattern("a pattern is a string")
+    if r"\C" in pattern:
+        raise InvalidPattern(r"\C, one byte, would cut characters apart: write (?s:.)")
+    options = re2.Options()
+    options.max_mem = MAX_MEMORY
+    options.log_errors = False
+    options.never_capture = True
+    try:
+        compiled = re2.compile(pattern.encode(), options)
+    except UnicodeEncodeError as error:
+        raise InvalidPattern("the pattern is not Unicode text") from error
+    except re2.error as error:
+        reason = error.args[0].decode(errors="replace")
+        raise InvalidPattern(f"{reason} (RE2 syntax, which has no look-around or back-references)") from error
+    if compiled.programsize > MAX_INSTRUCTIONS:
+        raise InvalidPattern("the pattern is too large: use `+` or a smaller count, or a smaller class than `\\p{…}`")
+    if compiled.search(b""):
+        raise InvalidPattern("the pattern matches the empty text")
+    return compiled

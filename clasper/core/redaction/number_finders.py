@@ -40,20 +40,20 @@ _LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
 def holds_number(text: str, lower: str) -> bool:
-    """The gate of cards, social security numbers and telephones: nine digits in a row, or eight behind a plus."""
+    """The prefilter of cards, social security numbers and telephones: nine digits in a row, or eight after a plus."""
     return _NUMBER.search(text) is not None
 
 
 def names_phone(text: str, lower: str) -> bool:
-    """The gate of `find_named_phones`."""
+    """The prefilter of `find_named_phones`."""
     return "phone" in lower or "mobile" in lower or "tel" in lower or "fax" in lower or "whatsapp" in lower
 
 
 def _in_numbers(*patterns: re.Pattern[str], accept: Callable[[re.Match[str]], bool] = bool) -> _Finder:
-    """A finder of the patterns within runs of digits and the signs that part them, and nowhere else.
+    """A finder of the patterns within runs of digits and the signs between them, and nowhere else.
 
-    After a match that `accept` refuses the search goes on at the next character: "4234 4111 1111 1111 1111" begins with
-    something that looks like a card and is none.
+    After a match that `accept` refuses, the search continues at the next character: "4234 4111 1111 1111 1111" begins
+    with something that looks like a card number but is not one.
     """
 
     def find(text: str, lower: str) -> Iterator[Span]:
@@ -81,7 +81,7 @@ def _is_card(match: re.Match[str]) -> bool:
 
 
 def _is_ssn(match: re.Match[str]) -> bool:
-    """Three groups parted by blanks are ordinary prose unless they could have been issued."""
+    """Three groups separated by blanks are ordinary prose unless they could have been issued."""
     return match[1] != " " or (match[0][:3] not in ("000", "666") and match[0][0] != "9")
 
 
@@ -112,7 +112,7 @@ _IBAN_COUNTRIES = {
     33: "RU",
 }
 _IBAN_LENGTHS = {country: length for length, some in _IBAN_COUNTRIES.items() for country in some.split()}
-# Begins at the check digits, so that the search skips letters quickly; the country is looked at behind it.
+# Begins at the check digits, so that the search skips letters quickly; the country is checked afterwards.
 _IBAN_TAIL = re.compile(
     r"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})(?<![A-Za-z0-9][A-Za-z]{2}[0-9]{2})(?=(?:[ -]?[A-Za-z0-9]){11})"
 )
@@ -120,7 +120,7 @@ _IBAN_CHAR = re.compile(r"[ -]?([A-Za-z0-9])")
 
 
 def may_hold_iban(text: str, lower: str) -> bool:
-    """The gate of `find_ibans`."""
+    """The prefilter of `find_ibans`."""
     return _IBAN_TAIL.search(text) is not None
 
 

@@ -2,7 +2,7 @@
 
 Every finder is linear in the text: quantifiers are bounded or possessive, and a scan never returns to where an earlier
 one began. A finder gets the text and its lower-case form, aligned character by character, and yields the spans to hide.
-Recognisers with the same *gate* run only if that gate, a test of some hundred nanoseconds, lets the text through.
+Recognisers that share a *prefilter*, a test of some hundred nanoseconds, run only if it lets the text through.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from clasper.core.redaction.secret_fields import (
 
 Span = tuple[int, int]
 Finder = Callable[[str, str], Iterable[Span]]
-Gate = Callable[[str, str], bool]
+Prefilter = Callable[[str, str], bool]
 
 
 def always(text: str, lower: str) -> bool:
-    """The gate of recognisers that look at every text."""
+    """The prefilter of recognisers that look at every text."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Recogniser:
-    """One kind of thing to hide. Of overlapping finds equally long and early the higher `priority` names the token."""
+    """One kind of thing to hide. Of overlapping matches equally long and early, higher `priority` names the token."""
 
     name: str
     label: str
     find: Finder
-    gate: Gate = always
+    prefilter: Prefilter = always
     priority: int = 0
 
 
 def by_pattern(pattern: re.Pattern[str], accept: Callable[[str], bool] = bool) -> Finder:
-    """A finder of the pattern's group, if it has one, else of the whole match, wherever `accept` agrees with it."""
+    """A finder of the pattern's group, if it has one, otherwise of the whole match, wherever `accept` agrees."""
 
     def find(text: str, lower: str) -> Iterator[Span]:
         for match in pattern.finditer(text):
@@ -72,7 +72,7 @@ _USERINFO = re.compile(r"://[^\s/:@\"'<>]*+:[^\s/\"'<>]*+\Z")
 _USERINFO_CHARS = 200
 
 
-def _mail_gate(text: str, lower: str) -> bool:
+def _may_hold_mail(text: str, lower: str) -> bool:
     return "@" in text or "%40" in text
 
 
@@ -93,7 +93,7 @@ def _find_mail(text: str, lower: str) -> Iterator[Span]:
 
 # --- Addresses of machines ------------------------------------------------------------------------------------------
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
-_IPV4_GATE = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
+_IPV4_HINT = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 _IPV4 = re.compile(rf"(?<!\d)(?<!\d\.)(?<!\b[vV])(?:{_OCTET}\.){{3}}{_OCTET}(?!\d)(?!\.\d)", re.ASCII)
 _IPV6_RUN = re.compile(r"[0-9A-Fa-f:]{3,}+((?:\.\d{1,3}){1,3}+)?", re.ASCII)
 _IPV6_CHARS = 60
@@ -101,11 +101,11 @@ _IPV6_COLONS = 2
 _IPV6_GROUPS = 3
 
 
-def _ipv4_gate(text: str, lower: str) -> bool:
-    return _IPV4_GATE.search(text) is not None
+def _may_hold_ipv4(text: str, lower: str) -> bool:
+    return _IPV4_HINT.search(text) is not None
 
 
-def _ipv6_gate(text: str, lower: str) -> bool:
+def _may_hold_ipv6(text: str, lower: str) -> bool:
     return text.count(":") > 1
 
 
@@ -150,12 +150,12 @@ _PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 _PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,60}-----")
 _BASE_62, _BASE_64, _UPPER_DIGITS = "[A-Za-z0-9]", "[A-Za-z0-9_-]", "[A-Z0-9]"
 _KEY_PREFIXES: tuple[tuple[str, str, int], ...] = (
-    # prefix, what follows it, and how many of that at least
+    # prefix, the characters that follow it, and how many at least
     (r"[sp]k-", _BASE_64, 16),  # OpenAI, Anthropic (sk-ant-), OpenRouter (sk-or-), DeepSeek, Langfuse
     (r"xai-", _BASE_64, 16),
     (r"gsk_", _BASE_62, 16),  # Groq
     (r"mistral[-_]", _BASE_62, 24),
-    (r"clk_", _BASE_64, 9),  # our own; the 8 characters by which a key is recognised are no secret
+    (r"clk_", _BASE_64, 9),  # our own; the 8 characters by which a key is recognised are not secret
     (r"gh[opsur]_", _BASE_62, 20),
     (r"github_pat_", "[A-Za-z0-9_]", 20),
     (r"glpat-", _BASE_64, 16),
@@ -174,7 +174,7 @@ _KEY_PREFIXES: tuple[tuple[str, str, int], ...] = (
 _API_KEY = re.compile(
     r"(?<![A-Za-z0-9])(?:" + "|".join(f"{prefix}{chars}{{{least},}}+" for prefix, chars, least in _KEY_PREFIXES) + ")"
 )
-_KEY_GATE = re.compile(
+_KEY_HINT = re.compile(
     # One set of first characters, all rare in prose, lets the search skip quickly.
     "[-_.A](?:"
     + "|".join(f"(?<={prefix})" for prefix, _, _ in _KEY_PREFIXES if prefix[-1] in "-_.]")
@@ -182,16 +182,16 @@ _KEY_GATE = re.compile(
 )
 
 
-def _jwt_gate(text: str, lower: str) -> bool:
+def _may_hold_jwt(text: str, lower: str) -> bool:
     return "eyJ" in text
 
 
-def _pem_gate(text: str, lower: str) -> bool:
+def _may_hold_pem(text: str, lower: str) -> bool:
     return "-----BEGIN" in text
 
 
-def _key_gate(text: str, lower: str) -> bool:
-    return _KEY_GATE.search(text) is not None
+def _may_hold_key(text: str, lower: str) -> bool:
+    return _KEY_HINT.search(text) is not None
 
 
 def _find_private_keys(text: str, lower: str) -> Iterator[Span]:
@@ -216,11 +216,11 @@ _URL_USERINFO = re.compile(r"://([^\s/:@\"'<>]*+:[^\s/\"'<>]+)@")
 _BEARER_CHARS = 20
 
 
-def _header_gate(text: str, lower: str) -> bool:
+def _may_hold_header(text: str, lower: str) -> bool:
     return "bearer" in lower or "basic" in lower or "authorization" in lower
 
 
-def _url_gate(text: str, lower: str) -> bool:
+def _may_hold_url(text: str, lower: str) -> bool:
     return "://" in text and "@" in text
 
 
@@ -248,19 +248,19 @@ def _is_basic(value: str) -> bool:
 
 
 BUILT_IN: tuple[Recogniser, ...] = (
-    Recogniser("private_key", "PRIVATE_KEY", _find_private_keys, _pem_gate, 90),
-    Recogniser("url_credentials", "URL_CREDENTIALS", by_pattern(_URL_USERINFO), _url_gate, 80),
-    Recogniser("jwt", "JWT", by_pattern(_JWT, lambda found: "." in found), _jwt_gate, 75),
-    Recogniser("api_key", "API_KEY", by_pattern(_API_KEY), _key_gate, 70),
-    Recogniser("authorization", "AUTHORIZATION", _find_authorization, _header_gate, 60),
+    Recogniser("private_key", "PRIVATE_KEY", _find_private_keys, _may_hold_pem, 90),
+    Recogniser("url_credentials", "URL_CREDENTIALS", by_pattern(_URL_USERINFO), _may_hold_url, 80),
+    Recogniser("jwt", "JWT", by_pattern(_JWT, lambda found: "." in found), _may_hold_jwt, 75),
+    Recogniser("api_key", "API_KEY", by_pattern(_API_KEY), _may_hold_key, 70),
+    Recogniser("authorization", "AUTHORIZATION", _find_authorization, _may_hold_header, 60),
     Recogniser("password_field", PASSWORD_LABEL, find_passwords, may_hold_fields, 55),
     Recogniser("secret_field", SECRET_LABEL, find_secrets, may_hold_fields, 50),
     Recogniser("credit_card", "CREDIT_CARD", find_cards, holds_number, 45),
     Recogniser("iban", "IBAN", find_ibans, may_hold_iban, 40),
     Recogniser("ssn", "SSN", find_ssns, holds_number, 35),
-    Recogniser("email", "EMAIL", _find_mail, _mail_gate, 30),
+    Recogniser("email", "EMAIL", _find_mail, _may_hold_mail, 30),
     Recogniser("phone", "PHONE", find_phones, holds_number, 20),
     Recogniser("phone", "PHONE", find_named_phones, names_phone, 20),
-    Recogniser("ip_address", "IP", by_pattern(_IPV4), _ipv4_gate, 15),
-    Recogniser("ipv6_address", "IP", _find_ipv6, _ipv6_gate, 15),
+    Recogniser("ip_address", "IP", by_pattern(_IPV4), _may_hold_ipv4, 15),
+    Recogniser("ipv6_address", "IP", _find_ipv6, _may_hold_ipv6, 15),
 )

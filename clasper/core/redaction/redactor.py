@@ -1,10 +1,10 @@
-"""Redaction: what is personal or secret leaves a text, a token such as `[EMAIL]` takes its place.
+"""Redaction: what is personal or secret leaves a text, and a token such as `[EMAIL]` takes its place.
 
-All recognisers look at the original text. Overlapping finds become one span, named by the longest of them, then the
+All recognisers look at the original text. Overlapping matches become one span, named by the longest of them, then the
 earliest, then the one of highest priority; the spans are replaced in one pass from right to left. A replacement can
 uncover what its neighbour hid, so the pass is repeated until nothing is found: redacting twice changes nothing.
 
-The recognisers are a registry (`recognisers.BUILT_IN`); a tenant's or a skill's own patterns join as `CustomPattern`.
+The recognisers are a registry (`recognisers.BUILT_IN`); the operator's own patterns join as `CustomPattern`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MIN_CHARS = 5
 """The built-in recognisers find nothing shorter: `pwd=x` is the shortest."""
 
 MAX_DEPTH = 200
-"""Deeper values are withheld whole. Doors refuse bodies beyond 64 levels; answers of models and tools may go deeper."""
+"""Deeper values are withheld whole. Request bodies have at most 64 levels; output of models and tools may have more."""
 
 WITHHELD = "[WITHHELD]"
 
@@ -35,16 +35,16 @@ _HASH_DIGITS = 16
 _SUMMARY_CHARS = 8
 _CARD_DIGITS = 10**12
 _KEY_NAME_CHARS = 64
-_WORD_CHARS = 20  # the shortest find that may be all letters is an AWS key
+_WORD_CHARS = 20  # the shortest match that may be all letters is an AWS key
 
 
 class Strategy(StrEnum):
-    """What takes the place of a find."""
+    """What takes the place of a match."""
 
     MASK = "mask"
     """`[EMAIL]`: says what it was."""
     HASH = "hash"
-    """`[HASH:0f3a…]`: the same for the same value, for whoever holds the same key."""
+    """`[HASH:0f3a…]`: equal for equal values under the same key."""
     DROP = "drop"
     """Nothing."""
     SUMMARIZE = "summarize"
@@ -55,17 +55,17 @@ Counts = dict[str, int]
 
 _REMEMBERED_CHARS = 64
 _REMEMBERED_TEXTS = 8192
-"""Bounds the memory of clean short texts; it starts anew when it is full."""
+"""Bounds the memory of clean short texts; it starts over when it is full."""
 
 
 class Redactor:
     """An immutable set of recognisers with one strategy.
 
-    `key` keys the HMAC-SHA256 of the hash strategy. `recognisers` defaults to all built-in ones; `custom` adds checked
-    patterns of a skill or tenant. Safe to share between threads. Masking and hashing are idempotent.
+    `key` keys the HMAC-SHA256 of the hash strategy. `recognisers` defaults to all built-in ones; `custom` adds the
+    patterns of the operator. Safe to share between threads. Masking and hashing are idempotent.
     """
 
-    __slots__ = ("_built_in", "_clean", "_gated", "_key", "_plain_keys", "_strategy", "_token")
+    __slots__ = ("_built_in", "_by_prefilter", "_clean", "_key", "_plain_keys", "_strategy", "_token")
 
     def __init__(
         self,
@@ -82,12 +82,12 @@ class Redactor:
         self._clean: set[str] = set()
         self._plain_keys: set[str] = set()
         self._built_in = recognisers is BUILT_IN and not custom
-        everyone = (*recognisers, *(_custom_recogniser(pattern) for pattern in custom))
-        self._gated = tuple(
-            (gate, tuple(each for each in everyone if each.gate is gate))
-            for gate in dict.fromkeys(r.gate for r in everyone)
+        everything = (*recognisers, *(_custom_recogniser(pattern) for pattern in custom))
+        self._by_prefilter = tuple(
+            (prefilter, tuple(one for one in everything if one.prefilter is prefilter))
+            for prefilter in dict.fromkeys(one.prefilter for one in everything)
         )
-        labels = {SECRET_LABEL, PASSWORD_LABEL, *(each.label for each in everyone)}
+        labels = {SECRET_LABEL, PASSWORD_LABEL, *(one.label for one in everything)}
         self._token = re.compile(rf"\[(?:{'|'.join(map(re.escape, sorted(labels)))}|HASH:[0-9a-f]{{{_HASH_DIGITS}}})\]")
 
     def redact(self, value: Any) -> Any:
@@ -173,8 +173,8 @@ class Redactor:
     def _once(self, text: str, counts: Counts) -> str:
         lower = _aligned_lower(text)
         found: list[tuple[int, int, Recogniser]] | None = None
-        for gate, recognisers in self._gated:
-            if gate(text, lower):
+        for prefilter, recognisers in self._by_prefilter:
+            if prefilter(text, lower):
                 for recogniser in recognisers:
                     for start, end in recogniser.find(text, lower):
                         if found is None:
@@ -207,7 +207,7 @@ class Redactor:
 
 
 def _remembered(texts: set[str], text: str) -> set[str]:
-    """Field names, roles, models and tool names come again with every run; what is clean is looked at once."""
+    """Field names, roles, models and tool names recur in every run; clean texts are searched once."""
     if len(texts) >= _REMEMBERED_TEXTS:
         return {text}
     texts.add(text)
@@ -215,7 +215,7 @@ def _remembered(texts: set[str], text: str) -> set[str]:
 
 
 def _is_harmless(value: Any) -> bool:
-    """Whether a JSON value can hold nothing to redact: no text, no container, no number as long as a card's."""
+    """Whether a JSON value cannot contain anything to redact: no text, no container, no number as long as a card's."""
     kind = type(value)
     return value is None or kind is bool or kind is float or (kind is int and value < _CARD_DIGITS)
 
@@ -229,7 +229,7 @@ def _custom_recogniser(pattern: CustomPattern) -> Recogniser:
 
 
 def _aligned_lower(text: str) -> str:
-    """The lower-case text, character for character: U+0130 alone becomes two characters and is replaced before."""
+    """The lower-case text, character for character: U+0130 alone would become two characters and is replaced first."""
     lower = text.lower()
     return lower if len(lower) == len(text) else text.replace("\u0130", "i").lower()
 
@@ -237,9 +237,9 @@ def _aligned_lower(text: str) -> str:
 def _merged(
     found: list[tuple[int, int, Recogniser]], tokens: list[tuple[int, int]]
 ) -> Iterator[tuple[int, int, Recogniser]]:
-    """Disjoint spans from left to right, each with the recogniser that names it; finds inside tokens are left out."""
-    found = [each for each in found if not _inside_token(each[0], each[1], tokens)]
-    found.sort(key=lambda each: (each[0], -each[1]))
+    """Disjoint spans from left to right, each with the recogniser that names it; matches inside tokens are left out."""
+    found = [match for match in found if not _inside_token(match[0], match[1], tokens)]
+    found.sort(key=lambda match: (match[0], -match[1]))
     index = 0
     while index < len(found):
         start, end, _ = found[index]
@@ -247,7 +247,7 @@ def _merged(
         while index < len(found) and found[index][0] < end:
             end = max(end, found[index][1])
             index += 1
-        winner = max(found[first:index], key=lambda each: (each[1] - each[0], -each[0], each[2].priority))
+        winner = max(found[first:index], key=lambda match: (match[1] - match[0], -match[0], match[2].priority))
         yield start, end, winner[2]
 
 

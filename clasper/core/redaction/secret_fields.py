@@ -1,6 +1,6 @@
 """Fields that hold secrets: `password: …`, `"client_secret": "…"`, `API_KEY=…` in texts, and the same names as keys.
 
-A field is found by its keyword in the lower-case text; what stands behind it decides whether it is given a value.
+A field is found by its keyword in the lower-case text; what follows it decides whether it is given a value.
 Passwords may be any word; other secrets, when bare and in prose, must look like one, so that "Token: expired" stays.
 """
 
@@ -48,7 +48,7 @@ _SECRET_CHARS = 16
 
 
 def may_hold_fields(text: str, lower: str) -> bool:
-    """The gate of both finders. Spelt out, because a loop would cost three times as much on every text."""
+    """The prefilter of both finders. Spelt out, because a loop would cost three times as much on every text."""
     return (
         "pass" in lower
         or "pwd" in lower
@@ -74,7 +74,7 @@ def find_secrets(text: str, lower: str) -> Iterator[Span]:
 
 
 def _values(text: str, lower: str, word: str, is_name: _NameTest, *, any_word: bool) -> Iterator[Span]:
-    """The values behind each name that `word` begins; the search goes on behind a value, so that it stays linear."""
+    """The values after each name that `word` begins; the search continues after a value, which keeps it linear."""
     start = lower.find(word)
     while start >= 0:
         suffix = _SUFFIX.match(lower, start + len(word))
