@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from apps.identity.services.keys import create_api_key
+from apps.identity.services.keys import KeyLimits, create_api_key
 from clasper.core.clock import utc_now
 
 ACME = "acme"
@@ -118,6 +118,6 @@ def tenant_key(tenant_id: str = ACME, scopes: str = "*", **limits: Any) -> str:
         scopes=[scope.strip() for scope in scopes.split(",")],
         actor="user:test",
         now=utc_now(),
-        **limits,
+        limits=KeyLimits(**limits),
     )
     return made.key

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from apps.identity.models import ApiKey
-from apps.identity.services.keys import KeyLimits, create_api_key, key_faults, revoke_api_key
+from apps.identity.services.keys import KeyLimits, create_api_key, key_errors, limits_in, names_in, revoke_api_key
 from clasper.core.clock import utc_now
 from clasper.core.tenancy import ALL_TENANTS
 
@@ -21,23 +21,11 @@ else:
     BaseAdmin = admin.ModelAdmin
     KeyFormBase = forms.ModelForm
 
-KEY_FIELDS = (
-    "tenant_id",
-    "name",
-    "scopes",
-    "expires_at",
-    "allowed_tools",
-    "denied_tools",
-    "allowed_models",
-    "allowed_skills",
-    "max_output_tokens",
-    "rate_limit",
-)
-_LISTS = ("scopes", "allowed_tools", "denied_tools", "allowed_models", "allowed_skills")
+KEY_FIELDS = ("tenant_id", "name", "scopes", "expires_at", *KeyLimits.__dataclass_fields__)
 
 
 def admin_actor(request: HttpRequest) -> str:
-    """The signed-in person as audit entries name them; cut to what a key's `created_by` holds."""
+    """The signed-in person as audit entries name them; cut to the size of a key's `created_by`."""
     return f"user:{request.user.get_username()}"[:128]
 
 
@@ -47,22 +35,23 @@ class ApiKeyForm(KeyFormBase):
         fields = KEY_FIELDS
 
     def clean(self) -> dict[str, Any]:
-        """The verb's own faults, beside the fields they are about."""
+        """Adds the service's own errors to the fields they are about."""
         cleaned = super().clean() or self.cleaned_data
-        if self.errors:
-            return cleaned
-        chosen = key_arguments(cleaned)
-        named = {name: chosen.pop(name) for name in ("tenant_id", "name", "scopes", "expires_at")}
-        faults = key_faults(**named, actor="", now=utc_now(), limits=KeyLimits(**chosen))
-        for field, texts in faults.items():
-            self.add_error(field, texts)
+        if not self.errors:
+            for field, texts in key_errors(actor="", now=utc_now(), **key_arguments(cleaned)).items():
+                self.add_error(field, texts)
         return cleaned
 
 
 def key_arguments(cleaned: dict[str, Any]) -> dict[str, Any]:
-    """The form's values as the verb takes them: lists of names instead of comma-separated text."""
-    split = {name: tuple(each.strip() for each in cleaned[name].split(",") if each.strip()) for name in _LISTS}
-    return {**{name: cleaned[name] for name in KEY_FIELDS}, **split}
+    """The form's values as the service takes them."""
+    return {
+        "tenant_id": cleaned["tenant_id"],
+        "name": cleaned["name"],
+        "scopes": names_in(cleaned["scopes"]),
+        "expires_at": cleaned["expires_at"],
+        "limits": limits_in(cleaned),
+    }
 
 
 @admin.register(ApiKey)

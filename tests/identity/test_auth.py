@@ -40,8 +40,8 @@ NOBODY = "clk_" + "x" * 43
 def fresh(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     """Nothing remembered and no failure counted yet; both daemon keys configured."""
     monkeypatch.setattr(access, "_failures", access._FailureBudget())
-    monkeypatch.setattr(access, "_known", access._Memory())
-    monkeypatch.setattr(access, "_unknown", access._Memory())
+    monkeypatch.setattr(access, "_known", access._LookupCache())
+    monkeypatch.setattr(access, "_unknown", access._LookupCache())
     settings.AGENT_DAEMON_API_KEY = DAEMON
     settings.AGENT_DAEMON_API_KEY_PREVIOUS = PREVIOUS
 
@@ -230,8 +230,8 @@ def test_an_unknown_key_is_remembered_too(store: None, now: datetime) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
-    monkeypatch.setattr(access, "REMEMBERED_KEYS", 3)
-    memory = access._Memory()
+    monkeypatch.setattr(access, "CACHED_KEYS", 3)
+    memory = access._LookupCache()
     for digest in ("a", "b", "a", "c", "d"):
         memory.put(digest, UNKNOWN_KEY, now)
     assert [memory.get(digest, now) is not None for digest in "abcd"] == [True, False, True, True]

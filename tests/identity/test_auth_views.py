@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from apps.audit.services.reading import list_audit
 from apps.identity.api import principal_of, tenant_of
 from apps.identity.services import authentication as access
-from apps.identity.services.keys import create_api_key
+from apps.identity.services.keys import KeyLimits, create_api_key
 from clasper.core.errors import Unauthenticated
 from clasper.core.tenancy import OneTenant
 
@@ -74,7 +74,9 @@ def call(view: type[APIView], headers: dict[str, str], method: str = "get", **bo
 
 
 def key(now: datetime, *scopes: str, **limits: Any) -> dict[str, str]:
-    new = create_api_key(tenant_id="acme", name="", scopes=scopes, actor="user:ada", now=now, **limits)
+    new = create_api_key(
+        tenant_id="acme", name="", scopes=scopes, actor="user:ada", now=now, limits=KeyLimits(**limits)
+    )
     return {"Authorization": f"Bearer {new.key}"}
 
 

@@ -15,6 +15,7 @@ from django.test import Client
 from apps.audit.services.reading import list_audit
 from apps.identity.models import ApiKey
 from apps.identity.services.keys import (
+    KeyLimits,
     NewKey,
     create_api_key,
     list_api_keys,
@@ -29,13 +30,14 @@ from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
 def find_key(secret: str, now: datetime) -> Principal | None:
     """The principal of a valid key."""
-    finding = look_up_key(secret, now)
-    return None if finding.fault(now) else finding.principal
+    found = look_up_key(secret, now)
+    return None if found.failure(now) else found.principal
 
 
 def make(now: datetime, **changes: Any) -> NewKey:
+    limits = {name: changes.pop(name) for name in KeyLimits.__dataclass_fields__ if name in changes}
     chosen = {"tenant_id": "acme", "name": "ci", "scopes": ["agents:run"], "actor": "user:ada", "now": now}
-    return create_api_key(**{**chosen, **changes})
+    return create_api_key(**{**chosen, **changes}, limits=KeyLimits(**limits))
 
 
 def test_a_key_is_shown_once_and_stored_hashed(store: None, now: datetime) -> None:
@@ -77,7 +79,7 @@ def test_a_key_becomes_a_principal(store: None, now: datetime) -> None:
     assert (plain.allowed_models, plain.allowed_skills) == (None, None)
 
 
-FAULTS: list[tuple[dict[str, Any], set[str]]] = [
+INVALID: list[tuple[dict[str, Any], set[str]]] = [
     ({"tenant_id": ""}, {"tenant_id"}),
     ({"tenant_id": "x" * 129, "name": "x" * 129}, {"tenant_id", "name"}),
     ({"scopes": []}, {"scopes"}),
@@ -93,8 +95,8 @@ FAULTS: list[tuple[dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "fields"), FAULTS)
-def test_all_faults_are_told_at_once(store: None, now: datetime, changes: dict[str, Any], fields: set[str]) -> None:
+@pytest.mark.parametrize(("changes", "fields"), INVALID)
+def test_all_errors_are_told_at_once(store: None, now: datetime, changes: dict[str, Any], fields: set[str]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         make(now, **changes)
     assert set(refused.value.details["fieldErrors"]) == fields
@@ -123,7 +125,7 @@ def test_an_unknown_expired_or_revoked_key_is_not_found(store: None, now: dateti
         (expiring.key[:-1] + "\n", now, "unknown_key"),
     ]
     for secret, at, fault in cases:
-        assert look_up_key(secret, at).fault(at) == fault, secret
+        assert look_up_key(secret, at).failure(at) == fault, secret
         assert (find_key(secret, at) is None) is bool(fault)
 
 
@@ -241,7 +243,7 @@ def test_the_admin_creates_a_key_and_shows_it_once(admin_client: Client) -> None
     assert secret not in page.content.decode()
 
 
-def test_the_admin_shows_the_faults_of_a_key(admin_client: Client) -> None:
+def test_the_admin_shows_the_errors_of_a_key(admin_client: Client) -> None:
     form = {"tenant_id": "acme", "scopes": "agents:fly", "allowed_tools": "*", "rate_limit": "often"}
     answer = admin_client.post("/admin/identity/apikey/add/", form)
     assert "Unknown scopes: agents:fly." in answer.content.decode()

@@ -1,7 +1,7 @@
 """Who is calling: credentials checked, failures and refusals audited, rates limited.
 
-A valid credential becomes a Principal. API keys that were looked up are remembered for a moment, so that the run path
-does not touch the database for each request and a revoked key still stops within seconds in every process.
+A valid credential becomes a Principal. Lookups of API keys are cached for a moment, so that the run path does not touch
+the database for each request and a revoked key still stops working within seconds in every process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 
@@ -25,7 +24,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from apps.audit.services.recording import record_audit
 from apps.identity.domain.permissions import check_scope
-from apps.identity.services.keys import KeyFinding, look_up_key, secret_hash
+from apps.identity.services.keys import KeyLookup, look_up_key, secret_hash
 from clasper.core.auth import ALL, Principal
 from clasper.core.db import Batch, atomic_batch, writer
 from clasper.core.errors import ClasperError, InvalidDaemonKey, RateLimited, Unauthenticated, Unavailable
@@ -39,9 +38,9 @@ BEARER_HEADER = "authorization"
 DAEMON = Principal(actor="system:daemon", tenants=ALL_TENANTS, scopes=frozenset({ALL}))
 OPEN = Principal(actor="system:open", tenants=ALL_TENANTS, scopes=frozenset({ALL}))
 
-REMEMBERED_FOR = timedelta(seconds=3)
-"""A revoked key must stop within 5 s in every process; the rest is for the request under way."""
-REMEMBERED_KEYS = 10_000
+CACHED_FOR = timedelta(seconds=3)
+"""A revoked key must stop working within 5 s in every process; the rest is for the request under way."""
+CACHED_KEYS = 10_000
 AUDITED_FAILURES_A_MINUTE = 30
 """Bounds what a flood of bad credentials can write into the audit log; the others are only logged."""
 
@@ -67,7 +66,7 @@ def authenticate(headers: Mapping[str, str], *, now: datetime) -> Principal:
         trusted, secret = _read_credentials(headers)
         if secret is None:
             return trusted
-        return _admit(_recall(secret, now) or _look_up(secret, now), now)
+        return _admit(_cached(secret, now) or _look_up(secret, now), now)
     except _Refused as refusal:
         if _failures.admits(refusal, now):
             with atomic_batch() as batch:
@@ -76,15 +75,13 @@ def authenticate(headers: Mapping[str, str], *, now: datetime) -> Principal:
 
 
 async def authenticate_async(headers: Mapping[str, str], *, now: datetime) -> Principal:
-    """As `authenticate`; neither blocks nor leaves the event loop's thread for a key that is remembered."""
+    """As `authenticate`, for the event loop; leaves its thread only for a key that is not cached."""
     try:
         trusted, secret = _read_credentials(headers)
         if secret is None:
             return trusted
-        finding = _recall(secret, now)
-        if finding is None:
-            finding = await sync_to_async(_look_up_in_thread)(secret, now)
-        return _admit(finding, now)
+        found = _cached(secret, now) or await sync_to_async(_look_up_in_thread)(secret, now)
+        return _admit(found, now)
     except _Refused as refusal:
         if _failures.admits(refusal, now):
             await writer.submit(partial(_record_failure, refusal=refusal, now=now), key=refusal.tenant_id)
@@ -92,7 +89,7 @@ async def authenticate_async(headers: Mapping[str, str], *, now: datetime) -> Pr
 
 
 def authenticate_optional(headers: Mapping[str, str], *, now: datetime) -> Principal | None:
-    """The caller of a public route: None without credentials or with wrong ones, whose use is audited as elsewhere."""
+    """The caller of a public route; None without credentials or with wrong ones, whose use is audited as elsewhere."""
     if DAEMON_HEADER not in headers and BEARER_HEADER not in headers and not _is_open():
         return None
     try:
@@ -121,7 +118,7 @@ def record_denial(batch: Batch, *, principal: Principal, permission: str, route:
 def check_rate(principal: Principal) -> None:
     """Counts a request against the credential's rate limit, if it has one. Raises RateLimited with `retry_after`.
 
-    Counted in Redis where REDIS_URL is set, else in each process by itself.
+    Counted in Redis if REDIS_URL is set, otherwise by each process for itself.
     """
     if not principal.rate_limit:
         return
@@ -141,7 +138,7 @@ def check_rate(principal: Principal) -> None:
 
 
 async def check_rate_async(principal: Principal) -> None:
-    """As `check_rate`, for the event loop: a thread is used only to talk to Redis."""
+    """As `check_rate`, for the event loop; uses a thread only to talk to Redis."""
     if principal.rate_limit and settings.REDIS_URL:
         await sync_to_async(check_rate, thread_sensitive=False)(principal)
     else:
@@ -153,7 +150,7 @@ def _is_open() -> bool:
 
 
 def _read_credentials(headers: Mapping[str, str]) -> tuple[Principal, str | None]:
-    """The trust that the daemon key gives, and the API key's secret that narrows it, if one was sent."""
+    """The principal that the daemon key stands for, and the API key's secret that narrows it, if one was sent."""
     daemon_key = headers.get(DAEMON_HEADER, "")
     scheme, _, secret = headers.get(BEARER_HEADER, "").partition(" ")
     has_secret = scheme.lower() == "bearer"
@@ -180,11 +177,11 @@ def _is_daemon_key(given: str) -> bool:
     return valid
 
 
-def _admit(finding: KeyFinding, now: datetime) -> Principal:
-    fault = finding.fault(now)
-    if fault or finding.principal is None:
-        raise _Refused(Unauthenticated(), fault, finding.principal)
-    return finding.principal
+def _admit(found: KeyLookup, now: datetime) -> Principal:
+    failure = found.failure(now)
+    if failure or found.principal is None:
+        raise _Refused(Unauthenticated(), failure, found.principal)
+    return found.principal
 
 
 def _record_failure(batch: Batch, refusal: _Refused, now: datetime) -> None:
@@ -198,50 +195,43 @@ def _record_failure(batch: Batch, refusal: _Refused, now: datetime) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    finding: KeyFinding
-    since: datetime
-
-
-class _Memory:
-    """Findings by the hash of their secret, each for REMEMBERED_FOR; the oldest make room."""
+class _LookupCache:
+    """Lookups by the hash of their secret, each for CACHED_FOR; the oldest make room."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: dict[str, _Remembered] = {}
+        self._entries: dict[str, tuple[KeyLookup, datetime]] = {}
 
-    def get(self, digest: str, now: datetime) -> KeyFinding | None:
-        entry = self._found.get(digest)
-        fresh = entry is not None and abs(now - entry.since) < REMEMBERED_FOR
-        return entry.finding if entry is not None and fresh else None
+    def get(self, digest: str, now: datetime) -> KeyLookup | None:
+        found, since = self._entries.get(digest, (None, now))
+        return found if abs(now - since) < CACHED_FOR else None
 
-    def put(self, digest: str, finding: KeyFinding, now: datetime) -> None:
+    def put(self, digest: str, found: KeyLookup, now: datetime) -> None:
         with self._lock:
-            self._found.pop(digest, None)
-            while len(self._found) >= REMEMBERED_KEYS:
-                del self._found[next(iter(self._found))]
-            self._found[digest] = _Remembered(finding, now)
+            self._entries.pop(digest, None)
+            while len(self._entries) >= CACHED_KEYS:
+                del self._entries[next(iter(self._entries))]
+            self._entries[digest] = found, now
 
 
-_known, _unknown = _Memory(), _Memory()
+_known, _unknown = _LookupCache(), _LookupCache()
 """Apart, so that a flood of invented keys does not drive out the real ones."""
 
 
-def _recall(secret: str, now: datetime) -> KeyFinding | None:
+def _cached(secret: str, now: datetime) -> KeyLookup | None:
     digest = secret_hash(secret)
     return _known.get(digest, now) or _unknown.get(digest, now)
 
 
-def _look_up(secret: str, now: datetime) -> KeyFinding:
-    finding = look_up_key(secret, now)
-    memory = _known if finding.principal else _unknown
-    memory.put(secret_hash(secret), finding, now)
-    return finding
+def _look_up(secret: str, now: datetime) -> KeyLookup:
+    found = look_up_key(secret, now)
+    cache = _known if found.principal else _unknown
+    cache.put(secret_hash(secret), found, now)
+    return found
 
 
-def _look_up_in_thread(secret: str, now: datetime) -> KeyFinding:
-    # Outside a request nobody else ends a connection that has grown too old or was lost.
+def _look_up_in_thread(secret: str, now: datetime) -> KeyLookup:
+    # Outside a request, nothing else closes connections that are too old or were lost.
     close_old_connections()
     try:
         return _look_up(secret, now)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Q, QuerySet
 from limits import parse
@@ -23,7 +24,7 @@ from clasper.core.tenancy import OneTenant, TenantScope
 
 KEY_PREFIX = "clk_"
 SHOWN_CHARS = 12
-"""So many first characters are kept to recognise a key by; 8 of its 43 random ones do not weaken it."""
+"""How many first characters are kept to recognise a key by; showing 8 of its 43 random ones does not weaken it."""
 LAST_USED_STEP = timedelta(minutes=1)
 """`last_used_at` is this coarse, so that a busy key does not cost a write for every request."""
 
@@ -35,7 +36,7 @@ _PATTERN = re.compile(r"[^\s,]+")
 class KeyLimits:
     """What narrows the runs of a key.
 
-    Tools are names, `ns:*` or `*`, and without any allowed tool there is none. Empty models or skills mean all of them.
+    Tools are names, `ns:*` or `*`; without an allowed tool, runs get none. Empty models or skills mean all of them.
     """
 
     allowed_tools: tuple[str, ...] = (ALL,)
@@ -76,14 +77,14 @@ class NewKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyFinding:
-    """The key behind a secret, valid or not. `principal` is None for an unknown one."""
+class KeyLookup:
+    """The key that a secret belongs to, valid or not. `principal` is None for an unknown one."""
 
     principal: Principal | None = None
     revoked: bool = False
     expires_at: datetime | None = None
 
-    def fault(self, now: datetime) -> str:
+    def failure(self, now: datetime) -> str:
         """Why the key does not authenticate: `unknown_key`, `revoked_key`, `expired_key`, or "" if it does."""
         if self.principal is None:
             return "unknown_key"
@@ -92,7 +93,12 @@ class KeyFinding:
         return "expired_key" if self.expires_at is not None and self.expires_at <= now else ""
 
 
-UNKNOWN_KEY = KeyFinding()
+UNKNOWN_KEY = KeyLookup()
+
+UNLIMITED = KeyLimits()
+
+_NAME_LISTS = ("allowed_tools", "denied_tools", "allowed_models", "allowed_skills")
+"""Limits that are lists of names; a row has them as comma-separated text."""
 
 
 def create_api_key(
@@ -103,31 +109,15 @@ def create_api_key(
     actor: str,
     now: datetime,
     expires_at: datetime | None = None,
-    allowed_tools: Iterable[str] = (ALL,),
-    denied_tools: Iterable[str] = (),
-    allowed_models: Iterable[str] = (),
-    allowed_skills: Iterable[str] = (),
-    max_output_tokens: int | None = None,
-    rate_limit: str = "",
+    limits: KeyLimits = UNLIMITED,
 ) -> NewKey:
-    """Creates a tenant's key and audits `key.create`; see KeyLimits for what narrows its runs.
-
-    Raises InvalidRequest with all faults at once.
-    """
+    """Creates a tenant's key and audits `key.create`. Raises InvalidRequest with all errors at once."""
     scopes = tuple(dict.fromkeys(scopes))
-    limits = KeyLimits(
-        allowed_tools=tuple(allowed_tools),
-        denied_tools=tuple(denied_tools),
-        allowed_models=tuple(allowed_models),
-        allowed_skills=tuple(allowed_skills),
-        max_output_tokens=max_output_tokens,
-        rate_limit=rate_limit,
-    )
-    faults = key_faults(
+    errors = key_errors(
         tenant_id=tenant_id, name=name, scopes=scopes, actor=actor, now=now, expires_at=expires_at, limits=limits
     )
-    if faults:
-        raise InvalidRequest("The API key cannot be created.", field_errors=faults)
+    if errors:
+        raise InvalidRequest("The API key cannot be created.", field_errors=errors)
     secret = KEY_PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         id=new_id(),
@@ -135,16 +125,11 @@ def create_api_key(
         name=name,
         prefix=secret[:SHOWN_CHARS],
         secret_hash=secret_hash(secret),
-        scopes=_csv(scopes),
-        allowed_tools=_csv(limits.allowed_tools),
-        denied_tools=_csv(limits.denied_tools),
-        allowed_models=_csv(limits.allowed_models),
-        allowed_skills=_csv(limits.allowed_skills),
-        max_output_tokens=limits.max_output_tokens,
-        rate_limit=limits.rate_limit,
+        scopes=",".join(scopes),
         created_at=now,
         created_by=actor,
         expires_at=expires_at,
+        **_columns(limits),
     )
     with atomic_batch() as batch:
         key.save(force_insert=True)
@@ -153,7 +138,7 @@ def create_api_key(
     return NewKey(id=key.id, key=secret, tenant_id=tenant_id, name=name, scopes=scopes, expires_at=expires_at)
 
 
-def key_faults(
+def key_errors(
     *,
     tenant_id: str,
     name: str,
@@ -177,14 +162,14 @@ def key_faults(
         ("max_output_tokens", tokens is not None and not 0 < tokens < 2**31, "Give a positive number of tokens."),
         ("rate_limit", not _is_rate(limits.rate_limit), "Write a rate such as 100/minute."),
     ]
-    for field in ("allowed_tools", "denied_tools", "allowed_models", "allowed_skills"):
-        wrong = not all(map(_PATTERN.fullmatch, getattr(limits, field)))
-        checks.append((field, wrong, "Names hold no spaces and no commas."))
-    faults: dict[str, list[str]] = {}
+    for field in _NAME_LISTS:
+        malformed = not all(map(_PATTERN.fullmatch, getattr(limits, field)))
+        checks.append((field, malformed, "Names must not contain spaces or commas."))
+    errors: dict[str, list[str]] = {}
     for field, failed, text in checks:
         if failed:
-            faults.setdefault(field, []).append(text)
-    return faults
+            errors.setdefault(field, []).append(text)
+    return errors
 
 
 def list_api_keys(*, tenants: TenantScope) -> tuple[KeySummary, ...]:
@@ -209,17 +194,15 @@ def revoke_api_key(*, key_id: str, actor: str, now: datetime, tenants: TenantSco
     return _summary(key)
 
 
-def look_up_key(secret: str, now: datetime) -> KeyFinding:
+def look_up_key(secret: str, now: datetime) -> KeyLookup:
     """What the database says about a secret; a valid key's `last_used_at` is brought up to date."""
-    if not _SECRET.fullmatch(secret):
-        return UNKNOWN_KEY
-    key = ApiKey.objects.filter(secret_hash=secret_hash(secret)).first()
+    key = ApiKey.objects.filter(secret_hash=secret_hash(secret)).first() if _SECRET.fullmatch(secret) else None
     if key is None:
         return UNKNOWN_KEY
-    finding = KeyFinding(principal=_principal(key), revoked=key.revoked_at is not None, expires_at=key.expires_at)
-    if not finding.fault(now):
+    found = KeyLookup(principal=_principal(key), revoked=key.revoked_at is not None, expires_at=key.expires_at)
+    if not found.failure(now):
         _note_use(key, now)
-    return finding
+    return found
 
 
 def secret_hash(secret: str) -> str:
@@ -239,29 +222,33 @@ def _note_use(key: ApiKey, now: datetime) -> None:
 
 
 def _principal(key: ApiKey) -> Principal:
-    bounds = _limits(key)
+    limits = _limits(key)
     return Principal(
         actor=f"key:{key.id}",
         tenants=OneTenant(key.tenant_id),
-        scopes=frozenset(_names(key.scopes)),
-        allowed_tools=frozenset(bounds.allowed_tools),
-        denied_tools=frozenset(bounds.denied_tools),
-        allowed_models=frozenset(bounds.allowed_models) or None,
-        allowed_skills=frozenset(bounds.allowed_skills) or None,
-        max_output_tokens=bounds.max_output_tokens,
-        rate_limit=bounds.rate_limit,
+        scopes=frozenset(names_in(key.scopes)),
+        allowed_tools=frozenset(limits.allowed_tools),
+        denied_tools=frozenset(limits.denied_tools),
+        allowed_models=frozenset(limits.allowed_models) or None,
+        allowed_skills=frozenset(limits.allowed_skills) or None,
+        max_output_tokens=limits.max_output_tokens,
+        rate_limit=limits.rate_limit,
     )
+
+
+def _columns(limits: KeyLimits) -> dict[str, Any]:
+    values = asdict(limits)
+    return values | {name: ",".join(values[name]) for name in _NAME_LISTS}
 
 
 def _limits(key: ApiKey) -> KeyLimits:
-    return KeyLimits(
-        allowed_tools=_names(key.allowed_tools),
-        denied_tools=_names(key.denied_tools),
-        allowed_models=_names(key.allowed_models),
-        allowed_skills=_names(key.allowed_skills),
-        max_output_tokens=key.max_output_tokens,
-        rate_limit=key.rate_limit,
-    )
+    return limits_in(vars(key))
+
+
+def limits_in(columns: Mapping[str, Any]) -> KeyLimits:
+    """The limits of a row or a form, in which lists of names are comma-separated text; other values are ignored."""
+    values = {name: columns[name] for name in KeyLimits.__dataclass_fields__}
+    return KeyLimits(**values | {name: names_in(values[name]) for name in _NAME_LISTS})
 
 
 def _summary(key: ApiKey) -> KeySummary:
@@ -270,7 +257,7 @@ def _summary(key: ApiKey) -> KeySummary:
         tenant_id=key.tenant_id,
         name=key.name,
         prefix=key.prefix,
-        scopes=_names(key.scopes),
+        scopes=names_in(key.scopes),
         limits=_limits(key),
         created_at=key.created_at,
         created_by=key.created_by,
@@ -280,11 +267,8 @@ def _summary(key: ApiKey) -> KeySummary:
     )
 
 
-def _csv(names: Iterable[str]) -> str:
-    return ",".join(names)
-
-
-def _names(text: str) -> tuple[str, ...]:
+def names_in(text: str) -> tuple[str, ...]:
+    """The names of a comma-separated text."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

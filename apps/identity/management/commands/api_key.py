@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.identity.domain.permissions import SCOPES
-from apps.identity.services.keys import KeySummary, create_api_key, list_api_keys, revoke_api_key
+from apps.identity.services.keys import (
+    KeyLimits,
+    KeySummary,
+    create_api_key,
+    list_api_keys,
+    names_in,
+    revoke_api_key,
+)
 from clasper.core.clock import iso, utc_now
 from clasper.core.errors import ClasperError
 from clasper.core.tenancy import ALL_TENANTS, OneTenant, TenantScope
@@ -65,12 +73,7 @@ class Command(BaseCommand):
             actor=ACTOR,
             now=now,
             expires_at=None if days is None else now + timedelta(days=days),
-            allowed_tools=options["allowed_tools"],
-            denied_tools=options["denied_tools"],
-            allowed_models=options["allowed_models"],
-            allowed_skills=options["allowed_skills"],
-            max_output_tokens=options["max_output_tokens"],
-            rate_limit=options["rate_limit"],
+            limits=KeyLimits(**{name: options[name] for name in KeyLimits.__dataclass_fields__}),
         )
         if not options["json"]:
             self.stdout.write(f"id   {new.id}\nkey  {new.key}")
@@ -103,19 +106,15 @@ _LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatt
 def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", required=True, help="the tenant the key acts for")
     parser.add_argument("--name", default="", help="what the key is for")
-    parser.add_argument("--scopes", required=True, type=_names, metavar="A,B", help="scopes, or * for all")
+    parser.add_argument("--scopes", required=True, type=names_in, metavar="A,B", help="scopes, or * for all")
     parser.add_argument("--expires-days", type=int, metavar="N", help="days until the key expires (default: never)")
-    parser.add_argument("--allowed-tools", type=_names, default=["*"], metavar="A,B", help="names, ns:* or *")
-    parser.add_argument("--denied-tools", type=_names, default=[], metavar="A,B", help="these beat the allowed ones")
-    parser.add_argument("--allowed-models", type=_names, default=[], metavar="A,B", help="default: every model")
-    parser.add_argument("--allowed-skills", type=_names, default=[], metavar="A,B", help="default: every skill")
+    parser.add_argument("--allowed-tools", type=names_in, default=("*",), metavar="A,B", help="names, ns:* or *")
+    parser.add_argument("--denied-tools", type=names_in, default=(), metavar="A,B", help="these beat the allowed ones")
+    parser.add_argument("--allowed-models", type=names_in, default=(), metavar="A,B", help="default: every model")
+    parser.add_argument("--allowed-skills", type=names_in, default=(), metavar="A,B", help="default: every skill")
     parser.add_argument("--max-output-tokens", type=int, metavar="N", help="most output tokens of a request")
     parser.add_argument("--rate-limit", default="", metavar="RATE", help="for example 100/minute")
     parser.add_argument("--json", action="store_true", help="print a JSON object with key and id")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _scopes_help() -> str:
@@ -123,8 +122,8 @@ def _scopes_help() -> str:
 
 
 def _explain(error: ClasperError) -> str:
-    faults: dict[str, list[str]] = error.details.get("fieldErrors", {})
-    return "\n  ".join([error.message, *(f"{field}: {text}" for field, texts in faults.items() for text in texts)])
+    errors: dict[str, list[str]] = error.details.get("fieldErrors", {})
+    return "\n  ".join([error.message, *(f"{field}: {text}" for field, texts in errors.items() for text in texts)])
 
 
 def _state(key: KeySummary) -> str:
@@ -141,12 +140,7 @@ def _key_body(key: KeySummary) -> dict[str, Any]:
         "name": key.name,
         "prefix": key.prefix,
         "scopes": list(key.scopes),
-        "allowed_tools": list(key.limits.allowed_tools),
-        "denied_tools": list(key.limits.denied_tools),
-        "allowed_models": list(key.limits.allowed_models),
-        "allowed_skills": list(key.limits.allowed_skills),
-        "max_output_tokens": key.limits.max_output_tokens,
-        "rate_limit": key.limits.rate_limit,
+        **asdict(key.limits),
         "created_by": key.created_by,
         **{name: iso(at) if (at := getattr(key, name)) else None for name in times},
     }
