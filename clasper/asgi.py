@@ -1,4 +1,4 @@
-"""The ASGI application: runs on the event loop, everything else through Django, and the process's own life cycle."""
+"""The ASGI application: runs on the event loop, everything else through Django, and start and stop of the process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from clasper.gateways.http import close_session
 from clasper.ops.live import end_on_signals, serving
 from clasper.ops.urls import live_routes
 
-# Channels ships no types, and its routes lead to ASGI applications where Django's lead to views.
+# Channels ships no types, and its routes point to ASGI applications where Django's point to views.
 _route: Any = path
 _rest: Any = re_path
 _router: Any = URLRouter
@@ -42,23 +42,19 @@ async def application(scope: dict[str, Any], receive: Receive, send: Send) -> No
         await _http(scope, receive, send)
 
 
-def _spare_the_collector() -> None:
-    """Takes what start-up built out of the garbage collector's sight: a full collection over it pauses every run for
-    80 ms and finds nothing. What runs leave behind is still collected, in larger portions."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 1_000)
-
-
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Starts the in-process worker, and leaves nothing half-written behind."""
+    """Starts the in-process worker; when the server stops, finishes what was begun."""
     background: asyncio.Task[None] | None = None
     running = ExitStack()
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
             telemetry.start()
-            _spare_the_collector()
+            # A full collection of what start-up built pauses every run for 80 ms and finds nothing. What runs leave is
+            # still collected, in larger portions.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(10_000, 50, 1_000)
             running.enter_context(serving())
             end_on_signals()
             if not settings.CELERY_BROKER_URL:

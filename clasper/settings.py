@@ -1,7 +1,7 @@
-"""All settings, from the environment (and a `.env` file beside manage.py). docs/settings.md explains each.
+"""All settings, from the environment (and a `.env` file beside manage.py). docs/settings.md explains them.
 
 Nothing else in the code base reads the environment, except the gates of workspace skills. Outside development the
-server refuses to start with insecure settings and names every fault at once.
+server refuses to start with insecure settings and names all problems at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clasper.core.crypto import derive_key
 from clasper.core.model_ref import OFFLINE, PROVIDERS
 from clasper.core.signing import read_signing_key
 
-# Lets `ModelAdmin[Row]` and its like stand in class statements, as the type checker wants them.
+# Allows `ModelAdmin[Row]` and the like in class statements, as the type checker wants them.
 django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -103,7 +103,7 @@ CLASPER_SKILLS_MAX_CHARS = env.int("CLASPER_SKILLS_MAX_CHARS", 100_000)
 CLASPER_DEFAULT_TIMEZONE = env.str("CLASPER_DEFAULT_TIMEZONE", "")
 CLASPER_INCLUDE_TIME_CONTEXT = env.bool("CLASPER_INCLUDE_TIME_CONTEXT", True)
 
-# --- The control plane and what leaves by the back door --------------------------------------------------------------
+# --- The control plane and deliveries ---------------------------------------------------------------------------------
 BACKEND_URL = env.str("BACKEND_URL", "").rstrip("/")
 CLASPER_URL_ALLOWLIST = env.list("CLASPER_URL_ALLOWLIST", default=[])
 CLASPER_OUTBOX_RETRY_MS = env.int("CLASPER_OUTBOX_RETRY_MS", 5_000)
@@ -125,7 +125,7 @@ _SQLITE_SETUP = (
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON;"
     # Every batch rewrites the same hot pages; copying them back to the file four times less often is as safe.
     "PRAGMA wal_autocheckpoint=4000;"
-    # Pages that another process changed are read again: from mapped memory that costs no system call each.
+    # Pages that another process changed must be read again; from mapped memory that takes no system calls.
     "PRAGMA mmap_size=268435456;"
 )
 _db_path = env.str("CLASPER_DB_PATH", "./clasper.db")
@@ -133,9 +133,9 @@ _database: dict[str, Any] = dict(env.db_url("DATABASE_URL", default=f"sqlite:///
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     _database["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": _SQLITE_SETUP}
 else:
-    # A host that vanished says nothing: without these, its connections would be waited for up to a quarter of an hour.
+    # Without these a connection to a vanished host would be waited for up to a quarter of an hour.
     _patience = {"connect_timeout": 5, "tcp_user_timeout": 15_000}
-    # Each request has a thread of its own: what such a thread kept open would wait for the garbage collector.
+    # Each request has a thread of its own, and a connection that it kept would stay open until garbage collection.
     _pool = {"min_size": 1, "max_size": CLASPER_DATABASE_POOL, "timeout": 10.0, "max_idle": 60.0}
     _database["OPTIONS"] = {**_patience, **_database.get("OPTIONS", {}), "pool": _pool}
     _database["CONN_HEALTH_CHECKS"] = True
@@ -247,7 +247,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "clasper.openapi.add_runs"],
 }
 
-# --- What is told about us ------------------------------------------------------------------------------------------
+# --- Monitoring -------------------------------------------------------------------------------------------------------
 PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
 CLASPER_OTEL_ENDPOINT = env.str("CLASPER_OTEL_ENDPOINT", "")
 CLASPER_OTEL_HEADERS: dict[str, str] = env.json("CLASPER_OTEL_HEADERS", {})
@@ -272,7 +272,7 @@ MIN_SECRET_CHARS = 32
 
 
 def production_faults() -> list[str]:
-    """Every reason why these settings must not serve production traffic; empty when there is none."""
+    """All reasons why these settings must not serve production traffic."""
     checks = [
         (DEBUG, "DEBUG is on"),
         (SECRET_KEY == _DEVELOPMENT_SECRET or len(SECRET_KEY) < MIN_SECRET_CHARS, "SECRET_KEY is missing or too short"),

@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 from clasper import api, openapi
 from clasper.ops import scrape
 
-# What a route takes is told by /api/schema, so none describes itself: OPTIONS is a wrong method here as it is for runs.
+# /api/schema describes the routes, so they need not answer OPTIONS, which the runs' endpoints do not allow either.
 APIView.http_method_names = [method for method in APIView.http_method_names if method != "options"]
 
 admin.site.site_header = admin.site.site_title = "Clasper"
@@ -31,7 +31,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("apps.workspaces.urls")),
 ]
 if not settings.BACKEND_URL:
-    # With a backend of its own the embedded control plane would only be one more door.
+    # With a configured backend the embedded control plane would only be another endpoint to attack.
     urlpatterns.append(path("", include("apps.control_plane.urls")))
 
 handler400 = "clasper.core.http.bad_request"

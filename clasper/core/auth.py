@@ -1,4 +1,4 @@
-"""Who is calling. How credentials are checked is the business of `apps.identity`."""
+"""The authenticated caller, as every entry point sees it. The identity app checks the credentials."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ALL = "*"
 class Principal:
     """An authenticated caller.
 
-    `actor` is what audit entries name, `type:id`. `tenants` is the key's own tenant, or all of them for the platform,
-    which may name any. `scopes` holds scope names or `*`. The limits narrow what its runs may do; None does not.
+    `actor` is the name in audit entries, `type:id`. `tenants` is the key's own tenant, or all of them for the platform,
+    which may name any. `scopes` contains scope names or `*`. The other fields limit the caller's runs; None: no limit.
     """
 
     actor: str
@@ -28,5 +28,5 @@ class Principal:
     rate_limit: str = ""
 
     def has(self, scope: str) -> bool:
-        """Whether the principal holds `scope`."""
+        """Whether the principal has `scope`."""
         return scope in self.scopes or ALL in self.scopes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 Clock = Callable[[], datetime]
@@ -34,19 +35,14 @@ def parse_iso(text: str, *, last: bool = False) -> datetime:
     OverflowError where UTC lies outside the years 1 to 9999.
     """
     instant = datetime.fromisoformat(text)
-    if last and _is_bare(text):
-        days = 7 if _WEEK.fullmatch(text) else 1
-        instant += timedelta(days=days - 1, hours=23, minutes=59, seconds=59, microseconds=999_999)
+    if last:
+        with suppress(ValueError):
+            date.fromisoformat(text)
+            days = 7 if _WEEK.fullmatch(text) else 1
+            instant += timedelta(days=days, microseconds=-1)
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
 
 
-def _is_bare(text: str) -> bool:
-    try:
-        return bool(date.fromisoformat(text))
-    except ValueError:
-        return False
-
-
 def from_row(value: datetime) -> datetime:
-    """The instant that a raw query gave: SQLite's driver leaves its zone out, which is always UTC."""
+    """The instant that a raw query returned: SQLite's driver leaves out the zone, which is always UTC."""
     return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""The base of the HTTP doors that live on the event loop: runs and streams.
+"""The base of the HTTP endpoints on the event loop: runs and streams.
 
-They stand beside Django's views because a thread hop would cost more than the rest of a run. A consumer bypasses
-Django's middleware, so identity, body limit and error body are applied here.
+They are not Django views because a thread hop would cost more than the rest of a run. A consumer bypasses Django's
+middleware, so body limit and error body are applied here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ JSON_TYPE = (b"content-type", b"application/json")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What arrived: lower-case header names, the raw body, the path's arguments."""
+    """A request: headers by lower-case name, the raw body, the query's parameters."""
 
     headers: dict[str, str]
     body: bytes
@@ -44,8 +44,8 @@ class Request:
 class ApiConsumer(AsyncHttpConsumer):
     """One request. `handle_request` does the work, and is cancelled when the client leaves.
 
-    Work done inside Channels' own `handle` would not notice that: the message loop is busy with it. Here a watcher
-    waits for the disconnect meanwhile.
+    Work inside Channels' own `handle` would not notice that, because it keeps the message loop busy; here a watcher
+    waits for the disconnect.
     """
 
     methods: tuple[str, ...] = ("POST",)
@@ -83,7 +83,7 @@ class ApiConsumer(AsyncHttpConsumer):
         await self.base_send(message)
 
     async def send_part(self, data: bytes, *, more: bool) -> None:
-        """A piece of the body; the last one has `more` off."""
+        """Sends a piece of the body; `more` is False for the last one."""
         self.finished = not more
         await self.base_send({"type": "http.response.body", "body": data, "more_body": more})
 
@@ -110,10 +110,11 @@ class ApiConsumer(AsyncHttpConsumer):
                 await self._send_error(public)
 
     async def send_json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        """A whole JSON response."""
+        """Sends a whole JSON response."""
         data = msgspec.json.encode(body)
         length = (b"content-length", str(len(data)).encode())
-        await self.start(status, [JSON_TYPE, length, *_encode(headers or {})])
+        others = ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items())
+        await self.start(status, [JSON_TYPE, length, *others])
         await self.send_part(data, more=False)
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -129,7 +130,7 @@ class ApiConsumer(AsyncHttpConsumer):
 
 
 def limited(application: Any) -> Any:
-    """An ASGI application behind the body limit: Django would keep a body of any size on disk before anybody looks."""
+    """An ASGI application with the body limit before it: Django itself would write a body of any size to disk first."""
 
     async def within_limit(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         body, complete = await _read_body(receive)
@@ -149,7 +150,7 @@ def limited(application: Any) -> Any:
 
 
 def _read_query(text: bytes) -> dict[str, str]:
-    """The query's parameters, as many as Django takes. Raises InvalidRequest."""
+    """The query's parameters, at most as many as Django accepts. Raises InvalidRequest."""
     try:
         fields = parse_qsl(
             text.decode("latin-1"), keep_blank_values=True, max_num_fields=settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
@@ -175,7 +176,3 @@ async def _read_body(receive: Receive) -> tuple[bytes | None, bool]:
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts), True
-
-
-def _encode(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -1,7 +1,7 @@
-"""Sealing of what must be kept in the original until it is delivered (outbox rows, stored responses).
+"""Encryption of what is stored unredacted until it is delivered (outbox rows, stored responses).
 
 AES-256-GCM with a key outside the database; the row's identity is bound in as associated data, so that a sealed value
-moved to another row does not open.
+moved to another row cannot be decrypted.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 def seal(plain: bytes, *, key: bytes, bound_to: str) -> bytes:
-    """Nonce and ciphertext of `plain`, openable only with `key` and the same `bound_to`."""
+    """Nonce and ciphertext of `plain`, to be decrypted only with `key` and the same `bound_to`."""
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + _cipher(key).encrypt(nonce, plain, bound_to.encode())
 
 
 def unseal(sealed: bytes, *, key: bytes, bound_to: str) -> bytes:
-    """What was sealed. Raises SealBroken when key, row or bytes are not the ones of `seal`."""
+    """The plain bytes. Raises SealBroken when key, row or bytes are not those of `seal`."""
     sealed = bytes(sealed)
     try:
         return _cipher(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to.encode())
     except (InvalidTag, ValueError) as error:
-        raise SealBroken("a sealed value does not open with the current key") from error
+        raise SealBroken("a sealed value cannot be decrypted with the current key") from error

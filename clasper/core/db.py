@@ -1,11 +1,20 @@
 """Database writes: the group commit of the run path. What tables build on is in `core.tables`.
 
-A *write* is a plain function of a `Batch`. The engine submits writes to the process's `GroupWriter`, whose single
-thread commits whatever is waiting in one transaction and then wakes each caller; ordinary views and commands run the
-same functions inside `atomic_batch()`. One way to write, two ways to commit.
+A *write* is a plain function of a `Batch`:
 
-A write must be repeatable: it only reads its arguments and the batch, because a failing batch is rolled back and its
-writes run again one by one. A refusal (no budget left, key already taken) is a return value, not an exception.
+    def claim_seat(batch: Batch, guest: str) -> bool:
+        taken = batch.execute("UPDATE seats SET guest = %s WHERE id = 7 AND guest IS NULL", (guest,)) == 1
+        if taken:
+            batch.queue("INSERT INTO visits (guest) VALUES (%s)", (guest,))  # sent with other rows before the commit
+        return taken  # a refusal is a value; an exception would roll back
+
+    claimed = await writer.submit(lambda batch: claim_seat(batch, "u-1"), key=tenant_id)  # on the event loop
+    with atomic_batch() as batch:  # in views and commands
+        claimed = claim_seat(batch, "u-1")
+
+The `writer` is one thread with one connection. It commits all waiting writes in one transaction and then wakes their
+callers. A write must be repeatable and use only its arguments and the batch: when a batch fails, it is rolled back and
+its writes run again one by one.
 """
 
 from __future__ import annotations
@@ -17,7 +26,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
@@ -38,8 +47,8 @@ sqlite3.register_adapter(datetime, lambda instant: str(instant.replace(tzinfo=No
 class SharedState(Protocol):
     """State that the writes of one batch share and that is written once, before the commit.
 
-    States are flushed by ascending `lock_order`: every process takes row locks in the same order, so none waits in a
-    circle.
+    States are flushed by ascending `lock_order`, so that all processes take row locks in the same order and cannot
+    deadlock.
     """
 
     lock_order: ClassVar[int]
@@ -60,7 +69,7 @@ class Batch:
         self._afterwards: list[Callable[[], None]] = []
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """Runs one statement now (placeholders `%s`) and gives the number of rows it touched."""
+        """Runs one statement now (placeholders `%s`) and returns the number of rows it changed."""
         self._cursor.execute(self._native(sql), params)
         return cast(int, self._cursor.rowcount)
 
@@ -75,21 +84,21 @@ class Batch:
         return cast("list[tuple[Any, ...]]", self._cursor.fetchall())
 
     def queue(self, sql: str, row: Sequence[Any]) -> None:
-        """Runs a statement later, just before the commit; the rows of one statement travel together.
+        """Runs a statement just before the commit, together with the other rows queued for it.
 
-        For statements whose outcome no write of the batch looks at.
+        For statements whose outcome no write of the batch reads.
         """
         self._rows.setdefault(sql, []).append(row)
 
     def shared(self, kind: type[S]) -> S:
-        """The batch's one state of this kind, made on first use."""
+        """The batch's only state of this kind, created on first use."""
         state = self._shared.get(kind)
         if state is None:
             state = self._shared[kind] = kind()
         return cast(S, state)
 
     def flush(self) -> None:
-        """Writes what is queued: first the rows, then each shared state in its lock order, then the rows they added."""
+        """Sends the queued rows, then the shared states in their lock order, then the rows that these queued."""
         self.flush_rows()
         for kind in sorted(self._shared, key=lambda each: each.lock_order):
             self._shared[kind].flush(self)
@@ -100,7 +109,9 @@ class Batch:
         """Sends the queued rows now, for a write that must read or change what it has just inserted."""
         if not self._rows:
             return
-        with self._pipeline():
+        # PostgreSQL takes the queued statements in one go instead of a round trip for each.
+        pipelined = self._raw and self.vendor == "postgresql"
+        with self._cursor.connection.pipeline() if pipelined else nullcontext():
             for sql, rows in self._rows.items():
                 if len(rows) == 1:
                     self._cursor.execute(self._native(sql), rows[0])
@@ -109,26 +120,19 @@ class Batch:
         self._rows.clear()
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Has `call` called once the batch is committed, and never if it is not; it must be quick."""
+        """Calls `call`, which must be quick, after the batch is committed, and never if it is not."""
         self._afterwards.append(call)
 
     def committed(self) -> None:
-        """Calls what waited for the commit; whoever committed the batch does this.
+        """Makes the calls that waited for the commit.
 
-        A failure is logged only: what is committed must not look as if it were not.
+        A failure is only logged: the batch is committed, and its callers must not be told otherwise.
         """
         for call in self._afterwards:
             try:
                 call()
             except Exception:
-                logger.exception("what should follow a commit failed")
-
-    def _pipeline(self) -> AbstractContextManager[Any]:
-        """PostgreSQL takes the queued statements in one go instead of a round trip each."""
-        if self._raw and self.vendor == "postgresql":
-            pipeline: AbstractContextManager[Any] = self._cursor.connection.pipeline()
-            return pipeline
-        return nullcontext()
+                logger.exception("a call after a commit failed")
 
     def _native(self, sql: str) -> str:
         return sql.replace("%s", "?") if self._qmark else sql
@@ -154,9 +158,9 @@ def atomic_batch(using: str = "default") -> Iterator[Batch]:
 
 
 def write_back(using: str = "default") -> None:
-    """Copies what lies in SQLite's write-ahead log back into the file; who writes a lot does it himself.
+    """Copies SQLite's write-ahead log back into the database file, while others continue to write.
 
-    Else the log grows until the commit of whoever comes next, a run perhaps, has to do it. Others write on meanwhile.
+    For code that writes a lot: otherwise the log grows until some other commit, perhaps a run's, has to copy it.
     """
     connection = connections[using]
     if connection.vendor == "sqlite":
@@ -177,15 +181,14 @@ class _Ticket(Generic[T]):
 
 
 class _NotBegun(Exception):
-    """No transaction could be begun: the database is away or locked, and no write ran."""
+    """No transaction could be begun: the database is unreachable or locked, and no write ran."""
 
 
 class GroupWriter:
     """One thread and one connection that commit the waiting writes of all coroutines together.
 
-    Raises Unavailable from `submit` when the database cannot be reached or is locked; then everybody who waits is told
-    at once, since each would wait in vain as long. Whatever a write itself raises reaches only the coroutine that
-    submitted it.
+    `submit` raises Unavailable when the database cannot be reached or is locked; all waiting callers get it at once,
+    because each of them would only run into the same timeout. What a write itself raises reaches only its caller.
     """
 
     MAX_BATCH = 128
@@ -193,8 +196,8 @@ class GroupWriter:
 
     BUSY_BATCH = 2
     LINGER_SECONDS = 0.002
-    """While batches are this large, the next one waits a moment for company: a commit costs about as much for twenty
-    writes as for one. A lone write never waits."""
+    """After a batch of at least BUSY_BATCH writes the next one waits this long for more: committing twenty writes costs
+    about as much as committing one. Writes that come one at a time never wait."""
 
     def __init__(self, using: str = "default") -> None:
         self._using = using
@@ -203,22 +206,25 @@ class GroupWriter:
         self._start_lock = threading.Lock()
 
     async def submit(self, write: Write[T], *, key: str = "", alone: bool = False) -> T:
-        """Runs `write` in a committed transaction and gives its result.
+        """Runs `write` in a transaction and returns its result after the commit.
 
         `key` (the tenant) orders the writes of a batch, so that all processes lock tenants in the same order. A write
-        that locks rows of several tenants goes `alone`, in a transaction of its own. A cancelled caller stops waiting;
-        its write is committed all the same.
+        that locks rows of several tenants must go `alone`, in a transaction of its own. A cancelled caller stops
+        waiting; its write is still committed.
         """
         loop = asyncio.get_running_loop()
         ticket = _Ticket(write, key, alone, loop, loop.create_future())
         if self._thread is None:
-            self._start()
+            with self._start_lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="clasper-writer", daemon=True)
+                    self._thread.start()
         self._queue.put(ticket)
         await ticket.future
         return cast(T, ticket.result)
 
     async def barrier(self) -> None:
-        """Returns when everything that was submitted before is committed."""
+        """Returns when everything submitted before is committed."""
         await self.submit(lambda batch: None)
 
     def close(self) -> None:
@@ -228,12 +234,6 @@ class GroupWriter:
         if thread is not None:
             self._queue.put(None)
             thread.join()
-
-    def _start(self) -> None:
-        with self._start_lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="clasper-writer", daemon=True)
-                self._thread.start()
 
     def _run(self) -> None:
         busy = last = False
@@ -253,7 +253,7 @@ class GroupWriter:
             connections[self._using].close()
 
     def _take(self, most: int) -> tuple[list[_Ticket[Any]], bool]:
-        """At most so many of those that wait, and whether the order to end came after them."""
+        """Up to `most` waiting tickets, and whether the order to end followed them."""
         tickets: list[_Ticket[Any]] = []
         with suppress(queue.Empty):
             while len(tickets) < most:
@@ -264,7 +264,7 @@ class GroupWriter:
         return tickets, False
 
     def _commit(self, tickets: list[_Ticket[Any]]) -> None:
-        """Commits what can be committed and wakes each ticket as soon as it has its answer. Raises _NotBegun."""
+        """Commits what can be committed and wakes every caller as soon as its result is known. Raises _NotBegun."""
         together = sorted((ticket for ticket in tickets if not ticket.alone), key=lambda ticket: ticket.key)
         single = [ticket for ticket in tickets if ticket.alone]
         if together:
@@ -321,7 +321,7 @@ class GroupWriter:
                     cursor.close()
             batch.committed()
         except (DatabaseError, InterfaceError):
-            # A broken connection cannot be told from a failed statement on every driver, and a new one is cheap.
+            # Not every driver tells a broken connection from a failed statement, and a new connection is cheap.
             _close(connection)
             raise
 
@@ -356,7 +356,7 @@ def _close(connection: Any) -> None:
 
 
 def _native_cursor(vendor: str, raw: Any) -> Any:
-    """A cursor of the driver itself: Django's wrapper would cost more than the statements of a run."""
+    """A cursor of the driver: Django's wrapper would cost more than the statements of a run."""
     if vendor == "postgresql":
         import psycopg
 

@@ -11,19 +11,19 @@ ClasperError
 ├── InvalidDaemonKey 403        missing or wrong X-Agent-Daemon-Key
 ├── NotFound 404                also for another tenant's object
 ├── MethodNotAllowed 405        the route exists and does not take this method
-├── Conflict 409                already there, or changed meanwhile
+├── Conflict 409                already there, or changed by someone else
 │   ├── IdempotencyMismatch     same Idempotency-Key, other body
 │   └── InProgress              same Idempotency-Key, run still going
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── RateLimited 429             carries retry_after
-├── ProviderFailed 502          the model's provider failed or gave nothing usable
+├── ProviderFailed 502          the model's provider failed or returned nothing usable
 ├── BackendFailed 502           the control plane failed
 ├── Unavailable 503             a dependency is missing or down; nothing was lost
 └── RunTimeout 504              the run's total deadline passed
 
-Verbs raise these; `core.http` turns them into the one error body. The message is for callers: it never holds SQL,
-file paths, secrets or text of foreign exceptions.
+Services raise these; `core.http` turns them into the one error body. The message is for callers: it never contains SQL,
+file paths, secrets or the text of foreign exceptions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any, ClassVar
 class ClasperError(Exception):
     """Base of all errors shown to callers.
 
-    `message` is the human sentence, `details` a JSON object with particulars, `trace_id` the run it ended (if any).
+    `message` is a sentence for people, `details` a JSON object, `trace_id` the run that the error ended, if any.
     """
 
     status: ClassVar[int] = 500
@@ -60,7 +60,7 @@ class ClasperError(Exception):
 
 
 class InvalidRequest(ClasperError):
-    """The request is malformed. `field_errors` maps a field to its faults, `form_errors` are about the whole body."""
+    """The request is malformed. `field_errors` are by field, `form_errors` are about the whole body."""
 
     status = 400
     code = "invalid_request"
@@ -109,7 +109,7 @@ class BudgetExceeded(ClasperError):
 
     status = 402
     code = "budget_exceeded"
-    default_message = "The tenant's budget does not hold this run's next model call."
+    default_message = "The next model call would exceed the tenant's budget."
 
 
 class UnpricedModel(ClasperError):
@@ -137,7 +137,7 @@ class InvalidDaemonKey(ClasperError):
 
 
 class NotFound(ClasperError):
-    """No such object, or it belongs to somebody else."""
+    """No such object, or it belongs to another tenant."""
 
     status = 404
     code = "not_found"
@@ -153,7 +153,7 @@ class MethodNotAllowed(ClasperError):
 
 
 class Conflict(ClasperError):
-    """The object exists already or was changed meanwhile."""
+    """The object exists already or was changed by someone else."""
 
     status = 409
     code = "conflict"
@@ -199,7 +199,7 @@ class RateLimited(ClasperError):
 
 
 class ProviderFailed(ClasperError):
-    """The model's provider failed, refused, or gave nothing that may be used as an answer."""
+    """The model's provider failed, refused, or returned nothing usable as an answer."""
 
     status = 502
     code = "provider_error"

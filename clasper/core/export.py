@@ -1,4 +1,4 @@
-"""Exports of any size: streamed chunk by chunk, and CSV that no spreadsheet calculates."""
+"""Exports of any size: streamed chunk by chunk, and CSV in which no spreadsheet runs a formula."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What spreadsheets would calculate instead of showing it."""
+"""Beginnings of texts that spreadsheets would run as a formula."""
 
 
 async def streamed(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks, each made in the request's thread when the one before was taken.
+    """The chunks; the next one is made, in the request's thread, only after the last one was sent.
 
-    A slow reader holds neither memory nor, between two chunks, a connection to the database.
+    So a slow reader occupies neither memory nor, between two chunks, a database connection.
     """
 
     def make() -> bytes | None:
@@ -32,7 +32,7 @@ async def streamed(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> bytes:
-    """Rows as CSV. Texts that a spreadsheet would take for a formula get an apostrophe; booleans are as in JSON."""
+    """Rows as CSV. Texts that look like a formula get an apostrophe; booleans are written as in JSON."""
     text = io.StringIO()
     csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue().encode()

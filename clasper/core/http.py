@@ -1,4 +1,4 @@
-"""HTTP in one shape: the error body, JSON in and out of ordinary views, and the exception handler behind them.
+"""HTTP in one shape: the error body, JSON in and out of ordinary views, and their exception handler.
 
 The error body is `{"error": text, "code": snake_case, "details": {…}}`, with `trace_id` where a run ended. Validation
 adds `details.fieldErrors` and `details.formErrors`.
@@ -39,7 +39,7 @@ from clasper.core.errors import (
 logger = logging.getLogger("clasper.http")
 
 MAX_JSON_DEPTH = 64
-"""Deeper bodies are refused: no document of the API comes near, and recursion over them is an attack."""
+"""Deeper bodies are refused: no document of the API is nearly as deep, and recursion over them is an attack."""
 
 MALFORMED = "The request is malformed, or its host is not served here."
 
@@ -67,14 +67,14 @@ def error_headers(error: ClasperError) -> dict[str, str]:
 def decode_json(body: bytes) -> Any:
     """The JSON value of a body. Raises InvalidRequest for anything that is not strict JSON, NUL characters included.
 
-    PostgreSQL cannot store U+0000 in text, so it is refused at the door with a clear word instead of failing later.
+    PostgreSQL cannot store U+0000 in text, so it is refused here with a clear message instead of failing later.
     """
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from error
     if b"\\u0000" in body and _holds(value, "\x00"):
-        raise InvalidRequest("The body holds a NUL character (U+0000), which no text may contain.", code="invalid_json")
+        raise InvalidRequest("The body contains a NUL character (U+0000), which is not allowed.", code="invalid_json")
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _depth(value) > MAX_JSON_DEPTH:
         raise InvalidRequest(f"The body is nested more than {MAX_JSON_DEPTH} levels deep.", code="invalid_json")
     return value
@@ -148,7 +148,7 @@ class OneFormat(BaseContentNegotiation):
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
-    """DRF's hook: any exception of a view becomes the one error body; what is not ours is logged and hidden."""
+    """DRF's hook: any exception of a view becomes the one error body; foreign exceptions are logged and hidden."""
     public = public_error(error)
     return Response(error_body(public), status=public.status, headers=error_headers(public))
 

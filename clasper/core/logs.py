@@ -1,6 +1,6 @@
 """Logs: one JSON object a line, with the run's ids as fields.
 
-Our own lines hold ids and numbers. Warnings and errors may quote what somebody sent, so they are redacted here.
+Our own lines contain ids and numbers. Warnings and errors may quote what a caller sent, so they are redacted here.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clasper.core.errors import InvalidRequest
 
 PROVIDERS = ("openai", "anthropic", "gemini", "xai", "groq", "mistral", "openrouter")
-"""The providers there are, in the order in which a bare model is looked for."""
+"""All providers, in the order in which they are searched for a bare model."""
 
 OFFLINE = "offline"
 """The provider that only pretends to be one."""
@@ -17,7 +17,7 @@ MAX_MODEL_NAME = 128
 """Characters of a model's name, without its provider."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._:/@+~-]*")
-"""What hosts name their models with. Names are stored and told as they are, so nothing else may come in as one."""
+"""The characters in which hosts write model names. Names are stored and shown unredacted, so nothing else is one."""
 _ALIASES = {"google": "gemini"}
 _PREFIXES = frozenset({*PROVIDERS, OFFLINE})
 
@@ -34,7 +34,7 @@ class ModelRef:
 
 
 def provider_id(name: str) -> str:
-    """The provider's name as Clasper writes it: lower case, aliases resolved. Names of nobody stay as they are."""
+    """The provider's name as Clasper writes it: lower case, aliases resolved. Unknown names are kept."""
     lower = name.lower()
     return _ALIASES.get(lower, lower)
 
@@ -44,7 +44,7 @@ def parse_model_ref(text: str, default_provider: str) -> ModelRef:
 
     Only the first slash counts, so `openrouter/openai/gpt-4o` is OpenRouter's `openai/gpt-4o`. A provider is known by
     its name, whether or not this server can reach it: asking another one for a model of that name would be wrong.
-    Raises InvalidRequest (field `model`) for a name that is empty, too long or written as no host would.
+    Raises InvalidRequest (field `model`) for a name that is empty, too long or has a character that no host uses.
     """
     name = text.strip()
     prefix, slash, rest = name.partition("/")

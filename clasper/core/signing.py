@@ -32,7 +32,7 @@ class SigningKey:
 @lru_cache(maxsize=16)
 def read_signing_key(text: str) -> SigningKey:
     """The key that a setting holds: PEM (PKCS 8, unencrypted), base64 of the 32 private bytes, or `@` and the path of a
-    file with either. Raises ValueError, which says what was expected and never what was found.
+    file with either. Raises ValueError, which says what was expected and never quotes what was found.
     """
     if text.startswith("@"):
         try:
@@ -53,7 +53,7 @@ def read_signing_key(text: str) -> SigningKey:
 
 
 def is_signed(message: bytes, *, public_key: str, signature: str) -> bool:
-    """Whether the key's owner signed the message; False also for a key or signature that is none."""
+    """Whether the key's owner signed the message; False also for a malformed key or signature."""
     try:
         key = Ed25519PublicKey.from_public_bytes(decode_bytes(public_key, KEY_BYTES))
         key.verify(decode_bytes(signature, SIGNATURE_BYTES), message)
@@ -63,7 +63,7 @@ def is_signed(message: bytes, *, public_key: str, signature: str) -> bool:
 
 
 def decode_bytes(text: str, length: int) -> bytes:
-    """The bytes that a base64 text stands for. Raises ValueError when it is not base64 of exactly `length` bytes."""
+    """The bytes of a base64 text. Raises ValueError when it is not base64 of exactly `length` bytes."""
     try:
         found = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

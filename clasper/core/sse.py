@@ -23,7 +23,7 @@ HEARTBEAT_SECONDS = 15.0
 
 
 def encode_chunk(text: str) -> bytes:
-    """The event `chunk` with a piece of text, as `encode_event` would make it; streams consist of these."""
+    """The event `chunk` with a piece of text, as `encode_event` would write it; streams consist mostly of these."""
     return _CHUNK_BEFORE + _encode(text) + _CHUNK_AFTER
 
 

@@ -1,4 +1,4 @@
-"""What the tables build on: queries that begin with the tenant, and rows that are written once."""
+"""Base classes of the tables: queries that begin with the tenant, and rows that are written once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TenantQuerySet(models.QuerySet[Any]):
 
 
 class AppendOnlyError(Exception):
-    """Somebody tried to change or delete a row of an append-only table."""
+    """A row of an append-only table was to be changed or deleted."""
 
 
 def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
@@ -30,7 +30,7 @@ def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
 
 
 class AppendOnlyQuerySet(TenantQuerySet):
-    """Reads and inserts only; a database trigger refuses the same for everybody else."""
+    """Reads and inserts only; a database trigger refuses the same to everyone else."""
 
     update = _refuse
     delete = _refuse

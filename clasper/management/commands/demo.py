@@ -1,4 +1,4 @@
-"""`manage.py demo`: starts a server of its own and tells the demo's story against it."""
+"""`manage.py demo`: starts a server of its own and runs the demo against it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Command(BaseCommand):
                 )
             )["key"]
             with _server(environment, Path(folder) / "server.log") as url:
-                _set_budget(url, environment["AGENT_DAEMON_API_KEY"])
+                headers = {"X-Agent-Daemon-Key": environment["AGENT_DAEMON_API_KEY"]}
+                body = {"tenant_id": TENANT, "limit": 1.0, "period": "monthly"}
+                httpx.post(f"{url}/budget", json=body, headers=headers, timeout=30).raise_for_status()
                 story = Story(
                     url=url,
                     key=key,
@@ -63,12 +65,15 @@ class Command(BaseCommand):
                     story.tell()
                 except (DemoFailed, httpx.HTTPError) as error:
                     log = (Path(folder) / "server.log").read_text()[-3000:]
-                    raise CommandError(f"The demo failed: {error}\n\nThe server's last words:\n{log}") from error
+                    raise CommandError(f"The demo failed: {error}\n\nThe end of the server's log:\n{log}") from error
         console.print("\n[bold green]All of this really happened.[/] Next: make serve, and docs/quickstart.md.")
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The demo's own settings; of the caller's, those of the model and its provider are kept."""
+    """The demo's own settings, with the model and provider settings of the environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free_port = probe.getsockname()[1]
     others = ("CLASPER_", "AGENT_", "BACKEND_", "DATABASE_", "REDIS_", "CELERY_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return kept | {
@@ -76,7 +81,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "CLASPER_ENV": "development",
         "DATABASE_URL": f"sqlite:///{folder / 'clasper.db'}",
         "CLASPER_WORKSPACE": str(settings.BASE_DIR / "fixtures" / "workspaces" / "demo"),
-        "CLASPER_PORT": str(_free_port()),
+        "CLASPER_PORT": str(free_port),
         "AGENT_DAEMON_API_KEY": secrets.token_urlsafe(24),
         "AGENT_JWT_SECRET": secrets.token_urlsafe(32),
         "DJANGO_SETTINGS_MODULE": "clasper.settings",
@@ -94,17 +99,6 @@ def _agent_token(environment: dict[str, str]) -> str:
         "exp": int(time.time()) + 600,
     }
     return jwt.encode(claims, environment["AGENT_JWT_SECRET"], algorithm="HS256")
-
-
-def _set_budget(url: str, daemon_key: str) -> None:
-    body = {"tenant_id": TENANT, "limit": 1.0, "period": "monthly"}
-    httpx.post(f"{url}/budget", json=body, headers={"X-Agent-Daemon-Key": daemon_key}, timeout=30).raise_for_status()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _manage(environment: dict[str, str], *arguments: str) -> str:

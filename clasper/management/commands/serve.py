@@ -15,14 +15,14 @@ from apps.governance.services.prices import price_book
 from clasper import telemetry
 from clasper.core.redaction import default_redactor
 
-WARNING = "No AGENT_DAEMON_API_KEY is set: everybody who reaches this port may run agents. Fine for development only."
+WARNING = "No AGENT_DAEMON_API_KEY is set: anyone who can reach this port can run agents. For development only."
 
 
 class Command(BaseCommand):
     """Serves HTTP with uvicorn (uvloop, httptools)."""
 
     help = (
-        "Serves Clasper. Example: manage.py serve --host 0.0.0.0 --port 8081 --workers 2. "
+        "Serves Clasper over HTTP. Example: manage.py serve --host 0.0.0.0 --port 8081 --workers 2. "
         "Run `manage.py migrate` once before the first start and after each upgrade."
     )
 
@@ -34,20 +34,20 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.PRODUCTION and not settings.AGENT_DAEMON_API_KEY:
             self.stderr.write(self.style.WARNING(WARNING))
-        # Faulty settings must stop the start, not the first run.
+        # Invalid settings must fail the start, not the first run.
         price_book()
         default_redactor()
         telemetry.check()
-        # Worker processes read the settings anew; the embedded control plane is found by this port.
+        # Worker processes read the settings themselves; the embedded control plane is found by this port.
         os.environ["CLASPER_PORT"] = str(options["port"])
         settings.CLASPER_PORT = options["port"]
         if not settings.PRODUCTION:
             address = f"http://{options['host']}:{options['port']}"
-            self.stdout.write(f"Clasper serves {address} (API: {address}/api/docs). Ctrl+C stops it.")
+            self.stdout.write(f"Clasper is serving {address} (API: {address}/api/docs). Press Ctrl+C to stop.")
             self.stdout.flush()
         with ExitStack() as running:
             if options["workers"] > 1 and not settings.PROMETHEUS_MULTIPROC_DIR:
-                # Each worker counts for itself; where they write it down, /metrics adds them up.
+                # Each worker process counts its own runs into this directory; /metrics adds them up.
                 directory = running.enter_context(tempfile.TemporaryDirectory(prefix="clasper-metrics-"))
                 os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
             uvicorn.run(

@@ -14,11 +14,12 @@ from clasper.worker import work
 
 
 class Command(BaseCommand):
-    """Delivers the outbox and sweeps, until stopped."""
+    """Runs the periodic tasks until stopped."""
 
     help = (
-        "Delivers the outbox (backend writes, webhooks), sweeps dead runs and rolls budgets over, until stopped. "
-        "Servers do this themselves unless CELERY_BROKER_URL is set; any number of workers may run. "
+        "Runs the periodic tasks until stopped: delivers the outbox (backend writes, webhooks), sweeps dead runs, "
+        "rolls budgets over, enforces retention. Servers do this themselves unless CELERY_BROKER_URL is set. "
+        "Any number of workers may run. "
         "Example: manage.py worker"
     )
 
