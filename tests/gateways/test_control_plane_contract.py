@@ -22,7 +22,7 @@ from clasper.gateways.control_plane import (
     control_plane,
     mint_agent_token,
 )
-from clasper.gateways.control_plane.capabilities import judge, parse_capabilities
+from clasper.gateways.control_plane.capabilities import check_capabilities, parse_capabilities
 from clasper.gateways.control_plane.tokens import MAX_TOKENS
 from clasper.gateways.ssrf import UrlRefused, allowlist
 from tests.gateways.planes import (
@@ -133,7 +133,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_is_read_or_refused(document: Any) -> None:
     found = parse_capabilities(document)
-    assert found is None or judge(found).clasper_contract_version == "1.1.0"
+    assert found is None or check_capabilities(found).clasper_contract_version == "1.1.0"
     parse_capabilities({"features": document})
 
 

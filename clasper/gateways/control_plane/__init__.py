@@ -1,6 +1,6 @@
 """The client of the control plane: the backend that keeps tasks, messages and documents, and runs tools.
 
-Clasper reaches every control plane, its embedded one too, only through here. `control_plane()` is the configured one.
+Every control plane is called through this client, including the embedded one. `control_plane()` is the configured one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache
 from django.conf import settings
 from yarl import URL
 
-from clasper.gateways.control_plane.capabilities import Capabilities, Compatibility, judge
+from clasper.gateways.control_plane.capabilities import Capabilities, Compatibility, check_capabilities
 from clasper.gateways.control_plane.client import ControlPlane
 from clasper.gateways.control_plane.tokens import TokenMinter, mint_agent_token
 from clasper.gateways.control_plane.tools import Tool, ToolOutcome
@@ -54,17 +54,17 @@ def _client(url: str, secret: str, algorithm: str) -> ControlPlane:
 async def check_compatibility(url: str | None = None, *, allowed: Allowlist | None = None) -> Compatibility:
     """Whether Clasper can work with the control plane at `url`, or with the configured one.
 
-    A URL other than the configured one is fetched under the guard, and gets no agent token unless the operator listed
-    its host: the token would be a gift to whoever named the address. Raises UrlRefused for a URL that must not be
-    fetched, and Unavailable when no agent secret is configured.
+    Any other URL is fetched with SSRF protection, and gets no agent token unless the operator listed its host: whoever
+    named the address would receive the token. Raises UrlRefused for a URL that must not be fetched, and Unavailable
+    when no agent secret is configured.
     """
     deadline = asyncio.get_running_loop().time() + COMPATIBILITY_SECONDS
     if url is None or url.rstrip("/") == backend_url():
-        return judge(await control_plane().capabilities(_SYSTEM, deadline=deadline))
+        return check_capabilities(await control_plane().capabilities(_SYSTEM, deadline=deadline))
     permitted = allowlist() if allowed is None else allowed
     check_url(url, permitted)
     tokens = TokenMinter(secret=settings.AGENT_JWT_SECRET, algorithm=settings.AGENT_JWT_ALGORITHM)
     async with guarded_session(permitted, timeout=COMPATIBILITY_SECONDS) as session:
         base = str(URL(url).with_query(None).with_fragment(None))
         foreign = ControlPlane(base, tokens if is_listed(url, permitted) else None, session=lambda: session)
-        return judge(await foreign.capabilities(_SYSTEM, deadline=deadline))
+        return check_capabilities(await foreign.capabilities(_SYSTEM, deadline=deadline))

@@ -1,4 +1,4 @@
-"""What a control plane says it can do, in every spelling of the contract that is in use, and whether that is enough."""
+"""What a control plane says it can do, in every form of the contract that is in use, and whether that is enough."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _VERSION = re.compile(r"v?(\d{1,6})(?:\.\d+){0,2}(?:[-+].*)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The features of one control plane, by the contract's names and by those it announced.
+    """The features of one control plane, under the contract's names and those it announced.
 
-    `known` is False when it gave no usable answer: then no optional feature is assumed.
+    `known` is False when it gave no usable answer; no optional feature is assumed then.
     """
 
     contract_version: str = ""
@@ -46,7 +46,7 @@ UNKNOWN = Capabilities(known=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compatibility:
-    """Whether Clasper can work with a control plane. `error` is a sentence when it cannot, else empty."""
+    """Whether Clasper can work with a control plane. `error` says why not, else it is empty."""
 
     compatible: bool
     control_plane_contract_version: str | None
@@ -59,7 +59,7 @@ class Compatibility:
 def parse_capabilities(document: Any) -> Capabilities | None:
     """The capabilities that a JSON document announces, or None when it announces none.
 
-    Features come as a map to booleans or as a list of names; `contract_version` as `v1` or in full.
+    Features are a map to booleans or a list of names; `contract_version` is `v1` or a full version.
     """
     if not isinstance(document, Mapping) or not isinstance(document.get("features"), Mapping | list):
         return None
@@ -81,8 +81,8 @@ def _names(features: Mapping[str, Any] | list[Any]) -> Iterable[str]:
     return (name for name in features if isinstance(name, str))
 
 
-def judge(capabilities: Capabilities) -> Compatibility:
-    """Compatible: contract major 1, and the required features. What is only optional becomes a warning."""
+def check_capabilities(capabilities: Capabilities) -> Compatibility:
+    """Compatible means contract major 1 and the required features; missing optional ones become warnings."""
     version = capabilities.contract_version or None
     if not capabilities.known:
         return Compatibility(
@@ -95,10 +95,10 @@ def judge(capabilities: Capabilities) -> Compatibility:
     warnings = [f"The control plane does not offer {feature}." for feature in OPTIONAL if not capabilities.has(feature)]
     match = _VERSION.fullmatch(version or "")
     if version is None:
-        warnings.insert(0, "The control plane does not name its contract version.")
+        warnings.insert(0, "The control plane does not state its contract version.")
     error = ""
     if version is not None and (match is None or int(match[1]) != CONTRACT_MAJOR):
-        error = f"The control plane speaks contract {version[:32]}, Clasper speaks version {CONTRACT_MAJOR}."
+        error = f"The control plane speaks contract {version[:32]}; Clasper speaks version {CONTRACT_MAJOR}."
     elif missing:
         error = f"The control plane lacks required features: {', '.join(missing)}."
     return Compatibility(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -12,25 +12,26 @@ import aiohttp
 import msgspec
 
 from clasper.gateways import http
-from clasper.gateways.control_plane.answers import checked, decode, entity_id, json_or_none
 from clasper.gateways.control_plane.cache import SharedCache
 from clasper.gateways.control_plane.capabilities import UNKNOWN, Capabilities, parse_capabilities
+from clasper.gateways.control_plane.responses import decode, entity_id, json_or_none, require_success
 from clasper.gateways.control_plane.tokens import TokenMinter
 from clasper.gateways.control_plane.tools import TOOL_RESULT_BYTES, Tool, ToolOutcome, parse_tools, tool_outcome
 from clasper.gateways.control_plane.transport import (
     FIRST_PAUSE,
-    Answer,
     Caller,
-    NoAnswer,
+    NoResponse,
+    Request,
+    Response,
     Transport,
-    failed,
+    backend_failed,
 )
 
 DEADLINE_SECONDS = 30.0
 """For callers that have no deadline of their own."""
 FRESH_SECONDS = 60.0
 FAILED_SECONDS = 5.0
-"""How long a backend that did not answer is left alone about its capabilities."""
+"""How long a backend that did not answer is not asked for its capabilities again."""
 DISCOVERY_SECONDS = 10.0
 MAX_PAGES = 20
 
@@ -59,9 +60,9 @@ _encode = msgspec.json.Encoder().encode
 class ControlPlane:
     """A client of one control plane, safe to share between coroutines, threads' event loops and tenants.
 
-    Every method takes a `deadline` on the event loop's clock in seconds (`loop.time()`; default: in 30 s), tries up to
-    three times within it, and raises BackendFailed with `details` `{"operation", "status"}`. Writes carry the caller's
-    idempotency key, so that a repeated one has no second effect.
+    Every method takes a `deadline` on the event loop's clock in seconds (`loop.time()`; default: in 30 s), makes up to
+    three attempts before it, and raises BackendFailed with `details` `{"operation", "status"}`. Writes carry the
+    caller's idempotency key, so that a repeated one has no second effect.
     """
 
     def __init__(
@@ -92,18 +93,21 @@ class ControlPlane:
         deadline = _from_now(DISCOVERY_SECONDS)
         for path in _CAPABILITIES_PATHS:
             try:
-                answer = await self._transport.call("list capabilities", "GET", path, caller=caller, deadline=deadline)
-            except NoAnswer:
+                response = await self._transport.send(
+                    Request(operation="list capabilities", method="GET", path=path, caller=caller), deadline
+                )
+            except NoResponse:
                 break
-            found = parse_capabilities(json_or_none(answer)) if answer.ok else None
+            found = parse_capabilities(json_or_none(response)) if response.ok else None
             if found is not None:
                 return found, FRESH_SECONDS
         return UNKNOWN, FAILED_SECONDS
 
     async def ping(self, *, timeout: float = 5.0) -> None:
-        """Asks `GET /health` once, without a token. Raises BackendFailed unless the answer is 2xx."""
+        """Asks `GET /health` once, without a token. Raises BackendFailed unless the response is 2xx."""
         await self._send(
-            "answer its health check", "GET", "/health", caller=None, deadline=_from_now(timeout), attempts=1
+            Request(operation="answer its health check", method="GET", path="/health", caller=None, attempts=1),
+            _from_now(timeout),
         )
 
     # --- Tasks, messages, documents ------------------------------------------------------------------------------
@@ -117,9 +121,9 @@ class ControlPlane:
         metadata: Mapping[str, Any],
         deadline: float | None = None,
     ) -> str:
-        """The id of the user's task with exactly this title, made if there is none.
+        """The id of the user's task with exactly this title, which is created if there is none.
 
-        Concurrent calls get the same task: they create it under one key, and whoever comes late looks again.
+        Concurrent calls return the same task: they create it under one key, and whoever is late looks again.
         """
         ends = _or_default(deadline)
         found = await self._find_task(caller, title, ends)
@@ -128,24 +132,24 @@ class ControlPlane:
         scope = [caller.tenant_id, caller.user_id, title]
         body = {"title": title, "description": description, "status": "in_progress", "metadata": metadata}
         # A key that was used for another body belongs to the task of a racing run, which is found now, or to one that
-        # has been renamed since: then the key that also covers the body makes a new task, once for everybody.
+        # has been renamed since: then the key that also covers the body creates a new task, once for all callers.
         for key in (_key(scope), _key([*scope, description, metadata])):
-            answer = await self._post(
-                "create the task", _TASKS_PATH, caller, {**body, "idempotency_key": key}, ends, 409
+            response = await self._post(
+                "create the task", _TASKS_PATH, caller, {**body, "idempotency_key": key}, ends, expected=(409,)
             )
-            if answer.status != 409:
-                return entity_id("create the task", answer)
+            if response.status != 409:
+                return entity_id("create the task", response)
             found = await self._find_task(caller, title, ends)
             if found is not None:
                 return found
-        raise failed("create the task", 409)
+        raise backend_failed("create the task", 409)
 
     async def _find_task(self, caller: Caller, title: str, deadline: float) -> str | None:
         cursors: set[str] = set()
         path = f"{_TASKS_PATH}?limit=50"
         for _ in range(MAX_PAGES):
-            answer = await self._send("list tasks", "GET", path, caller=caller, deadline=deadline)
-            page = decode("list tasks", answer, _page)
+            request = Request(operation="list tasks", method="GET", path=path, caller=caller)
+            page = decode("list tasks", await self._send(request, deadline), _page)
             for row in page.items:
                 if row.title == title and row.id is not None:
                     return str(row.id)
@@ -166,7 +170,7 @@ class ControlPlane:
         attachments: Mapping[str, Any] | None = None,
         deadline: float | None = None,
     ) -> str:
-        """Posts the agent's message to a task and gives its id."""
+        """Posts the agent's message to a task and returns its id."""
         body: dict[str, Any] = {
             "task_id": task_id,
             "content": content,
@@ -190,7 +194,7 @@ class ControlPlane:
         idempotency_key: str,
         deadline: float | None = None,
     ) -> str:
-        """Adds a document to a task and gives its id."""
+        """Adds a document to a task and returns its id."""
         body = {
             "title": title,
             "content": content,
@@ -206,28 +210,22 @@ class ControlPlane:
     async def list_tools(self, caller: Caller, *, deadline: float | None = None) -> tuple[Tool, ...]:
         """The tenant's tools, kept for a minute; none when the capabilities do not announce any.
 
-        Entries that are no tool are left out.
+        Entries that are not tools are left out.
         """
         ends = _or_default(deadline)
         try:
             return await self._tools.get(caller.tenant_id, lambda: self._fetch_tools(caller), deadline=ends)
         except TimeoutError as error:
-            raise failed("list tools") from error
+            raise backend_failed("list tools") from error
 
     async def _fetch_tools(self, caller: Caller) -> tuple[tuple[Tool, ...], float]:
         deadline = _from_now(DISCOVERY_SECONDS)
         capabilities = await self.capabilities(caller, deadline=deadline)
         if not capabilities.tools:
             return (), FRESH_SECONDS if capabilities.known else FAILED_SECONDS
-        try:
-            answer = await self._transport.call(
-                "list tools", "GET", _TOOLS_PATH, caller=caller, deadline=deadline, scoped=True
-            )
-        except NoAnswer as error:
-            raise failed("list tools") from error
-        if answer.status in _ABSENT:
-            return (), FRESH_SECONDS
-        return parse_tools(checked("list tools", answer)), FRESH_SECONDS
+        request = Request(operation="list tools", method="GET", path=_TOOLS_PATH, caller=caller, scoped=True)
+        response = await self._send(request, deadline, expected=_ABSENT)
+        return () if response.status in _ABSENT else parse_tools(response), FRESH_SECONDS
 
     async def call_tool(
         self,
@@ -240,68 +238,57 @@ class ControlPlane:
         max_bytes: int = TOOL_RESULT_BYTES,
         deadline: float | None = None,
     ) -> ToolOutcome:
-        """Runs a tool and says how it ended; never raises for a tool that fails.
+        """Runs a tool and returns how it ended; never raises for a tool that fails.
 
-        It takes at most `timeout` seconds and a result of `max_bytes`. A call that may have taken effect is repeated
-        only when the backend announces `tool_idempotency`.
+        It takes at most `timeout` seconds and accepts a result of `max_bytes`. A call that may have taken effect is
+        repeated only when the backend announces `tool_idempotency`.
         """
-        body = _encode(
-            {
-                "arguments": arguments,
-                "tenant_id": caller.tenant_id,
-                "workspace_id": caller.workspace_id,
-                "trace_id": caller.trace_id,
-                "idempotency_key": idempotency_key,
-            }
-        )
+        body = {
+            "arguments": arguments,
+            "tenant_id": caller.tenant_id,
+            "workspace_id": caller.workspace_id,
+            "trace_id": caller.trace_id,
+            "idempotency_key": idempotency_key,
+        }
         capabilities = self._capabilities.peek(caller.tenant_id) or UNKNOWN
+        request = Request(
+            operation="run a tool",
+            method="POST",
+            path=f"{_TOOLS_PATH}/{quote(name, safe='')}",
+            caller=caller,
+            body=_encode(body),
+            scoped=True,
+            replayable=capabilities.has("tool_idempotency"),
+            max_bytes=max_bytes,
+        )
         ends = _from_now(timeout)
         try:
-            answer = await self._transport.call(
-                "run a tool",
-                "POST",
-                f"{_TOOLS_PATH}/{quote(name, safe='')}",
-                caller=caller,
-                body=body,
-                deadline=ends if deadline is None else min(ends, deadline),
-                scoped=True,
-                replayable=capabilities.has("tool_idempotency"),
-                max_bytes=max_bytes,
-            )
-        except NoAnswer as error:
-            reason = "did not answer in time" if error.timed_out else "could not be reached"
-            return ToolOutcome(ok=False, error=f"The tool {reason}.")
-        return tool_outcome(answer, max_bytes)
+            response = await self._transport.send(request, ends if deadline is None else min(ends, deadline))
+        except NoResponse as error:
+            return ToolOutcome(ok=False, error=f"The tool {error.reason}.")
+        return tool_outcome(response, max_bytes)
 
-    # --- One call ------------------------------------------------------------------------------------------------
+    # --- One request ---------------------------------------------------------------------------------------------
 
     async def _post(
-        self, operation: str, path: str, caller: Caller, body: Mapping[str, Any], deadline: float, *expected: int
-    ) -> Answer:
-        return await self._send(
-            operation, "POST", path, caller=caller, deadline=deadline, body=_encode(body), expected=expected
-        )
-
-    async def _send(
         self,
         operation: str,
-        method: str,
         path: str,
-        *,
-        caller: Caller | None,
+        caller: Caller,
+        body: Mapping[str, Any],
         deadline: float,
-        body: bytes | None = None,
-        attempts: int = 3,
-        expected: tuple[int, ...] = (),
-    ) -> Answer:
+        *,
+        expected: Container[int] = (),
+    ) -> Response:
+        request = Request(operation=operation, method="POST", path=path, caller=caller, body=_encode(body))
+        return await self._send(request, deadline, expected=expected)
+
+    async def _send(self, request: Request, deadline: float, *, expected: Container[int] = ()) -> Response:
         try:
-            answer = await self._transport.call(
-                operation, method, path, caller=caller, deadline=deadline, body=body, attempts=attempts
-            )
-        except NoAnswer as error:
-            reason = "the backend did not answer in time" if error.timed_out else "the backend could not be reached"
-            raise failed(operation, reason=reason) from error
-        return answer if answer.status in expected else checked(operation, answer)
+            response = await self._transport.send(request, deadline)
+        except NoResponse as error:
+            raise backend_failed(request.operation, reason=f"the backend {error.reason}") from error
+        return response if response.status in expected else require_success(request.operation, response)
 
 
 def _key(parts: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The agent token: how Clasper shows a control plane for whom and as what it calls."""
+"""The agent token, which tells a control plane for whom and in which role Clasper calls."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from clasper.core.ids import new_id
 
 LIFETIME = timedelta(minutes=10)
 REUSE = timedelta(minutes=5)
-"""A token is handed out again for half its life: minting costs more than the rest of a call, and every token still
-has the other half left when it is sent."""
+"""A token is used for half its life: minting one costs more than the rest of a call, and every token that is sent still
+has the other half left."""
 MAX_TOKENS = 4096
 AUDIENCE = "control-plane"
 
@@ -54,7 +54,7 @@ def mint_agent_token(
 
 
 class TokenMinter:
-    """Mints tokens and hands each out again for up to five minutes, per user, role and tenant."""
+    """Mints a token per user, role and tenant, and returns the same one for up to five minutes."""
 
     def __init__(self, *, secret: str, algorithm: str, clock: Callable[[], datetime] = utc_now) -> None:
         self._secret = secret

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from clasper.gateways.control_plane.answers import GARBAGE, decode, json_or_none
-from clasper.gateways.control_plane.transport import Answer
+from clasper.gateways.control_plane.responses import decode, json_or_none
+from clasper.gateways.control_plane.transport import Response
+from clasper.gateways.http import UNREADABLE_JSON
 
 MAX_TOOLS = 512
 TOOL_RESULT_BYTES = 64 * 1024
@@ -29,7 +30,7 @@ class Tool:
 class ToolOutcome:
     """The end of a tool call: a JSON `result`, or an `error` that the model may read.
 
-    `status` is the backend's, 0 without an answer.
+    `status` is the backend's, 0 without a response.
     """
 
     ok: bool
@@ -46,9 +47,9 @@ _tool_list = msgspec.json.Decoder(_ToolList)
 _any = msgspec.json.Decoder()
 
 
-def parse_tools(answer: Answer) -> tuple[Tool, ...]:
-    """The tools of a listing; entries that are none, and names given twice, are left out. Raises BackendFailed."""
-    entries = decode("list tools", answer, _tool_list).tools
+def parse_tools(response: Response) -> tuple[Tool, ...]:
+    """The tools of a listing; entries that are not tools and repeated names are left out. Raises BackendFailed."""
+    entries = decode("list tools", response, _tool_list).tools
     tools: dict[str, Tool] = {}
     for entry in entries[:MAX_TOOLS]:
         if not isinstance(entry, Mapping):
@@ -63,29 +64,26 @@ def parse_tools(answer: Answer) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def tool_outcome(answer: Answer, max_bytes: int) -> ToolOutcome:
-    """How a tool call ended that got this answer, read up to `max_bytes`."""
-    if answer.ok:
-        if answer.too_large:
-            return ToolOutcome(
-                ok=False, error=f"The tool's result is larger than {max_bytes} bytes.", status=answer.status
-            )
-        if not answer.body:
-            return ToolOutcome(ok=True, status=answer.status)
-        try:
-            return ToolOutcome(ok=True, result=_any.decode(answer.body), status=answer.status)
-        except GARBAGE:
-            return ToolOutcome(ok=False, error="The tool's result is not JSON.", status=answer.status)
-    return ToolOutcome(ok=False, error=_tool_error(answer), status=answer.status)
+def tool_outcome(response: Response, max_bytes: int) -> ToolOutcome:
+    """How the tool call ended that got this response, read up to `max_bytes`."""
+    status = response.status
+    if not response.ok:
+        return ToolOutcome(ok=False, error=_tool_error(response), status=status)
+    if response.too_large:
+        return ToolOutcome(ok=False, error=f"The tool's result is larger than {max_bytes} bytes.", status=status)
+    try:
+        return ToolOutcome(ok=True, result=_any.decode(response.body) if response.body else None, status=status)
+    except UNREADABLE_JSON:
+        return ToolOutcome(ok=False, error="The tool's result is not JSON.", status=status)
 
 
-def _tool_error(answer: Answer) -> str:
-    """The backend's own sentence for faults of the call; never for faults of the backend, which may tell internals."""
-    if answer.status in (401, 403):
+def _tool_error(response: Response) -> str:
+    """The backend's own sentence when the call was wrong; never when the backend failed, as it may reveal internals."""
+    if response.status in (401, 403):
         return "The backend refused the tool call."
-    if 400 <= answer.status < 500 and not answer.too_large:
-        fault = json_or_none(answer)
-        text = fault.get("error") if isinstance(fault, dict) else None
+    if 400 <= response.status < 500 and not response.too_large:
+        body = json_or_none(response)
+        text = body.get("error") if isinstance(body, dict) else None
         if isinstance(text, str) and text:
             return text[:MAX_ERROR_CHARS]
-    return f"The tool failed: the backend answered {answer.status}."
+    return f"The tool failed: the backend answered {response.status}."

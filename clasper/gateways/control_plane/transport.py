@@ -1,4 +1,4 @@
-"""One HTTP call to a control plane: headers, deadline, retries and size limit, and nothing about what is said."""
+"""One HTTP call to a control plane: headers, deadline, retries and size limit, but not what requests mean."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LONGEST_PAUSE = 5.0
 _NOT_PROCESSED = frozenset({408, 425, 429, 503})
 """Statuses which say that the request was turned away before anything happened."""
 _NO_TIMER = aiohttp.ClientTimeout(total=None)
-"""The deadline here already covers the whole exchange; a second timer would only cost."""
+"""The deadline here already covers the whole exchange; a second timer would only cost time."""
 _UNAUTHORISED = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """For whom a call is made; `trace_id` names the run."""
+    """For whom a call is made; `trace_id` is that of the run."""
 
     user_id: str
     agent_role: str
@@ -43,10 +43,29 @@ class Caller:
     trace_id: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One operation of the contract.
+
+    `replayable`: repeating it has no second effect. `scoped` names tenant and workspace in headers too, as tools
+    expect.
+    """
+
+    operation: str
+    method: str
+    path: str
+    caller: Caller | None
+    body: bytes | None = None
+    replayable: bool = True
+    scoped: bool = False
+    attempts: int = ATTEMPTS
+    max_bytes: int = MAX_RESPONSE_BYTES
+
+
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back. `wait` is the pause the backend asks for, in seconds; `too_large` means that the body was over
-    the limit and is not here."""
+class Response:
+    """What the backend answered. `wait` is the pause it asks for, in seconds; `too_large` means that the body exceeded
+    the limit and was not kept."""
 
     status: int
     body: bytes
@@ -57,26 +76,26 @@ class Answer:
     def ok(self) -> bool:
         return 200 <= self.status < 300
 
-    def may_repeat(self, *, replayable: bool) -> bool:
+    def may_retry(self, *, replayable: bool) -> bool:
         return self.status in _NOT_PROCESSED or (replayable and is_retryable(self.status))
 
 
-class NoAnswer(Exception):
-    """Nothing usable came back. `connected` is False when the request surely never reached the backend."""
+class NoResponse(Exception):
+    """Nothing usable came back. `connected` is False when the request certainly never reached the backend."""
 
     wait = 0.0
 
     def __init__(self, *, connected: bool, timed_out: bool = False) -> None:
         self.connected = connected
-        self.timed_out = timed_out
-        super().__init__("no answer")
+        self.reason = "did not answer in time" if timed_out else "could not be reached"
+        super().__init__(self.reason)
 
-    def may_repeat(self, *, replayable: bool) -> bool:
+    def may_retry(self, *, replayable: bool) -> bool:
         return replayable or not self.connected
 
 
 class Transport:
-    """Sends requests to one base URL. The tokens are left out for addresses that must not see one."""
+    """Sends requests to one base URL. Without `tokens`, for addresses that must not see one, no token is sent."""
 
     def __init__(
         self,
@@ -93,80 +112,63 @@ class Transport:
         self._warned: set[str] = set()
         self._url = lru_cache(maxsize=1024)(self._build_url)
 
-    async def call(
-        self,
-        operation: str,
-        method: str,
-        path: str,
-        *,
-        caller: Caller | None,
-        deadline: float,
-        body: bytes | None = None,
-        scoped: bool = False,
-        replayable: bool = True,
-        attempts: int = ATTEMPTS,
-        max_bytes: int = MAX_RESPONSE_BYTES,
-    ) -> Answer:
-        """The last answer of up to `attempts` tries before `deadline` (seconds of the loop's clock).
+    async def send(self, request: Request, deadline: float) -> Response:
+        """The last response of up to `request.attempts` attempts before `deadline` (seconds of the loop's clock).
 
-        Only what may succeed later is tried again; with `replayable` off, only what surely did not happen. `scoped`
-        names tenant and workspace in headers too, as tools want it. Raises NoAnswer when the last try brought none.
+        Only what may succeed later is tried again; when it is not replayable, only what certainly had no effect. Raises
+        NoResponse when the last attempt brought none.
         """
-        headers = self._headers(caller, body, scoped=scoped)
+        headers = self._headers(request)
         loop = asyncio.get_running_loop()
         attempt = 1
         while True:
-            ends = min(deadline, loop.time() + ATTEMPT_SECONDS)
-            outcome = await self._try(operation, method, path, headers, body, ends, max_bytes)
-            if attempt >= attempts or not outcome.may_repeat(replayable=replayable):
+            outcome = await self._attempt(request, headers, min(deadline, loop.time() + ATTEMPT_SECONDS))
+            if attempt >= request.attempts or not outcome.may_retry(replayable=request.replayable):
                 break
             pause = max(self._pause(attempt), outcome.wait)
             if loop.time() + pause >= deadline:
                 break
             attempt += 1
             await asyncio.sleep(pause)
-        if isinstance(outcome, NoAnswer):
+        if isinstance(outcome, NoResponse):
             raise outcome
         return outcome
 
-    async def _try(
-        self,
-        operation: str,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        ends: float,
-        max_bytes: int,
-    ) -> Answer | NoAnswer:
+    async def _attempt(self, request: Request, headers: Mapping[str, str], ends: float) -> Response | NoResponse:
         try:
             async with (
                 asyncio.timeout_at(ends),
                 self._session().request(
-                    method, self._url(path), data=body, headers=headers, allow_redirects=False, timeout=_NO_TIMER
+                    request.method,
+                    self._url(request.path),
+                    data=request.body,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=_NO_TIMER,
                 ) as response,
             ):
                 if "Warning" in response.headers:
-                    self._warn_once(operation, response.headers["Warning"])
-                content = await read_body(response, max_bytes)
+                    self._warn_once(request.operation, response.headers["Warning"])
+                body = await read_body(response, request.max_bytes)
         except aiohttp.ClientConnectorError:
-            return NoAnswer(connected=False)
+            return NoResponse(connected=False)
         except TimeoutError:
-            return NoAnswer(connected=True, timed_out=True)
+            return NoResponse(connected=True, timed_out=True)
         except (aiohttp.ClientError, OSError):
-            return NoAnswer(connected=True)
+            return NoResponse(connected=True)
         wait = retry_after(response.headers) if is_retryable(response.status) else None
-        return Answer(response.status, content or b"", wait or 0.0, too_large=content is None)
+        return Response(response.status, body or b"", wait or 0.0, too_large=body is None)
 
-    def _headers(self, caller: Caller | None, body: bytes | None, *, scoped: bool) -> dict[str, str]:
+    def _headers(self, request: Request) -> dict[str, str]:
         headers: dict[str, str] = {}
-        if body is not None:
+        if request.body is not None:
             headers["Content-Type"] = "application/json"
+        caller = request.caller
         if caller is None:
             return headers
         if caller.trace_id:
             headers["X-Trace-ID"] = _header(caller.trace_id)
-        if scoped:
+        if request.scoped:
             headers["X-Tenant-ID"] = _header(caller.tenant_id)
             headers["X-Workspace-ID"] = _header(caller.workspace_id)
         if self._tokens is not None:
@@ -188,8 +190,8 @@ class Transport:
             logger.warning("the control plane warns about %s: %.200s", operation, warning)
 
 
-def failed(operation: str, status: int = 0, reason: str = "") -> BackendFailed:
-    """The error of an operation; `status` is the backend's, 0 when there was no usable answer."""
+def backend_failed(operation: str, status: int = 0, reason: str = "") -> BackendFailed:
+    """The error of an operation; `status` is the backend's, 0 without a usable response."""
     if not reason:
         reason = f"the backend answered {status}" if status else "the backend gave no usable answer"
         if status in _UNAUTHORISED:
@@ -200,5 +202,5 @@ def failed(operation: str, status: int = 0, reason: str = "") -> BackendFailed:
 
 
 def _header(value: str) -> str:
-    """A header value: ids come from callers and may hold anything, line breaks included."""
+    """A header value: ids come from callers and may contain anything, line breaks included."""
     return value if value.isascii() and value.isprintable() else quote(value, safe=" ")
