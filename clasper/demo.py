@@ -46,10 +46,10 @@ class DemoFailed(Exception):
 
 @dataclass(slots=True)
 class Story:
-    """One telling, against `url`, as the tenant's key `key`; `agent_token` reads the control plane.
+    """One run of the demo against `url` with the tenant's key `key`; `agent_token` reads the control plane.
 
-    With `scripted` the offline model is expected to do exactly what the messages ask; a real model may decide
-    otherwise, so its choices are shown and not checked.
+    With `scripted` the offline model must do exactly what the messages ask; a real model may decide otherwise, so its
+    choices are shown but not checked.
     """
 
     url: str
@@ -60,7 +60,7 @@ class Story:
     console: Console
 
     def tell(self) -> None:
-        """Tells it. Raises DemoFailed or httpx.HTTPError."""
+        """Runs all chapters. Raises DemoFailed or httpx.HTTPError."""
         self._heading("1. A governed run with a tool that reads")
         first = self._send(READ)
         self._show_answer(READ, first)

@@ -107,7 +107,8 @@ class ApiConsumer(AsyncHttpConsumer):
             if self.started:
                 await self.on_stream_error(public)
             else:
-                await self._send_error(public)
+                allow = {"Allow": ", ".join(self.methods)} if isinstance(public, MethodNotAllowed) else {}
+                await self.send_json(public.status, error_body(public), {**error_headers(public), **allow})
 
     async def send_json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         """Sends a whole JSON response."""
@@ -121,12 +122,6 @@ class ApiConsumer(AsyncHttpConsumer):
         """Sends the response's status and headers; from here on errors can no longer change them."""
         self.started = True
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def _send_error(self, error: ClasperError) -> None:
-        headers = error_headers(error)
-        if isinstance(error, MethodNotAllowed):
-            headers["Allow"] = ", ".join(self.methods)
-        await self.send_json(error.status, error_body(error), headers)
 
 
 def limited(application: Any) -> Any:

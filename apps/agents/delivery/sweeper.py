@@ -37,18 +37,17 @@ class Sweep:
 
 async def sweep(*, now: datetime) -> Sweep:
     """Ends runs whose lease has expired, frees their reservations, rolls budgets over, deletes expired answers."""
+
+    def sweep_runs(batch: Batch) -> int:
+        return sum(_sweep_run(batch, orphan, now) for orphan in orphaned(batch, now=now, limit=BATCH))
+
     runs = 0
-    while swept := await writer.submit(lambda batch: _sweep_runs(batch, now), alone=True):
+    while swept := await writer.submit(sweep_runs, alone=True):
         runs += swept
     holds = await writer.submit(lambda batch: len(release_expired(batch, now=now)), alone=True)
     periods = await writer.submit(lambda batch: roll_over_due(batch, now=now), alone=True)
     keys = await writer.submit(lambda batch: forget_expired(batch, now=now), alone=True)
     return Sweep(runs, holds, periods, keys)
-
-
-def _sweep_runs(batch: Batch, now: datetime) -> int:
-    orphans = orphaned(batch, now=now, limit=BATCH)
-    return sum(_sweep_run(batch, orphan, now) for orphan in orphans)
 
 
 def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
