@@ -1,1 +1,1 @@
-"""The outside world: each part is a Protocol, a real client, and a fake that ships with it."""
+"""Clients of everything outside: model providers, the control plane, webhooks, and the workspace directory."""

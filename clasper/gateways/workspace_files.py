@@ -1,4 +1,4 @@
-"""A workspace directory on disk: which of its files count, and their bytes exactly as they are.
+"""A workspace directory on disk: which of its files are used, and their exact bytes.
 
 What the bytes mean (frontmatter, truncation, prompts) is not decided here. Symbolic links are followed only inside the
 directory; whatever cannot be read is skipped with a reason and never ends a request.
@@ -22,15 +22,15 @@ BOOT_MARKER = ".boot-complete"
 SKILL_FILE = "SKILL.md"
 
 MAX_FILE_BYTES = 2 * 1024 * 1024
-"""More of a file is never read: a model sees 20,000 characters of it at most."""
+"""No more of a file is read: a model sees at most 20,000 characters of it."""
 MAX_FILES = 5_000
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
-"""What one workspace may take of a worker's memory."""
+"""How much of a worker's memory one workspace may take."""
 
 MAX_CHECK_SHARE = 0.02
-"""Looking for changes takes at most this share of a worker's time, however large the workspace is."""
+"""The largest share of a worker's time that looking for changes takes, however large the workspace is."""
 SETTLING_NS = 2_000_000_000
-"""A file touched less than this before it was read may change again under the same time stamp (FAT keeps 2 s)."""
+"""A file modified less than this before it was read may change again without a new time stamp (FAT: 2 s)."""
 
 Signature = tuple[int, ...]
 
@@ -64,7 +64,7 @@ class _SkipFile(Exception):
 
 
 class WorkspaceReader:
-    """Reads one workspace again and again; only what changed is read anew. May be shared by threads."""
+    """Reads one workspace repeatedly; only what has changed is read again. Threads may share it."""
 
     def __init__(self, root: Path, *, max_check_share: float = MAX_CHECK_SHARE) -> None:
         self._root = os.path.abspath(root)
@@ -97,7 +97,7 @@ class WorkspaceReader:
             self._scan = _Scan(self._root, self._scan)
             self._snapshot = snapshot = self._scan.snapshot(before)
         ended = time.monotonic()
-        # Reading what changed is not held against the next check: it happens once a change, not once a request.
+        # The time to read what changed does not delay the next check: it is spent once a change, not once a request.
         self._next_check = ended + (ended - started) / self._share if snapshot is before else ended
         return snapshot
 
@@ -162,7 +162,7 @@ class _Scan:
             self._files[path] = (signature, self._started_ns, file)
 
     def _candidates(self) -> Iterator[str]:
-        """Paths that count if they exist; the most important first, because the number of files is bounded."""
+        """Paths that are used if they exist; the most important first, because the number of files is limited."""
         yield from ROOT_FILES
         for name in self._names("souls"):
             if name.endswith(".md"):
@@ -227,7 +227,7 @@ class _Scan:
 
 
 def _open_beneath(root: str, relative: str) -> int:
-    """Opens a link-free path step by step, so that no link put there meanwhile leads out of `root`."""
+    """Opens a link-free path step by step, so that a link placed there in the meantime cannot lead out of `root`."""
     *parents, name = relative.split("/")
     directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -241,7 +241,7 @@ def _open_beneath(root: str, relative: str) -> int:
 
 
 def _signature(path: str) -> Signature | None:
-    """What changes when a file or a directory's list of names changes; the last item is when it did."""
+    """Changes whenever a file or a directory's list of names does; the last item is when it did."""
     try:
         seen = os.stat(path)
     except (OSError, ValueError):
@@ -250,7 +250,7 @@ def _signature(path: str) -> Signature | None:
 
 
 def _identity(path: str) -> Signature | None:
-    """Which directory it is; None when it is none or may not be entered."""
+    """Which directory it is; None when it is not a directory or may not be entered."""
     signature = _signature(path)
     if signature is None or not stat.S_ISDIR(signature[0]) or not os.access(path, os.R_OK | os.X_OK):
         return None

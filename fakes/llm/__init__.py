@@ -1,4 +1,4 @@
-"""Fake model hosts: real programs behind real sockets, one for each wire, that do what a test scripts."""
+"""Fake model providers: real servers on real sockets, one for each wire format, that do what a test scripts."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ WIRE_FORMATS: Mapping[str, FakeWireFormat] = {
     "mistral": FakeChat("mistral"),
     "openrouter": FakeChat("openrouter"),
 }
-"""Every provider's host as it can be faked."""
+"""The wire format of every provider, as its fake speaks it."""
 
 __all__ = [
     "WIRE_FORMATS",

@@ -1,4 +1,4 @@
-"""Serves a fake model host until interrupted: `python -m fakes.llm --help`."""
+"""Serves a fake model provider until interrupted: `python -m fakes.llm --help`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fakes.llm import WIRE_FORMATS, FakeProvider, reply
 
 def main() -> None:
     """Serves until interrupted."""
-    parser = argparse.ArgumentParser(description="A fake model host, for trying Clasper without an account.")
+    parser = argparse.ArgumentParser(description="A fake model provider, for trying Clasper without an account.")
     parser.add_argument("--wire", choices=sorted(WIRE_FORMATS), default="openai", help="the API to speak")
     parser.add_argument("--port", type=int, default=9100)
     parser.add_argument("--reply", default="Hello from the fake provider.")

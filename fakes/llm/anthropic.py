@@ -1,4 +1,4 @@
-"""The messages wire as Anthropic speaks it."""
+"""The messages format as Anthropic's server speaks it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _FIELDS |= {"stop_sequences", "metadata", "thinking", "service_tier", "cache_con
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 _SIGNED = "RmFrZV"
-"""How signatures of this host begin; those of other hosts are taken unread."""
+"""How signatures of this server begin; those of others are accepted unread."""
 
 Block = dict[str, Any]
 
@@ -63,7 +63,7 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FakeAnthropic:
-    """Anthropic's own host."""
+    """Anthropic's own server."""
 
     base_path: str = "/v1"
 
@@ -135,7 +135,7 @@ class FakeAnthropic:
 
 
 def _streamed(answer: Answer) -> Iterable[tuple[Block, list[Block]]]:
-    """Each block as it begins, and its pieces."""
+    """Every block as it begins, with its pieces."""
     if answer.thinking:
         deltas: list[Block] = [{"type": "thinking_delta", "thinking": word} for word in words_of(answer.thinking)]
         deltas.append({"type": "signature_delta", "signature": _signature(answer.thinking)})

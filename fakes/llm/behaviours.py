@@ -1,4 +1,4 @@
-"""What a fake model host can do with a request: answer, want tools, refuse, break, fall silent."""
+"""What a fake model provider can do with a request: answer, call tools, refuse, break, fall silent."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fakes.llm.wire_format import Answer, FakeWireFormat
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and what became of it; instants are `time.monotonic()` seconds.
+    """One request and what became of it; times are `time.monotonic()` seconds.
 
-    Exchanges with the same `client_port` came over the same connection. `disconnected` is set when the client left
-    before the answer was complete.
+    Exchanges with the same `client_port` used the same connection. `disconnected` is set when the client left before
+    the response was complete.
     """
 
     request: web.BaseRequest
@@ -43,7 +43,7 @@ class Exchange:
 
 
 Behaviour = Callable[["Exchange"], Awaitable[web.StreamResponse]]
-"""What the host does with one request."""
+"""What the provider does with one request."""
 
 
 def reply(
@@ -58,10 +58,10 @@ def reply(
     thinking: str = "",
     call_ids: bool = True,
 ) -> Behaviour:
-    """Answers with `text`, streamed word by word if the request wants a stream; `delay` seconds go before each chunk.
+    """Answers with `text`, streamed word by word if the request wants a stream; `delay` seconds precede every chunk.
 
-    `usage` replaces the counted tokens, `with_usage=False` leaves them out. `calls` are (name, arguments) pairs. The
-    rest is explained at `Answer`.
+    `usage` replaces the counted tokens, `with_usage=False` leaves them out. `calls` are (name, arguments) pairs. See
+    `Answer` for the rest.
     """
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
@@ -87,7 +87,7 @@ def reply(
 def tool_calls(
     *calls: tuple[str, str], text: str = "", usage: Usage | Mapping[str, Any] | None = None, **facts: Any
 ) -> Behaviour:
-    """Wants tools: one call for each pair of a name and the raw text of its arguments."""
+    """Calls tools: one call for each pair of a name and the raw text of its arguments."""
     return reply(text, calls=calls, finish="tool_calls", usage=usage, **facts)
 
 
@@ -99,7 +99,7 @@ def error(
     message: str = "",
     code: str = "",
 ) -> Behaviour:
-    """Answers with an error status and the wire's error body, or another body: a mapping as JSON, text as a page."""
+    """Answers with an error status and the format's error body, or another: a mapping as JSON, text as a page."""
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
         if isinstance(body, str):
@@ -140,7 +140,7 @@ def raw(
 
 
 def garbage() -> Behaviour:
-    """Answers 200 with what is no JSON; on a stream after one good chunk."""
+    """Answers 200 with something other than JSON; on a stream after one good chunk."""
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
         if exchange.wants_stream:
@@ -151,9 +151,9 @@ def garbage() -> Behaviour:
 
 
 def half_stream(chunks: int, *, abort: bool = True) -> Behaviour:
-    """Sends so many text chunks of a stream (or half an answer), then the connection breaks.
+    """Sends this many text chunks of a stream (or half a response), then breaks the connection.
 
-    `abort=False` ends the HTTP answer properly instead, without a finish reason.
+    `abort=False` ends the HTTP response properly instead, without a finish reason.
     """
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
@@ -178,7 +178,7 @@ def reset() -> Behaviour:
 
 
 def silence(seconds: float, *, after_chunks: int = 0) -> Behaviour:
-    """Says nothing for so long, on a stream after so many chunks, and then breaks the connection."""
+    """Says nothing for this long, on a stream after `after_chunks` chunks, and then breaks the connection."""
 
     async def answer(exchange: Exchange) -> web.StreamResponse:
         response: web.StreamResponse = web.Response()
@@ -217,7 +217,7 @@ async def _send_half(exchange: Exchange) -> web.StreamResponse:
 def _abort(exchange: Exchange) -> None:
     transport = exchange.request.transport
     if transport is not None:
-        # What was written leaves first; the answer stays without its end.
+        # What was written is still sent; only the end of the response is missing.
         transport.close()
 
 

@@ -1,4 +1,4 @@
-"""The chat-completions wire as a host speaks it."""
+"""The chat-completions format as its servers speak it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_excee
 
 @dataclass(frozen=True, slots=True)
 class FakeChat:
-    """One of the hosts of this wire, by the name Clasper gives it; each has its quirks. `openai` imitates itself."""
+    """One of the providers of this format, by Clasper's name for it; all have their quirks."""
 
     host: str = "openai"
 
@@ -97,7 +97,7 @@ class FakeChat:
         return _event({"error": {"message": message, "type": "server_error", "code": code or None}})
 
     def _thinking(self, thinking: str, text: str) -> dict[str, Any]:
-        """What a host makes of thoughts: a field, details to be sent back, or parts of the content."""
+        """How a provider sends thoughts: as a field, as details to be sent back, or as parts of the content."""
         if self.host == "openrouter":
             return {"reasoning": thinking, "reasoning_details": [_reasoning(thinking)]}
         if self.host == "mistral":
@@ -129,12 +129,12 @@ class FakeChat:
 
 
 def words_of(text: str) -> list[str]:
-    """The text in pieces that end with a blank, as models write it."""
+    """The text in pieces that end with whitespace, as models write it."""
     return re.findall(r"\S+\s*|\s+", text)
 
 
 def _order_problem(messages: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
-    """Tool results must answer the calls of the assistant's turn before them, all of them and nothing else."""
+    """Tool results must answer exactly the calls of the assistant's turn before them."""
     if not messages:
         return 400, "Invalid 'messages': empty array."
     open_calls: set[str] = set()
@@ -150,13 +150,13 @@ def _order_problem(messages: Sequence[Mapping[str, Any]]) -> tuple[int, str] | N
 
 
 def _mistral_problem(body: Mapping[str, Any]) -> str:
-    """Mistral takes no unknown field, and ids of nine letters or digits only."""
+    """Mistral accepts no unknown field, and only ids of nine letters or digits."""
     if "stream_options" in body or "max_completion_tokens" in body:
         return "Extra inputs are not permitted"
     if body.get("temperature", 0) > 1.5:
         return "temperature: Input should be less than or equal to 1.5"
     ids = [call["id"] for message in body["messages"] for call in message.get("tool_calls") or ()]
-    if not all(_SHORT_ID.fullmatch(each) for each in ids):
+    if not all(map(_SHORT_ID.fullmatch, ids)):
         return "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
     return ""
 

@@ -1,4 +1,4 @@
-"""The generateContent wire as Google's host speaks it."""
+"""The generateContent format as Google's server speaks it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _Problem = tuple[int, str] | None
 
 @dataclass(frozen=True, slots=True)
 class FakeGemini:
-    """Google's own host. A call whose arguments are no JSON object it cannot spell: then the model has failed."""
+    """Google's own server. It cannot send a call whose arguments are not a JSON object: then the model has failed."""
 
     base_path: str = "/v1beta"
 
@@ -105,7 +105,7 @@ class FakeGemini:
 
 
 def signature(thinking: str) -> str:
-    """What the host wants back for these thoughts."""
+    """What the server wants back for these thoughts."""
     return base64.b64encode(f"signed:{thinking}".encode()).decode()
 
 
@@ -151,7 +151,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _before_the_answer(usage: Usage | Mapping[str, Any] | None) -> Usage | Mapping[str, Any] | None:
-    """Every chunk counts, those before the last one only the prompt."""
+    """Every chunk has counts; those before the last one only count the prompt."""
     return Usage(input=usage.input, cached=usage.cached) if isinstance(usage, Usage) else usage
 
 
@@ -174,15 +174,15 @@ def _event(value: Mapping[str, Any]) -> bytes:
 
 def _declarations_problem(tools: Sequence[Mapping[str, Any]]) -> _Problem:
     declared: set[str] = set()
-    for each in (each for tool in tools for each in tool.get("functionDeclarations", ())):
-        name = each.get("name", "")
+    for declaration in (found for tool in tools for found in tool.get("functionDeclarations", ())):
+        name = declaration.get("name", "")
         if not _TOOL_NAME.fullmatch(name):
             return 400, f"Invalid function name {name!r}. Must start with a letter or an underscore."
         if name in declared:
             return 400, f"Duplicate function declaration found: {name}"
         declared.add(name)
-        schema = each.get("parametersJsonSchema", {})
-        if each.keys() - {"name", "description", "parametersJsonSchema"} or not isinstance(schema, dict):
+        schema = declaration.get("parametersJsonSchema", {})
+        if declaration.keys() - {"name", "description", "parametersJsonSchema"} or not isinstance(schema, dict):
             return 400, f"Invalid JSON payload received at function declaration {name}."
     return None
 
@@ -203,7 +203,7 @@ def _config_problem(config: Mapping[str, Any], has_tools: bool) -> _Problem:
 
 
 def _contents_problem(contents: Sequence[Mapping[str, Any]]) -> _Problem:
-    """Calls come right after a turn of the user, and the turn after them answers each of them."""
+    """Calls come directly after a turn of the user, and the turn after them answers all of them."""
     if not contents:
         return 400, "contents is not specified"
     previous = ""

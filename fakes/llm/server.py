@@ -1,13 +1,13 @@
-"""A model host for tests and laptops: a real program behind a real socket that speaks a wire and does what it is told.
+"""A model provider for tests and laptops: a real server that speaks a wire format and does what it is told.
 
 In a test, on the loop of the test:
 
     async with FakeProvider(FakeChat()) as fake:
         fake.script(error(429, headers={"Retry-After": "1"}), reply("Hello"))
-        ...  # the first request meets the error, the second the answer, all further ones `fake.default`
+        ...  # the first request gets the error, the second the reply, all further ones `fake.default`
 
 From synchronous code `FakeProvider.start(wire)` serves from a thread until `close()`. `fake.url` is the base URL to
-configure. Requests that the real host would refuse are refused.
+configure. Requests that the real provider would refuse are refused.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from fakes.llm.wire_format import FakeWireFormat
 
 @dataclass(slots=True)
 class FakeProvider:
-    """The host of one wire. `requests` are the exchanges so far, `default` is what it does when the script has run out,
-    `problems` what was wrong with requests that the real host would have refused."""
+    """A server of one wire format. `requests` are the exchanges so far, `default` is what it does without a script,
+    `problems` what was wrong with requests that the real provider would have refused."""
 
     wire_format: FakeWireFormat
     default: Behaviour = field(default_factory=lambda: reply("Hello from the fake provider."))
@@ -44,27 +44,27 @@ class FakeProvider:
     _loop: asyncio.AbstractEventLoop | None = None
 
     def script(self, *behaviours: Behaviour) -> None:
-        """What to do with the next requests, one behaviour each, after those already waiting."""
+        """What to do with the next requests, one behaviour a request, after those already scripted."""
         self._script.extend(behaviours)
 
     async def arrived(self, count: int = 1, *, within: float = 5.0) -> Exchange:
-        """Waits for so many requests and returns the last of them. Raises TimeoutError."""
+        """Waits for this many requests and returns the last of them. Raises TimeoutError."""
         await self._until(lambda: len(self.requests) >= count, within)
         return self.requests[count - 1]
 
     async def disconnected(self, exchange: Exchange, *, within: float = 5.0) -> float:
-        """Waits until the client left that exchange early and returns the instant. Raises TimeoutError."""
+        """Waits until the client has left that exchange early and returns when it did. Raises TimeoutError."""
         await self._until(lambda: exchange.disconnected is not None, within)
         return exchange.disconnected or 0.0
 
     async def _until(self, condition: Callable[[], bool], within: float) -> None:
-        # A thread waits, because the host may live on another loop than the caller.
+        # A thread waits, because the server may run on another loop than the caller.
         def wait() -> bool:
             with self._changed:
                 return self._changed.wait_for(condition, within)
 
         if not await asyncio.to_thread(wait):
-            raise TimeoutError("the fake provider waited in vain")
+            raise TimeoutError("the fake provider did not see what was awaited")
 
     def _tell(self) -> None:
         with self._changed:
@@ -79,7 +79,7 @@ class FakeProvider:
 
     @classmethod
     def start(cls, wire: FakeWireFormat, port: int = 0, *, default: Behaviour | None = None) -> FakeProvider:
-        """A host on a thread of its own, already listening; `close()` ends it."""
+        """A server on a thread of its own, already listening; `close()` ends it."""
         fake = cls(wire) if default is None else cls(wire, default=default)
         ready = threading.Event()
         fake._thread = threading.Thread(target=fake._run, args=(port, ready), name="fake-provider", daemon=True)
@@ -108,7 +108,7 @@ class FakeProvider:
             runner.run(self._stop())
 
     async def _serve(self, port: int) -> None:
-        # Only so does a handler notice that its client has left.
+        # Without cancellation a handler would not notice that its client has left.
         self._runner = web.ServerRunner(
             web.Server(self._answer, handler_cancellation=True, access_log=None), shutdown_timeout=0.1
         )

@@ -1,4 +1,4 @@
-"""What a fake host must know of one wire format: the other side of `clasper.gateways.llm.wire_format`."""
+"""What a fake provider must know of one wire format: the other side of `clasper.gateways.llm.wire_format`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from clasper.gateways.llm.base import Finish
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer as a test means it; each wire spells it its own way.
+    """An answer as a test means it; every wire format writes it in its own way.
 
-    `calls` are pairs of a tool's name and the raw text of its arguments. `thinking` goes before the text, with a
-    signature the host wants back. `usage` None leaves the counts out; a mapping is the wire's own object, sent as it
-    is. `call_ids` off leaves out the ids of tool calls, where the wire can.
+    `calls` are pairs of a tool's name and the raw text of its arguments. `thinking` comes before the text, with a
+    signature the provider wants back. `usage` None leaves the counts out; a mapping is the format's own object, sent
+    unchanged. `call_ids` False leaves out the ids of tool calls, where the format allows that.
     """
 
     text: str = ""
@@ -29,7 +29,7 @@ class Answer:
 
 
 class FakeWireFormat(Protocol):
-    """One wire format, spoken by a host."""
+    """One wire format, as a server speaks it."""
 
     @property
     def base_path(self) -> str:
@@ -47,7 +47,7 @@ class FakeWireFormat(Protocol):
         ...
 
     def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
-        """What the real host would refuse in this request, as a status and a sentence; None when it would take it."""
+        """Why the real provider would refuse this request, as a status and a sentence; None when it would not."""
         ...
 
     def prompt_tokens(self, body: Mapping[str, Any]) -> int:
@@ -55,7 +55,7 @@ class FakeWireFormat(Protocol):
         ...
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
+        """The body of a response that is not streamed."""
         ...
 
     def chunks(self, answer: Answer) -> list[bytes]:
@@ -63,11 +63,11 @@ class FakeWireFormat(Protocol):
         ...
 
     def opening(self, words: Sequence[str]) -> list[bytes]:
-        """The events of a stream that has begun and given these words, each in one event, and is not at its end."""
+        """The events of a stream that has begun and sent these words, one event a word, and has not ended."""
         ...
 
     def error(self, status: int, message: str, *, code: str = "") -> dict[str, Any]:
-        """The body of an error; without a `code` the one that goes with the status."""
+        """The body of an error; `code` defaults to the one of the status."""
         ...
 
     def stream_error(self, message: str, *, code: str = "") -> bytes:

@@ -1,5 +1,5 @@
-"""Language models behind one interface: what is asked (`base`), which provider answers (`registry`), and the wires.
+"""Language models behind one interface: the call (`base`), the providers (`registry`), and the wire formats.
 
-`exchange` carries the three wires over HTTP: `openai_chat` with its dialects, `anthropic`, `gemini`. `offline` needs no
-network. Only the engine opens a model call. Retries, fallback models, prices and budgets are the engine's business.
+`exchange` sends the three formats over HTTP: `openai_chat` with its dialects, `anthropic`, `gemini`. `offline` needs no
+network. Only the engine opens a model call. The engine decides about retries, fallback models, prices and budgets.
 """

@@ -1,6 +1,6 @@
-"""What every model provider has in common: the call, the answer, the events of a stream, and how a call fails.
+"""What all model providers have in common: the call, the answer, the events of a stream, and how a call fails.
 
-Pure values. A new wire format is one module that implements `Provider`; nothing here knows any of them.
+Pure values; nothing here knows a wire format.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ToolSpec:
 class Message:
     """One message of a conversation.
 
-    `tool_call_id` names the call that a message of role `tool` answers, `failed` says that it tells of a failure.
+    `tool_call_id` identifies the call that a message of role `tool` answers, `failed` says that the call failed.
     `extra` is what a provider wants back with its own earlier answer: copy `Completion.extra` here, unread, when the
     answer becomes part of the conversation.
     """
@@ -73,11 +73,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCall:
-    """One question to a model. `timeout` is what is left of the run, in seconds, and bounds the whole exchange.
+    """One call of a model. `timeout` is what remains of the run, in seconds, and bounds the whole exchange.
 
-    `schema` is a JSON schema that the answer's text should fulfil, `{}` for any JSON; a wire hands it to hosts that can
-    enforce it. What it cannot enforce it leaves out, so the prompt must ask for it, too, and the caller must check the
-    answer.
+    `schema` is a JSON schema that the answer's text should satisfy, `{}` for any JSON. It is sent to providers that can
+    enforce it and left out otherwise, so the prompt must ask for it, too, and the caller must check the answer.
     """
 
     model: str
@@ -89,7 +88,7 @@ class ModelCall:
     timeout: float
 
     def new_tool_call_id(self, position: int) -> str:
-        """An id for a tool call of the answer that came without one; counted on, so that it is unique here."""
+        """An id for a tool call that came without one. Calls are counted through the conversation, so it is unique."""
         return f"call_{sum(len(message.tool_calls) for message in self.messages) + position}"
 
 
@@ -104,9 +103,9 @@ class TextDelta:
 class Completion:
     """A whole answer; the last event of a stream.
 
-    `text` is what the deltas of the stream joined give; only a refusal without content holds the refusal's words
-    instead. `usage_reported` is False when the provider gave no token counts, and `usage` is then empty. `model` is the
-    one that answered, as the provider names it.
+    `text` is the joined text of the stream's deltas; only for a refusal without content it is the refusal's words.
+    `usage_reported` is False when the provider reported no token counts; `usage` is empty then. `model` is the one that
+    answered, under the provider's name for it.
     """
 
     text: str
@@ -122,7 +121,7 @@ StreamEvent = TextDelta | Completion
 
 
 class Provider(Protocol):
-    """A host of models. Both methods raise ProviderError, and nothing else, when a call fails.
+    """A provider of models. Both methods raise ProviderError, and nothing else, when a call fails.
 
     Cancelling the task, or closing the generator, closes the upstream connection at once.
     """
@@ -140,16 +139,16 @@ class Provider(Protocol):
         ...
 
     def stream(self, call: ModelCall) -> AsyncGenerator[StreamEvent, None]:
-        """Text as it arrives, then exactly one Completion. Close it (`aclosing`) when it is left early."""
+        """Text as it arrives, then exactly one Completion. Close it (`aclosing`) when you leave it early."""
         ...
 
 
 class ProviderError(Exception):
     """A model call that failed.
 
-    `str()` of it is fit for callers. `detail` holds the provider's own words and must be redacted before it is stored
-    or shown. `status` is the HTTP status, if there was one. `retry_after` (seconds) is how long the provider asks to
-    wait. `usage` is what the provider counted before it failed, if it said so. `retryable`: the same call may succeed
+    `str()` of it is fit for callers. `detail` contains the provider's own words and must be redacted before it is
+    stored or shown. `status` is the HTTP status, if there was one. `retry_after` is how many seconds the provider asks
+    to wait. `usage` is what the provider reported before it failed, if anything. `retryable`: the same call may succeed
     later. `fallback`: another model may succeed.
     """
 

@@ -22,9 +22,9 @@ _SENTENCES: dict[FailureKind, str] = {
     "unknown_model": "The model provider {provider} does not know the model.",
     "context_too_long": "The conversation does not fit the model's context window.",
     "invalid_request": "The model provider {provider} refused the request.",
-    "bad_response": "The model provider {provider} sent an answer that cannot be read.",
-    "circuit_open": "The model provider {provider} has failed too often lately and is given a rest.",
-    "at_capacity": "Too many calls to the model provider {provider} are under way.",
+    "bad_response": "The model provider {provider} sent a response that cannot be read.",
+    "circuit_open": "The model provider {provider} has failed repeatedly and is not being called for now.",
+    "at_capacity": "Too many calls to the model provider {provider} are in progress.",
 }
 
 _KIND_OF_STATUS: dict[int, FailureKind] = {
@@ -71,7 +71,7 @@ _KIND_OF_CODE: dict[str, FailureKind] = {
     "tool_use_failed": "bad_response",
     "json_validate_failed": "bad_response",
 }
-"""Codes that hosts put into their error objects. They outrank the status; a type of the same name does not."""
+"""Codes that providers put into their error objects. They take precedence over the status; an equal type does not."""
 
 _PHRASES: tuple[tuple[str, FailureKind], ...] = (
     ("context length", "context_too_long"),
@@ -89,12 +89,12 @@ _PHRASES: tuple[tuple[str, FailureKind], ...] = (
     ("location is not supported", "auth"),
     ("exceeds the maximum number of tokens allowed", "context_too_long"),
 )
-"""What hosts without codes write in a 400."""
+"""What providers without codes write in a 400."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorObject:
-    """The error that a body holds, whatever its dialect.
+    """The error in a body, whatever its dialect.
 
     `status` is a numeric code found in the body, `retry_after` the wait (seconds) that the body asks for.
     """
@@ -121,7 +121,7 @@ def failure(
 
 
 def network_failure(error: Exception, provider: str) -> ProviderError:
-    """What an exception of the HTTP client means: our deadline, an unreadable answer, or a broken connection."""
+    """What an exception of the HTTP client means: our deadline, an unreadable response, or a broken connection."""
     kind: FailureKind = "connection"
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         kind = "timeout"
@@ -131,7 +131,7 @@ def network_failure(error: Exception, provider: str) -> ProviderError:
 
 
 def status_failure(status: int, headers: Mapping[str, str], body: bytes, provider: str) -> ProviderError:
-    """What an answer other than 200 means."""
+    """What a response other than 200 means."""
     found = read_error(body)
     if found is None:
         found = ErrorObject(message=body.decode("utf-8", "replace"))
@@ -155,7 +155,7 @@ def body_failure(
 
 
 def read_error(body: bytes) -> ErrorObject | None:
-    """The error object of a JSON body, None when there is none."""
+    """The error object of a JSON body, None if it contains none."""
     try:
         value = msgspec.json.decode(body)
     except UNREADABLE_JSON:
@@ -214,8 +214,8 @@ def _error_of(inner: Mapping[str, Any]) -> ErrorObject:
 
 def _retry_delay(details: Any) -> float | None:
     """The wait of Google's `RetryInfo`, such as `{"retryDelay": "17s"}`; None if absent or unreadable."""
-    for each in details if isinstance(details, list) else ():
-        delay = each.get("retryDelay") if isinstance(each, dict) else None
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
         if isinstance(delay, str) and (seconds := parse_wait(delay.removesuffix("s"))) is not None:
             return seconds
     return None

@@ -6,7 +6,7 @@ What it does with a message:
   make parallel calls.
 * Otherwise it calls an offered tool whose name's words are all in the message, with arguments found there.
 * After a tool's result it answers with a sentence that quotes it.
-* Asked for JSON by a schema, it answers with a value of that shape, made of what the message holds.
+* Asked for JSON by a schema, it answers with a value of that shape, made from the message.
 * Otherwise it says what it is and quotes the message.
 """
 
@@ -29,14 +29,14 @@ _DIRECTIVE = re.compile(r"\buse tool\s+([A-Za-z0-9_][\w.:/-]*)[ \t]*", re.IGNORE
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _TOKEN = re.compile(r"\S+\s*|\s+")
 _FILLERS = frozenset({"get", "fetch", "do", "run", "the", "a", "api", "tool"})
-"""Words of a tool's name that people leave out when they ask for what it does."""
+"""Words of a tool's name that people omit when they ask for what it does."""
 
 _json = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """A provider that always answers, and for the same call with the same answer. It takes any model name."""
+    """A provider that always answers, with the same answer to the same call. It accepts any model name."""
 
     name: str = "offline"
     base_url: str = ""
@@ -76,7 +76,7 @@ def _directives(text: str) -> list[tuple[str, str]]:
 
 
 def _arguments_at(text: str, start: int) -> str:
-    """The JSON that begins there, as written; broken JSON up to the line's end, so that it can be tried out too."""
+    """The JSON that begins there, as written; broken JSON up to the end of the line, so that it can be tried, too."""
     if not text.startswith("{", start):
         return "{}"
     try:
@@ -120,14 +120,14 @@ def _answer(call: ModelCall) -> str:
 
 
 def _latest_results(messages: Sequence[Message]) -> list[str]:
-    """A sentence for each tool result at the end of the conversation, in order."""
+    """One sentence per tool result at the end of the conversation, in order."""
     tail: list[Message] = []
     for message in reversed(messages):
         if message.role != "tool":
             break
         tail.insert(0, message)
     names = {call.id: call.name for message in messages for call in message.tool_calls}
-    return [f"{names.get(each.tool_call_id, 'A tool')} returned: {_short(each.content)}" for each in tail]
+    return [f"{names.get(result.tool_call_id, 'A tool')} returned: {_short(result.content)}" for result in tail]
 
 
 def _short(text: str) -> str:

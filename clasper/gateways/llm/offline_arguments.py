@@ -1,6 +1,6 @@
-"""Arguments for a tool, made from its JSON schema and what a message holds: quoted text, ids, numbers, choices.
+"""Arguments for a tool, made from its JSON schema and the contents of a message: quoted text, ids, numbers, choices.
 
-Only as clever as a demonstration needs; what the message does not say gets the schema's default or the message itself.
+Only as clever as a demonstration needs; what the message does not say becomes the schema's default or the message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_TEXT = 200
 
 
 class _Evidence:
-    """What a message offers for arguments; each piece is used once."""
+    """What a message offers for arguments; every piece is used once."""
 
     def __init__(self, text: str) -> None:
         self.text = " ".join(text.split())
@@ -31,7 +31,7 @@ class _Evidence:
 
 
 def arguments_for(schema: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """An object for the schema: its required properties always, the others where the message holds something."""
+    """An object for the schema: its required properties always, the others where the message says something."""
     return _object(schema, _Evidence(text), 0)
 
 
@@ -48,7 +48,7 @@ def _object(schema: Mapping[str, Any], found: _Evidence, depth: int) -> dict[str
         return {}
     required = set(schema.get("required") or ())
     made: dict[str, Any] = {}
-    for name in sorted(properties, key=lambda each: each not in required):
+    for name in sorted(properties, key=lambda property_name: property_name not in required):
         inner = properties[name] if isinstance(properties[name], Mapping) else {}
         value = _value(name, inner, found, depth, needed=name in required)
         if value is not None:
@@ -96,7 +96,7 @@ def _fallback(schema: Mapping[str, Any], found: _Evidence, depth: int) -> Any:
 def _type(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
-        kind = next((each for each in kind if each != "null"), "null")
+        kind = next((name for name in kind if name != "null"), "null")
     if isinstance(kind, str):
         return kind
     return "object" if "properties" in schema else "string"

@@ -1,4 +1,4 @@
-"""Which providers there are, what the settings say about them, and how each is reached."""
+"""The model providers, what the settings say about them, and how they are reached."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ OFFLINE_MODEL = "offline-1"
 
 
 def standard_model(provider: str) -> ModelRef | None:
-    """The model of a provider for which the settings name none; None for an unknown provider."""
+    """The provider's model when the settings name none; None for an unknown provider."""
     if provider == OFFLINE:
         return ModelRef(OFFLINE, OFFLINE_MODEL)
     return ModelRef(provider, PROVIDER_SPECS[provider].model) if provider in PROVIDER_SPECS else None
@@ -101,14 +101,14 @@ def provider_settings(name: str) -> ProviderSettings:
 
 
 def configured(name: str) -> bool:
-    """Whether the settings hold what the provider needs."""
+    """Whether the settings contain what the provider needs."""
     if name == OFFLINE:
         return not settings.PRODUCTION
     return name in PROVIDER_SPECS and provider_settings(name).configured
 
 
 def provider_for(name: str) -> Provider:
-    """The provider, as the settings are now. Raises Unavailable `model_not_configured`, naming the setting to set."""
+    """The provider under the current settings. Raises Unavailable `model_not_configured`, which names the setting."""
     if name == OFFLINE:
         if settings.PRODUCTION:
             raise _unusable("The offline model is for development; in production set LLM_PROVIDER to a real provider.")

@@ -1,4 +1,4 @@
-"""What a wire format must provide: how a call is written. How responses are read is the business of its accumulator.
+"""What a wire format must provide: how a call is written. How a response is read is in its accumulator.
 
 No network here: `exchange.HttpProvider` sends the requests and receives the responses.
 """
@@ -44,7 +44,7 @@ class WireFormat(ABC):
 
     @abstractmethod
     def encode(self, call: ModelCall, *, stream: bool) -> bytes:
-        """The request body. Raises ProviderError `invalid_request` for what the format cannot carry."""
+        """The request body. Raises ProviderError `invalid_request` for a call that the format cannot represent."""
 
     def accumulator(self, call: ModelCall) -> StreamAccumulator:
         """An accumulator for the response to this call."""
@@ -56,7 +56,7 @@ class WireFormat(ABC):
 
 
 def encode_body(body: Mapping[str, Any], provider: str) -> bytes:
-    """The body as JSON. Raises ProviderError `invalid_request` when it holds what JSON cannot carry."""
+    """The body as JSON. Raises ProviderError `invalid_request` when JSON cannot represent it."""
     try:
         return _encoder.encode(body)
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,9 +1,8 @@
-"""How an Anthropic messages request is spelled. No network here.
+"""How an Anthropic messages request is written. No network here.
 
-The API takes turns of user and assistant that alternate, begin with the user's, hold tool results before anything else
-and no blank text. Whatever of a conversation does not fit is adjusted, because the API refuses it otherwise: turns of
-one role become one, blank texts are left out, and a conversation that begins with the assistant or is empty gets a
-user's turn that says so.
+The API requires turns of user and assistant that alternate, begin with the user's, contain tool results before anything
+else and no blank text. A conversation that does not comply is changed: turns of one role become one, blank texts are
+left out, and one that begins with the assistant or is empty gets a user's turn that says so.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def encode_request(call: ModelCall, *, stream: bool, provider: str) -> bytes:
     """The request body; the temperature is clamped to 0..1, and left out for models that refuse one.
 
     A schema is enforced by a tool that the model must use; see `forces_schema`. Raises ProviderError `invalid_request`
-    when the call holds what JSON cannot carry.
+    when JSON cannot represent the call.
     """
     names = ToolNames(call.tools)
     body: dict[str, Any] = {
@@ -49,7 +48,7 @@ def encode_request(call: ModelCall, *, stream: bool, provider: str) -> bytes:
         "max_tokens": call.max_output_tokens,
         "messages": _turns(call.messages, names, provider),
     }
-    system = "\n\n".join(each.content for each in call.messages if each.role == "system" and not _blank(each.content))
+    system = "\n\n".join(m.content for m in call.messages if m.role == "system" and not _blank(m.content))
     if system:
         body["system"] = system
     if call.temperature is not None and not call.model.startswith(_FIXED_TEMPERATURE):
@@ -85,11 +84,11 @@ def _turns(messages: Sequence[Message], names: ToolNames, provider: str) -> list
         return [{"role": "user", "content": _text(_EMPTY)}]
     for turn in turns:
         if turn["role"] == "user" and len(turn["content"]) > 1:
-            turn["content"].sort(key=_is_no_result)
+            turn["content"].sort(key=_is_not_result)
     if turns[0]["role"] == "assistant":
         turns.insert(0, {"role": "user", "content": _text(_EARLIER)})
     if turns[-1]["role"] == "assistant" and turns[-1]["content"][-1]["type"] == "text":
-        # The API refuses to let the model go on after a blank.
+        # The API refuses a final text that ends with whitespace.
         turns[-1]["content"][-1]["text"] = turns[-1]["content"][-1]["text"].rstrip()
     return turns
 
@@ -147,7 +146,7 @@ def _result(message: Message) -> Block:
     return result
 
 
-def _is_no_result(block: Block) -> bool:
+def _is_not_result(block: Block) -> bool:
     return bool(block["type"] != "tool_result")
 
 
@@ -161,7 +160,7 @@ def _use(call: ToolCall, names: ToolNames) -> Block:
 
 
 def _id(call_id: str) -> str:
-    """The id as the API takes it: other providers, whose calls may be part of the conversation, write others."""
+    """The id as the API accepts it: calls of other providers may be part of the conversation."""
     if _CALL_ID.fullmatch(call_id):
         return call_id
     return f"call_{sha256(call_id.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"

@@ -1,4 +1,4 @@
-"""How a generateContent request is spelled. No network here."""
+"""How a generateContent request is written. No network here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from clasper.gateways.llm.wire_format import encode_body
 _MAX_TEMPERATURE = 2.0
 _EARLIER = "(earlier conversation)"
 _NO_SIGNATURE = "skip_thought_signature_validator"
-"""Google's own word for a tool call that none of its models made. Models since Gemini 3 refuse the conversation when
-the first call of an answer has no signature, as after a fallback from another provider."""
+"""Google's marker for a tool call that none of its models made. Models since Gemini 3 refuse a conversation when the
+first call of an answer has no signature, as after a fallback from another provider."""
 _UNSIGNED = ("gemini-1", "gemini-2")
-"""Beginnings of the models that take calls without a signature."""
+"""Prefixes of the models that accept calls without a signature."""
 
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -27,10 +27,10 @@ _Part = dict[str, Any]
 def encode_request(call: ModelCall, *, provider: str) -> bytes:
     """The request body, the same for whole and for streamed answers.
 
-    The host wants turns that alternate and begin with the user's, none of them empty: turns of one role are joined,
-    empty ones left out, and a conversation that begins with the model gets a turn before it. The temperature is
-    clamped to 0…2. A schema is enforced only in calls without tools, with which the host does not take one. Raises
-    ProviderError `invalid_request` when the call holds what JSON cannot carry.
+    The API requires turns that alternate, begin with the user's and are not empty: turns of one role are joined, empty
+    ones left out, and a conversation that begins with the model gets a turn before it. The temperature is clamped to
+    0…2. A schema is enforced only in calls without tools, because the API does not accept both. Raises ProviderError
+    `invalid_request` when JSON cannot represent the call.
     """
     names = ToolNames(call.tools)
     body: dict[str, Any] = {"contents": _contents(call, names, provider), "generationConfig": _config(call)}
@@ -90,8 +90,8 @@ def _contents(call: ModelCall, names: ToolNames, provider: str) -> list[dict[str
 def _model_parts(message: Message, names: ToolNames, provider: str, asked: dict[str, dict[str, Any]]) -> list[_Part]:
     """The parts of an earlier answer. Its calls are added to `asked`, by our ids, for the results that follow.
 
-    What the provider kept in `extra` (see `answer`) says how the parts were cut and signed. Text that is no
-    longer as long as the provider's own goes unsigned.
+    What is kept in `extra` (see `response`) says how the parts were divided and signed. Text whose length has changed
+    since is sent unsigned.
     """
     kept = _kept(message, provider)
     marks = {entry["call"]: entry for entry in kept if "call" in entry}
@@ -144,11 +144,11 @@ def _mark_unsigned(parts: list[_Part]) -> None:
 
 
 def _result(message: Message, asked: Mapping[str, Mapping[str, Any]]) -> list[_Part]:
-    """The answer to a call; one to a call that the conversation does not hold can be told as text only."""
+    """The result of a call; that of a call which is not in the conversation can only be sent as text."""
     function = asked.get(message.tool_call_id)
     if function is None:
         return [{"text": message.content}] if message.content else []
-    # Numbers stay text: the host would round long ones.
+    # Numbers stay text: the API would round long ones.
     value = _json(message.content, '{["tfn') or message.content
     answer = {"name": function["name"], "response": {"error" if message.failed else "result": value}}
     if "id" in function:

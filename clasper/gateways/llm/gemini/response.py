@@ -119,7 +119,7 @@ class GeminiAccumulator(StreamAccumulator):
 
     def _take(self, response: _Response) -> str:
         counts = response.usage_metadata
-        # Some hosts count only in the last chunk and send counts without tokens before it.
+        # Some servers count only in the last chunk and send counts without tokens before it.
         if counts is not None and (counts.prompt_token_count or counts.total_token_count):
             self._counts = counts
         if response.error:
@@ -215,7 +215,7 @@ class GeminiAccumulator(StreamAccumulator):
 
 
 def _usage(counts: _Counts | None) -> Usage | None:
-    """Disjoint buckets. What the total holds beyond the prompt is output, counted apart or not."""
+    """Disjoint buckets. Whatever exceeds the prompt in the total is output, whether or not it is counted separately."""
     if counts is None or not (counts.prompt_token_count or counts.total_token_count):
         return None
     prompt, tools = max(0, counts.prompt_token_count or 0), max(0, counts.tool_use_prompt_token_count or 0)

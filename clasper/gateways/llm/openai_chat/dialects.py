@@ -1,6 +1,6 @@
-"""How the hosts of the chat-completions API differ.
+"""How the providers of the chat-completions API differ.
 
-What is configured as OpenAI's base URL and is not its own address is taken for a merely compatible server.
+An OpenAI base URL other than its own address is assumed to be a merely compatible server.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What one host asks for.
+    """What one provider requires.
 
-    `limit_field` names the field of the output limit, `fixed_temperature` the prefixes of models that refuse one,
-    `max_temperature` the highest a host takes; a higher one is lowered to it. `structured` is how it can be held to a
-    JSON schema: by the schema, by a mere JSON mode, or not at all. `stream_options` off: the host refuses that field
-    and counts its streams anyway. `short_ids`: ids of tool calls must be nine letters or digits.
+    `limit_field` is the field of the output limit, `fixed_temperature` the prefixes of models that refuse a
+    temperature, `max_temperature` the highest accepted; a higher one is lowered to it. `structured` is how a JSON
+    schema is enforced: by the schema, by a mere JSON mode, or not at all. `stream_options` False: the provider refuses
+    that field and counts its streams anyway. `short_ids`: ids of tool calls must be nine letters or digits.
     """
 
     limit_field: str = "max_tokens"

@@ -1,4 +1,4 @@
-"""How a chat-completions request is spelled. No network here."""
+"""How a chat-completions request is written. No network here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHORT_ID = 9
 
 
 def encode_request(call: ModelCall, dialect: Dialect, *, stream: bool, provider: str) -> bytes:
-    """The request body. Raises ProviderError `invalid_request` when the call holds what JSON cannot carry."""
+    """The request body. Raises ProviderError `invalid_request` when JSON cannot represent the call."""
     names = ToolNames(call.tools)
     body: dict[str, Any] = {
         "model": call.model,
@@ -35,12 +35,12 @@ def encode_request(call: ModelCall, dialect: Dialect, *, stream: bool, provider:
 
 
 def _response_format(call: ModelCall, dialect: Dialect) -> dict[str, Any]:
-    """Hosts enforce schemas of objects only, and a mere JSON mode goes with no tools."""
+    """Providers enforce schemas of objects only, and a mere JSON mode excludes tools."""
     if call.schema is None or call.schema.get("type") != "object" or not dialect.structured:
         return {}
     if dialect.structured == "json_object":
         return {} if call.tools else {"response_format": {"type": "json_object"}}
-    # Not `strict`: that mode takes only a part of JSON Schema, and callers write all of it.
+    # Not `strict`: that mode supports only a part of JSON Schema, and callers use all of it.
     schema = {"name": "output", "schema": call.schema, "strict": False}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 

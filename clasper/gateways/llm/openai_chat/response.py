@@ -225,7 +225,7 @@ _REASONING_TEXTS = ("text", "summary", "data")
 
 
 def _join_reasoning(known: list[dict[str, Any]], piece: dict[str, Any], *, whole: bool) -> None:
-    """Takes a reasoning detail; pieces of one detail in a stream follow each other and share type and index."""
+    """Takes a reasoning detail; in a stream, the pieces of one detail are consecutive and share type and index."""
     last = known[-1] if known else None
     if whole or last is None or any(last.get(key) != piece.get(key) for key in ("type", "index")):
         known.append(dict(piece))
@@ -256,7 +256,7 @@ def _joined(parts: list[_Part] | None) -> str:
 
 
 def _usage(reported: _Usage | None) -> Usage | None:
-    """Disjoint buckets. What the total holds beyond prompt and completion was spent on thinking and is paid as output:
+    """Disjoint buckets. What exceeds prompt and completion in the total was spent on thinking and is paid as output:
     some providers leave it out of `completion_tokens`."""
     if reported is None or not (reported.prompt_tokens or reported.completion_tokens):
         return None
