@@ -75,7 +75,7 @@ class BudgetPeriod(models.Model):
         return f"{self.tenant_id} {self.period_start:%Y-%m-%d}"
 
 
-class SpendDay(models.Model):
+class DailyUsage(models.Model):
     """What a tenant's runs used on one UTC day: the ledger behind usage and every budget's opening balance."""
 
     id = models.BigAutoField(primary_key=True)

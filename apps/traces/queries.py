@@ -18,7 +18,7 @@ from clasper.core.tenancy import AllTenants, OneTenant, TenantScope
 COUNT_CAP = 10_000
 """Counting stops here: an exact total of a million rows costs more than the page it stands on."""
 
-Place = tuple[datetime, str]
+CursorKey = tuple[datetime, str]
 """Where a run stands in newest-first order: its start and its id."""
 
 M = TypeVar("M", bound=Model)
@@ -111,20 +111,20 @@ def within(rows: QuerySet[M, R], start: datetime | None, end: datetime | None) -
     return rows
 
 
-def after(rows: QuerySet[M, R], place: Place, *, name: str = "id") -> QuerySet[M, R]:
+def after(rows: QuerySet[M, R], place: CursorKey, *, name: str = "id") -> QuerySet[M, R]:
     """What follows a place in newest-first order; `name` is the column of the trace's id."""
     started_at, trace_id = place
     # The first condition alone can be looked up in an index; the second only decides between equal starts.
     return rows.filter(started_at__lte=started_at).exclude(started_at=started_at, **{f"{name}__gte": trace_id})
 
 
-def up_to(traces: QuerySet[Trace], place: Place) -> QuerySet[Trace]:
+def up_to(traces: QuerySet[Trace], place: CursorKey) -> QuerySet[Trace]:
     """The traces from the newest down to a place, which belongs to them."""
     started_at, trace_id = place
     return traces.filter(started_at__gte=started_at).exclude(started_at=started_at, id__lt=trace_id)
 
 
-def places(traces: QuerySet[Trace]) -> QuerySet[Trace, Place]:
+def places(traces: QuerySet[Trace]) -> QuerySet[Trace, CursorKey]:
     return traces.values_list("started_at", "id")
 
 
@@ -142,7 +142,7 @@ def labelled(filters: Filters) -> QuerySet[TraceLabel, str]:
     return labels.values_list("trace_id", flat=True)
 
 
-def label_places(tenant_id: str, filters: Filters) -> QuerySet[TraceLabel, Place]:
+def label_places(tenant_id: str, filters: Filters) -> QuerySet[TraceLabel, CursorKey]:
     """Places of a tenant's traces with the label of the filters, in their times, newest first; walks one index."""
     labels = TraceLabel.objects.filter(tenant_id=tenant_id, key=filters.label)
     if filters.label_value is not None:

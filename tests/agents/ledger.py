@@ -8,7 +8,7 @@ from django.db.models import Sum
 
 from apps.agents.models import Delivery, StoredResponse
 from apps.audit.services.reading import verify_all
-from apps.governance.models import Budget, BudgetHold, SpendDay
+from apps.governance.models import Budget, BudgetHold, DailyUsage
 from apps.traces.models import Rollup, Trace, TraceStep
 from clasper.core.money import NANO_PER_USD
 from tests.world import ACME
@@ -35,13 +35,13 @@ def assert_balanced(tenant_id: str = ACME) -> None:
     mine = {"tenant_id": tenant_id}
     cost = total(Trace, "cost", **mine)
     assert total(TraceStep, "cost", **mine) == cost
-    assert total(SpendDay, "cost", **mine) == cost
+    assert total(DailyUsage, "cost", **mine) == cost
     assert total(Rollup, "cost", dimension="status", **mine) == cost
     budget = Budget.objects.filter(**mine).first()
     assert budget is None or budget.spent == cost
     tokens = total(Trace, "output_tokens", **mine)
     assert total(TraceStep, "completion_tokens", **mine) == tokens
-    assert total(SpendDay, "output_tokens", **mine) == tokens
+    assert total(DailyUsage, "output_tokens", **mine) == tokens
     assert total(Rollup, "output_tokens", dimension="status", **mine) == tokens
     assert total(Rollup, "runs", dimension="status", **mine) == Trace.objects.filter(**mine).count()
     assert all(report.valid for report in verify_all().values())

@@ -15,7 +15,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from apps.audit.domain.checkpoint import read_checkpoint, signature_fault
+from apps.audit.domain.checkpoint import read_checkpoint, signature_error
 from apps.audit.models import AuditEntry
 from apps.audit.services import export as audit_export
 from apps.audit.services.recording import record_audit
@@ -47,7 +47,7 @@ def test_the_export_holds_the_entries_as_shown_and_a_checkpoint(
     assert found == shown
     checkpoint = read_checkpoint(last)
     assert (checkpoint.tenant_id, checkpoint.seq, checkpoint.hash) == (ACME, 5, shown[-1]["hash"])
-    assert signature_fault(checkpoint, trusted=[PUBLIC]) == ""
+    assert signature_error(checkpoint, trusted=[PUBLIC]) == ""
     (entry,) = server.audit(tenant_id=ACME, event_type="audit.export")
     assert entry["details"] == {"end": None, "format": "ndjson", "start": None}
     assert entry["actor"] == "system:daemon"

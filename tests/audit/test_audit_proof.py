@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.core.management import CommandError, call_command
 
-from apps.audit.domain.checkpoint import read_checkpoint, signature_fault
+from apps.audit.domain.checkpoint import read_checkpoint, signature_error
 from apps.audit.models import AuditHead
 from apps.audit.services.reading import audit_stats, list_audit, read_cursor
 from apps.audit.services.recording import record_audit
@@ -49,7 +49,7 @@ def test_a_checkpoint_is_the_signed_end_of_the_chain(signing: None, server: Serv
     last = server.audit(tenant_id=ACME, event_type="tool.call")[-1]
     assert list(body) == ["tenant_id", "seq", "hash", "created_at", "public_key", "signature"]
     assert (body["tenant_id"], body["seq"], body["hash"], body["public_key"]) == (ACME, 5, last["hash"], PUBLIC)
-    assert signature_fault(read_checkpoint(body), trusted=[PUBLIC]) == ""
+    assert signature_error(read_checkpoint(body), trusted=[PUBLIC]) == ""
     (entry,) = server.audit(tenant_id=ACME, event_type="audit.checkpoint")
     assert (entry["seq"], entry["details"]) == (6, {"hash": last["hash"], "seq": 5})
 
@@ -59,7 +59,7 @@ def test_the_signature_covers_every_field(signing: None, server: Server, log: No
     body = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
     other = {"tenant_id": GLOBEX, "seq": 4, "hash": "f" * 64, "created_at": "2026-01-01T00:00:00.000Z"}
     forged = read_checkpoint({**body, field: other[field]})
-    assert "does not match its signature" in signature_fault(forged, trusted=[])
+    assert "does not match its signature" in signature_error(forged, trusted=[])
 
 
 def test_without_a_tenant_it_is_the_platforms_or_the_keys_own(signing: None, server: Server, log: None) -> None:

@@ -13,7 +13,7 @@ from apps.governance.domain.budget import (
     PERIODS,
     Balance,
     Terms,
-    amount_faults,
+    amount_errors,
     check_spend,
     last_instant,
     period_bounds,
@@ -91,7 +91,7 @@ def test_amounts_out_of_range(amount: int) -> None:
     with pytest.raises(InvalidRequest) as raised:
         terms_of(limit=NanoUSD(amount), soft_limit=NanoUSD(amount), hard_limit=NanoUSD(amount))
     assert set(raised.value.details["fieldErrors"]) == {"limit", "soft_limit", "hard_limit"}
-    assert amount_faults(NanoUSD(amount)) or amount == 0
+    assert amount_errors(NanoUSD(amount)) or amount == 0
 
 
 HUNDRED = terms_of(limit=from_usd(100), soft_limit=from_usd(75))

@@ -210,8 +210,8 @@ def test_all_faults_of_the_overrides_are_named_at_once() -> None:
     }
     with pytest.raises(InvalidPrices) as raised:
         PriceBook(bad)
-    text = "\n".join(raised.value.faults)
-    assert len(raised.value.faults) == 12, text
+    text = "\n".join(raised.value.errors)
+    assert len(raised.value.errors) == 12, text
     for name in bad:
         assert name in text
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apps.governance.models import SpendDay
+from apps.governance.models import DailyUsage
 from apps.governance.services.usage import UsageTotals, record_usage, usage_totals
 from clasper.core.db import Batch, GroupWriter, atomic_batch
 from clasper.core.money import NanoUSD
@@ -23,7 +23,7 @@ def test_all_prompt_tokens_count_and_days_add_up(store: None, now: datetime) -> 
         with atomic_batch() as batch:
             record_usage(batch, tenant_id="acme", now=now - timedelta(days=days), usage=CALL, cost=NanoUSD(7))
             record_usage(batch, tenant_id="globex", now=now, usage=CALL, cost=NanoUSD(1), requests=0)
-    assert SpendDay.objects.filter(tenant_id="acme").count() == 3
+    assert DailyUsage.objects.filter(tenant_id="acme").count() == 3
     assert usage_totals(tenants=OneTenant("acme"), since=now, now=now) == UsageTotals(2, 120, 80, NanoUSD(14))
     month = usage_totals(tenants=OneTenant("acme"), since=now - timedelta(days=30), now=now)
     assert (month.requests, month.total_tokens, month.cost) == (3, 300, 21)
@@ -39,7 +39,7 @@ def test_a_batch_writes_one_statement_a_tenant_and_day(store: None, now: datetim
             record_usage(batch, tenant_id="globex", now=now, usage=CALL, cost=NanoUSD(1))
             record_usage(batch, tenant_id="acme", now=now, usage=CALL, cost=NanoUSD(1))
     assert sum("spend_days" in each["sql"] for each in queries) <= 2
-    assert set(SpendDay.objects.values_list("tenant_id", "requests")) == {("acme", 20), ("globex", 20)}
+    assert set(DailyUsage.objects.values_list("tenant_id", "requests")) == {("acme", 20), ("globex", 20)}
 
 
 def test_concurrent_runs_lose_nothing(store: None, now: datetime) -> None:

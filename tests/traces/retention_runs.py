@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apps.traces.domain.record import Closing, Opening, Redacted, Risk, Status, Step
+from apps.traces.domain.record import Redacted, Risk, Status, Step, TraceEnd, TraceStart
 from apps.traces.domain.retention import in_sample
 from apps.traces.models import Trace, TraceAnnotation, TraceLabel, TracePayload, TraceSkill, TraceStep
 from apps.traces.services.recording import add_steps, close_trace, open_trace
@@ -56,7 +56,7 @@ class Run:
         return NOW - timedelta(days=self.days)
 
     def open(self) -> None:
-        opening = Opening(
+        opening = TraceStart(
             id=self.id,
             tenant_id=self.tenant_id,
             workspace_id="default",
@@ -81,7 +81,7 @@ class Run:
 
     def close(self) -> None:
         failed = self.status in ("error", "timeout")
-        closing = Closing(
+        closing = TraceEnd(
             id=self.id,
             tenant_id=self.tenant_id,
             status=self.status,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apps.traces.domain.diff import diff_traces, summary_sentence
-from apps.traces.domain.record import Closing, Opening, Redacted, Risk, Step, StepType
+from apps.traces.domain.record import Redacted, Risk, Step, StepType, TraceEnd, TraceStart
 from apps.traces.domain.views import StepView, TraceDetail
 from apps.traces.services.recording import add_steps, close_trace, open_trace
 from clasper.core.db import atomic_batch
@@ -23,7 +23,7 @@ from tests.world import ACME, GLOBEX, Server, tenant_key
 def stored(seen: TraceDetail, *, running: bool = False, tenant_id: str = ACME) -> str:
     """Writes the run as the engine does, under a new id; gives the id."""
     summary, trace_id = seen.summary, new_id()
-    opening = Opening(
+    opening = TraceStart(
         id=trace_id,
         tenant_id=tenant_id,
         workspace_id=summary.workspace_id,
@@ -45,7 +45,7 @@ def stored(seen: TraceDetail, *, running: bool = False, tenant_id: str = ACME) -
         assert open_trace(opening)(batch)
         add_steps(tenant_id=tenant_id, trace_id=trace_id, steps=map(_step, seen.steps))(batch)
     if not running:
-        closing = Closing(
+        closing = TraceEnd(
             id=trace_id,
             tenant_id=tenant_id,
             status="success",

@@ -14,11 +14,11 @@ from apps.traces.domain.retention import (
     STRATEGIES,
     Policy,
     cutoff,
-    fate,
     in_sample,
     keeps,
     mode_at_settle,
-    policy_faults,
+    policy_errors,
+    retention_action,
 )
 from clasper.core.ids import new_id
 
@@ -54,14 +54,14 @@ FAULTY: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", FAULTY)
 def test_a_faulty_field_is_named(name: str) -> None:
-    assert list(policy_faults(FAULTY[name])) == list(FAULTY[name])
+    assert list(policy_errors(FAULTY[name])) == list(FAULTY[name])
 
 
 def test_all_faults_are_named_at_once() -> None:
     values: dict[str, Any] = {
         "retention_days": 0, "sampling_strategy": "x", "sample_rate": 2, "storage_mode": "x"
     }  # fmt: skip
-    assert policy_faults(values).keys() == values.keys()
+    assert policy_errors(values).keys() == values.keys()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_all_faults_are_named_at_once() -> None:
     ids=["nothing", "least", "most", "words"],
 )
 def test_what_a_policy_may_say(values: dict[str, Any]) -> None:
-    assert policy_faults(values) == {}
+    assert policy_errors(values) == {}
 
 
 def test_the_sample_is_told_by_the_ids_hash() -> None:
@@ -125,7 +125,7 @@ def test_what_a_strategy_keeps(name: str) -> None:
     assert mode_at_settle(policy, trace_id=trace_id, status=status) == ("full" if kept else "minimal")
 
 
-FATES = {
+ACTIONS = {
     "young": (Policy(), "success", 89, "full", "keep"),
     "at the edge": (Policy(), "success", 90, "full", "keep"),
     "old": (Policy(), "success", 90.001, "full", "delete"),
@@ -140,17 +140,20 @@ FATES = {
 }
 
 
-@pytest.mark.parametrize("name", FATES)
-def test_the_fate_of_a_trace(name: str) -> None:
-    policy, status, days, mode, wanted = FATES[name]
+@pytest.mark.parametrize("name", ACTIONS)
+def test_what_is_done_with_a_trace(name: str) -> None:
+    policy, status, days, mode, wanted = ACTIONS[name]
     started_at = NOW - timedelta(days=days)
-    assert fate(policy, trace_id=OUT, status=status, started_at=started_at, storage_mode=mode, now=NOW) == wanted
+    assert (
+        retention_action(policy, trace_id=OUT, status=status, started_at=started_at, storage_mode=mode, now=NOW)
+        == wanted
+    )
 
 
 @given(policies, st.uuids().map(str), st.sampled_from(["success", "error", "timeout", "cancelled"]))
 def test_what_settling_leaves_enforcement_does_not_strip_again(policy: Policy, trace_id: str, status: str) -> None:
     mode = mode_at_settle(policy, trace_id=trace_id, status=status)
-    decided = fate(policy, trace_id=trace_id, status=status, started_at=NOW, storage_mode=mode, now=NOW)
+    decided = retention_action(policy, trace_id=trace_id, status=status, started_at=NOW, storage_mode=mode, now=NOW)
     assert decided == ("keep" if keeps(policy, trace_id=trace_id, status=status) else "delete")
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.traces.domain.record import Closing, Opening, Redacted, Risk, Status
+from apps.traces.domain.record import Redacted, Risk, Status, TraceEnd, TraceStart
 from apps.traces.models import Rollup, Trace
 from apps.traces.services.enforcement import enforce
 from apps.traces.services.recording import close_trace, open_trace
@@ -53,7 +53,7 @@ class Ran:
 
     def open(self) -> str:
         trace_id = new_id()
-        opening = Opening(
+        opening = TraceStart(
             id=trace_id,
             tenant_id=self.tenant_id,
             workspace_id=self.workspace,
@@ -75,8 +75,8 @@ class Ran:
             assert open_trace(opening)(batch)
         return trace_id
 
-    def closing(self, trace_id: str) -> Closing:
-        return Closing(
+    def closing(self, trace_id: str) -> TraceEnd:
+        return TraceEnd(
             id=trace_id,
             tenant_id=self.tenant_id,
             status=self.status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from apps.traces.domain.record import Closing, Opening, Redacted, Risk, Status
+from apps.traces.domain.record import Redacted, Risk, Status, TraceEnd, TraceStart
 from apps.traces.services.recording import close_trace, link_delivered, open_trace
 from clasper.core.db import atomic_batch
 from clasper.core.ids import new_id
@@ -45,7 +45,7 @@ class Told:
 
     def write(self) -> str:
         """Writes it as the engine does; gives the id."""
-        opening = Opening(
+        opening = TraceStart(
             id=self.id,
             tenant_id=self.tenant_id,
             workspace_id=self.workspace_id,
@@ -82,8 +82,8 @@ class Told:
     def ended_at(self) -> datetime:
         return self.started_at + timedelta(milliseconds=self.duration_ms)
 
-    def closing(self) -> Closing:
-        return Closing(
+    def closing(self) -> TraceEnd:
+        return TraceEnd(
             id=self.id,
             tenant_id=self.tenant_id,
             status=self.status,

@@ -12,7 +12,7 @@ from apps.agents.domain.run import usage_json
 from apps.audit.services.recording import record_audit
 from apps.governance.services.reservations import release_expired, roll_over_due, settle_call
 from apps.governance.services.usage import record_usage
-from apps.traces.domain.record import Closing, Orphan
+from apps.traces.domain.record import Orphan, TraceEnd
 from apps.traces.services.recording import close_trace, orphaned
 from clasper.core.db import Batch, writer
 from clasper.core.money import NanoUSD, usd
@@ -53,7 +53,7 @@ async def sweep(*, now: datetime) -> Sweep:
 def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
     """Settles what the trace recorded, which is every paid call: each was written before the next one began."""
     usage = Usage(input=orphan.prompt_tokens, output=orphan.completion_tokens)
-    closing = Closing(
+    closing = TraceEnd(
         id=orphan.id,
         tenant_id=orphan.tenant_id,
         status="error",
@@ -79,7 +79,7 @@ def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
     return True
 
 
-def _report(batch: Batch, orphan: Orphan, closing: Closing) -> None:
+def _report(batch: Batch, orphan: Orphan, closing: TraceEnd) -> None:
     """Reports the end to the run's webhook, if it has one."""
     target = held_webhook(batch, tenant_id=orphan.tenant_id, trace_id=orphan.id)
     if target is None:

@@ -17,7 +17,7 @@ from apps.audit.services.recording import record_audit
 from apps.governance.domain.prices import Price
 from apps.governance.services.prices import price_book
 from apps.governance.services.reservations import Reservation, reserve, settle_call
-from apps.traces.domain.record import Closing, Opening
+from apps.traces.domain.record import TraceEnd, TraceStart
 from apps.traces.services.recording import close_trace, open_trace
 from apps.workspaces.services.contents import keep_content
 from clasper.core.db import Batch, writer
@@ -180,9 +180,9 @@ def _repeated(claim: Claim) -> Admission | ClasperError:
     return Admission(stored=claim)
 
 
-def _opening(plan: Plan) -> Opening:
+def _opening(plan: Plan) -> TraceStart:
     request = plan.request
-    return Opening(
+    return TraceStart(
         id=request.trace_id,
         id_given=request.trace_id_given,
         tenant_id=request.tenant_id,
@@ -226,10 +226,10 @@ def _start_details(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _write_refusal(batch: Batch, plan: Plan, opening: Opening, error: ClasperError) -> None:
+def _write_refusal(batch: Batch, plan: Plan, opening: TraceStart, error: ClasperError) -> None:
     request = plan.request
     error.trace_id = request.trace_id
-    closing = Closing(
+    closing = TraceEnd(
         id=request.trace_id,
         tenant_id=request.tenant_id,
         status="error",

@@ -6,14 +6,14 @@ import logging
 from dataclasses import replace
 
 from apps.agents.engine.state import Run
-from apps.traces.domain.record import Closing, Step
+from apps.traces.domain.record import Step, TraceEnd
 from clasper import metrics, telemetry
 from clasper.core.redaction import redact_text
 
 logger = logging.getLogger("clasper.runs")
 
 
-def observe(run: Run, closing: Closing) -> None:
+def observe(run: Run, closing: TraceEnd) -> None:
     """Counts the run and its calls, and has it exported; takes microseconds and does not fail."""
     try:
         _count(run, closing)
@@ -23,7 +23,7 @@ def observe(run: Run, closing: Closing) -> None:
         logger.exception("a run was not counted", extra={"trace_id": closing.id})
 
 
-def _count(run: Run, closing: Closing) -> None:
+def _count(run: Run, closing: TraceEnd) -> None:
     calls, tools = [], []
     for step in run.noted:
         if step.type == "llm_call":
@@ -42,7 +42,7 @@ def _count(run: Run, closing: Closing) -> None:
     )
 
 
-def _facts(run: Run, closing: Closing) -> telemetry.RunFacts:
+def _facts(run: Run, closing: TraceEnd) -> telemetry.RunFacts:
     request = run.request
     return telemetry.RunFacts(
         trace_id=closing.id,

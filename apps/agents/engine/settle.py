@@ -18,7 +18,7 @@ from apps.agents.engine.plan import risk_of
 from apps.agents.engine.state import Run
 from apps.agents.engine.writes import of_run, progress
 from apps.audit.services.recording import record_audit
-from apps.traces.domain.record import Closing, Status
+from apps.traces.domain.record import Status, TraceEnd
 from apps.traces.services.recording import close_trace
 from clasper.core.clock import utc_now
 from clasper.core.db import Batch, writer
@@ -68,7 +68,7 @@ async def settle_failure(run: Run, error: ClasperError, status: Status) -> None:
 
 async def _end(
     run: Run,
-    closing: Closing,
+    closing: TraceEnd,
     event: str,
     details: dict[str, Any],
     report: dict[str, Any],
@@ -97,12 +97,12 @@ async def _end(
     return await writer.submit(job, key=closing.tenant_id)
 
 
-def _closing(run: Run, *, status: Status, output: str | None = None, error: ClasperError | None = None) -> Closing:
+def _closing(run: Run, *, status: Status, output: str | None = None, error: ClasperError | None = None) -> TraceEnd:
     request, candidate = run.request, run.candidate
     steps, run.steps = tuple(run.steps), []
     risk = risk_of(run.plan, tuple(run.tools))
     cost = run.total_cost()
-    return Closing(
+    return TraceEnd(
         id=request.trace_id,
         tenant_id=request.tenant_id,
         status=status,
@@ -180,7 +180,7 @@ def _report(run: Run, *, response: str = "", error: str = "", code: str = "") ->
     )
 
 
-def _tell(run: Run, closing: Closing) -> None:
+def _tell(run: Run, closing: TraceEnd) -> None:
     observe(run, closing)
     if not logger.isEnabledFor(logging.INFO):
         return

@@ -166,7 +166,7 @@ def verify(entries: Iterable[ChainRow], start: ChainPoint = START, *, anchors: A
             row = next(rows, None)
             if row is None:
                 return _report(start, last)
-            reason = _fault(row, last)
+            reason = _error_in(row, last)
             if not reason and row.seq in anchors and any(each != row.hash for each in anchors[row.seq]):
                 reason = f"entry {row.seq} is not the one its checkpoint names: it or entries before it were rewritten"
         except (AttributeError, TypeError, ValueError):
@@ -217,7 +217,7 @@ def summarize_all(reports: Mapping[str, ChainReport]) -> dict[str, Any]:
     }
 
 
-def _fault(row: ChainRow, last: ChainPoint) -> str:
+def _error_in(row: ChainRow, last: ChainPoint) -> str:
     if row.seq != last.seq + 1:
         return f"entry {last.seq + 1} is missing" if row.seq > last.seq else f"entry {row.seq} is out of place"
     if row.prev_hash != last.hash:

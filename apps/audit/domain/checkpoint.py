@@ -55,16 +55,16 @@ def checkpoint_body(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def read_checkpoint(value: Any) -> Checkpoint:
-    """The checkpoint in a JSON value, bare or under the name `checkpoint`. Raises ValueError that names every fault."""
+    """The checkpoint in a JSON value, bare or under the name `checkpoint`. Raises ValueError that names every error."""
     if isinstance(value, dict) and isinstance(value.get("checkpoint"), dict):
         value = value["checkpoint"]
-    faults = checkpoint_faults(value)
-    if faults:
-        raise ValueError("; ".join(faults))
+    errors = checkpoint_errors(value)
+    if errors:
+        raise ValueError("; ".join(errors))
     return Checkpoint(**{name: value[name] for name in Checkpoint.__dataclass_fields__})
 
 
-def checkpoint_faults(value: Any) -> list[str]:
+def checkpoint_errors(value: Any) -> list[str]:
     """What keeps a JSON value from being a checkpoint; whether it is signed is another question."""
     if not isinstance(value, dict):
         return ["a checkpoint is a JSON object"]
@@ -77,10 +77,10 @@ def checkpoint_faults(value: Any) -> list[str]:
         f"public_key must be base64 of {KEY_BYTES} bytes": _is_base64(value.get("public_key"), KEY_BYTES),
         f"signature must be base64 of {SIGNATURE_BYTES} bytes": _is_base64(value.get("signature"), SIGNATURE_BYTES),
     }
-    return [fault for fault, holds in checks.items() if not holds]
+    return [error for error, holds in checks.items() if not holds]
 
 
-def signature_fault(checkpoint: Checkpoint, *, trusted: Collection[str]) -> str:
+def signature_error(checkpoint: Checkpoint, *, trusted: Collection[str]) -> str:
     """Why the checkpoint proves nothing, or "". `trusted` are public keys; without any, every key is taken."""
     if trusted and checkpoint.public_key not in trusted:
         return f"the checkpoint of seq {checkpoint.seq} is signed by a key that is not trusted: {checkpoint.public_key}"

@@ -8,7 +8,7 @@ from datetime import datetime
 from django.conf import settings
 
 from apps.audit.domain.chain import START, ChainPoint, ChainReport, check_end, verify
-from apps.audit.domain.checkpoint import Checkpoint, anchors_of, sign_checkpoint, signature_fault
+from apps.audit.domain.checkpoint import Checkpoint, anchors_of, sign_checkpoint, signature_error
 from apps.audit.queries import chain_end, chain_point, chain_rows
 from apps.audit.services.reading import verify_chain
 from apps.audit.services.recording import record_audit
@@ -88,9 +88,9 @@ def verify_against(
     """
     trusted = trusted_keys() if trusted is None else trusted
     for checkpoint in checkpoints:
-        fault = signature_fault(checkpoint, trusted=trusted)
-        if fault:
+        error = signature_error(checkpoint, trusted=trusted)
+        if error:
             return ChainReport(
-                valid=False, checked=0, first_bad_seq=None, reason=fault, last_seq=START.seq, last_hash=START.hash
+                valid=False, checked=0, first_bad_seq=None, reason=error, last_seq=START.seq, last_hash=START.hash
             )
     return verify_chain(tenant_id=tenant_id, anchors=anchors_of(checkpoints))

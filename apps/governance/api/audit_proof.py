@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.audit.domain.chain import summarize, summarize_all
-from apps.audit.domain.checkpoint import Checkpoint, checkpoint_body, checkpoint_faults, read_checkpoint
+from apps.audit.domain.checkpoint import Checkpoint, checkpoint_body, checkpoint_errors, read_checkpoint
 from apps.audit.services.checkpoints import take_checkpoint, verify_against
 from apps.audit.services.export import CSV, MEDIA_TYPES, NDJSON, export_chunks, plan_export
 from apps.audit.services.reading import verify_all, verify_chain
@@ -59,7 +59,7 @@ class CheckpointField(serializers.Field[Checkpoint, Any, Any, Any]):
     """A checkpoint as it was given out."""
 
     def to_internal_value(self, data: Any) -> Checkpoint:
-        faults = checkpoint_faults(data)
+        faults = checkpoint_errors(data)
         if faults:
             raise serializers.ValidationError(faults)
         return read_checkpoint(data)

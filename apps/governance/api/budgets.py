@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.domain.budget import DEFAULT_PERIOD, MAX_AMOUNT, PERIODS, HardLimit, last_instant, terms_faults
+from apps.governance.domain.budget import DEFAULT_PERIOD, MAX_AMOUNT, PERIODS, HardLimit, last_instant, terms_errors
 from apps.governance.services import budgets
 from apps.governance.services.usage import usage_totals
 from apps.identity.api import principal_of, tenant_of
@@ -79,7 +79,7 @@ class BudgetInput(TenantInput):
     aliases: ClassVar[Mapping[str, str]] = {"budget_usd": "limit"}
 
     def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        return terms_faults({**terms_in(values), "period": values.get("period", DEFAULT_PERIOD)})
+        return terms_errors({**terms_in(values), "period": values.get("period", DEFAULT_PERIOD)})
 
 
 class AmountInput(TenantInput):

@@ -23,7 +23,7 @@ MAX_AMOUNT = NanoUSD(9_000_000_000 * NANO_PER_USD)
 SOFT_PERCENT = 80
 """Where the soft limit lies when none is named: at four fifths of what may be spent."""
 
-Faults = dict[str, list[str]]
+Errors = dict[str, list[str]]
 HardLimit = NanoUSD | Literal["limit"] | None
 """An amount, "limit" for the same as the limit, or None to watch spending without ever refusing it."""
 
@@ -70,35 +70,35 @@ def terms_of(
 ) -> Terms:
     """The terms with their defaults: hard limit = limit, soft limit = 80 % of the hard limit (else of the limit).
 
-    Raises InvalidRequest with every fault at once.
+    Raises InvalidRequest with every error at once.
     """
-    faults = terms_faults({"limit": limit, "period": period, "soft_limit": soft_limit, "hard_limit": hard_limit})
-    if faults:
-        raise InvalidRequest(field_errors=faults)
+    errors = terms_errors({"limit": limit, "period": period, "soft_limit": soft_limit, "hard_limit": hard_limit})
+    if errors:
+        raise InvalidRequest(field_errors=errors)
     hard = limit if hard_limit == "limit" else hard_limit
     if soft_limit is None:
         soft_limit = NanoUSD((limit if hard is None else hard) * SOFT_PERCENT // 100)
     return Terms(limit, soft_limit, hard, period)
 
 
-def terms_faults(terms: Mapping[str, NanoUSD | str | None]) -> Faults:
+def terms_errors(terms: Mapping[str, NanoUSD | str | None]) -> Errors:
     """What is wrong with the terms that are present, by field; `limit` and `period` may be missing from the mapping."""
-    faults: Faults = {}
+    errors: Errors = {}
     amounts = {field: terms.get(field) for field in ("limit", "soft_limit", "hard_limit")}
     if amounts["hard_limit"] == "limit":
         amounts["hard_limit"] = amounts["limit"]
     for field, amount in amounts.items():
         if isinstance(amount, int) and not 0 < amount <= MAX_AMOUNT and terms.get(field) != "limit":
-            faults[field] = [f"Must be more than 0 and at most {MAX_AMOUNT // NANO_PER_USD} USD."]
+            errors[field] = [f"Must be more than 0 and at most {MAX_AMOUNT // NANO_PER_USD} USD."]
     soft, hard = amounts["soft_limit"], amounts["hard_limit"]
     if isinstance(soft, int) and isinstance(hard, int) and soft > hard:
-        faults.setdefault("soft_limit", []).append("Must not be above the hard limit.")
+        errors.setdefault("soft_limit", []).append("Must not be above the hard limit.")
     if terms.get("period", DEFAULT_PERIOD) not in PERIODS:
-        faults["period"] = [f"Must be one of {', '.join(PERIODS)}."]
-    return faults
+        errors["period"] = [f"Must be one of {', '.join(PERIODS)}."]
+    return errors
 
 
-def amount_faults(amount: NanoUSD) -> list[str]:
+def amount_errors(amount: NanoUSD) -> list[str]:
     """What is wrong with an amount to be checked against a budget."""
     return [] if 0 <= amount <= MAX_AMOUNT else [f"Must be from 0 to {MAX_AMOUNT // NANO_PER_USD} USD."]
 

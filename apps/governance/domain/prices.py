@@ -47,11 +47,11 @@ _UNBOUNDED = frozenset({"requests_kcount", "output_reasoning_mtok"})
 
 
 class InvalidPrices(ValueError):
-    """The price overrides are wrong; `faults` names every reason."""
+    """The price overrides are wrong; `errors` names every reason."""
 
-    def __init__(self, faults: list[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("; ".join(faults))
+    def __init__(self, errors: list[str]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(errors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class PriceBook:
 
     `overrides` is `{"provider/model": {"input", "output", "cached", "cache_write", "context_window"} | {"free": true}}`
     with prices in USD per million tokens. `today` decides between prices that change on a date; without it the last
-    listed one holds. Raises InvalidPrices naming every fault.
+    listed one holds. Raises InvalidPrices naming every error.
     """
 
     def __init__(self, overrides: Mapping[str, Any], *, today: Callable[[], date] | None = None) -> None:
@@ -283,23 +283,23 @@ _FIELDS = (*_PRICE_FIELDS, "context_window", "free")
 def _parse_overrides(raw: Mapping[str, Any]) -> dict[PriceKey, Mapping[str, Any]]:
     if not isinstance(raw, Mapping):
         raise InvalidPrices(["expected an object of provider/model names"])
-    faults: list[str] = []
+    errors: list[str] = []
     overrides: dict[PriceKey, Mapping[str, Any]] = {}
     for name, fields in raw.items():
         provider, _, model = str(name).partition("/")
         if not provider.strip() or not model.strip():
-            faults.append(f"{name!r}: name it provider/model")
+            errors.append(f"{name!r}: name it provider/model")
         elif not isinstance(fields, Mapping):
-            faults.append(f"{name}: expected an object")
+            errors.append(f"{name}: expected an object")
         else:
-            faults += [f"{name}: {fault}" for fault in _override_faults(fields)]
+            errors += [f"{name}: {error}" for error in _override_errors(fields)]
             overrides[_provider_id(provider), model.strip().lower()] = fields
-    if faults:
-        raise InvalidPrices(faults)
+    if errors:
+        raise InvalidPrices(errors)
     return overrides
 
 
-def _override_faults(fields: Mapping[str, Any]) -> Iterator[str]:
+def _override_errors(fields: Mapping[str, Any]) -> Iterator[str]:
     for field in fields:
         if field not in _FIELDS:
             yield f"{field} is not one of {', '.join(_FIELDS)}"

@@ -143,14 +143,14 @@ def _advice(risk: RiskInput, factors: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _check(risk: RiskInput) -> None:
-    faults: dict[str, list[str]] = {}
+    errors: dict[str, list[str]] = {}
     if risk.tool_count < 0:
-        faults["tool_count"] = ["must not be negative"]
+        errors["tool_count"] = ["must not be negative"]
     if risk.skill_state is not None and risk.skill_state not in MATURITY:
-        faults["skill_state"] = [f"must be one of {', '.join(MATURITY)}"]
+        errors["skill_state"] = [f"must be one of {', '.join(MATURITY)}"]
     if risk.temperature is not None and not 0 <= risk.temperature <= MAX_TEMPERATURE:
-        faults["temperature"] = [f"must lie between 0 and {MAX_TEMPERATURE:g}"]
+        errors["temperature"] = [f"must lie between 0 and {MAX_TEMPERATURE:g}"]
     if risk.data_sensitivity not in SENSITIVITY:
-        faults["data_sensitivity"] = [f"must be one of {', '.join(SENSITIVITY)}"]
-    if faults:
-        raise InvalidRequest(field_errors=faults)
+        errors["data_sensitivity"] = [f"must be one of {', '.join(SENSITIVITY)}"]
+    if errors:
+        raise InvalidRequest(field_errors=errors)

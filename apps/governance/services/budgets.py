@@ -14,13 +14,13 @@ from apps.governance.domain.budget import (
     Balance,
     HardLimit,
     Terms,
-    amount_faults,
+    amount_errors,
     check_spend,
     period_bounds,
     soft_warning,
     terms_of,
 )
-from apps.governance.models import Budget, BudgetHold, SpendDay
+from apps.governance.models import Budget, BudgetHold, DailyUsage
 from apps.governance.services.reservations import lock_current
 from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
@@ -83,7 +83,7 @@ def set_budget(
     """Creates or replaces the tenant's budget; what is left out takes its default, `allow_unpriced` its last value.
 
     What was already spent in the period counts, also for a new budget or another period. Writes `budget.set` with the
-    budget before and after. Raises InvalidRequest naming every fault.
+    budget before and after. Raises InvalidRequest naming every error.
     """
     terms = terms_of(limit=limit, period=period, soft_limit=soft_limit, hard_limit=hard_limit)
     with atomic_batch() as batch:
@@ -131,8 +131,8 @@ def get_budget(*, tenant_id: str, now: datetime) -> BudgetView:
 
 def check_budget(*, tenant_id: str, amount: NanoUSD, now: datetime) -> BudgetVerdict:
     """Whether a run of this worst case would be let in now. Raises InvalidRequest for an impossible amount."""
-    if faults := amount_faults(amount):
-        raise InvalidRequest(field_errors={"amount": faults})
+    if errors := amount_errors(amount):
+        raise InvalidRequest(field_errors={"amount": errors})
     budget = Budget.objects.for_tenant(tenant_id).first()
     if budget is None:
         return BudgetVerdict(allowed=True, requested=amount)
@@ -166,7 +166,7 @@ def _sum_of_holds(tenant_id: str) -> int:
 
 
 def _ledger(tenant_id: str, start: datetime, end: datetime) -> int:
-    days = SpendDay.objects.filter(tenant_id=tenant_id, day__gte=start.date(), day__lt=end.date())
+    days = DailyUsage.objects.filter(tenant_id=tenant_id, day__gte=start.date(), day__lt=end.date())
     return int(days.aggregate(cost=Sum("cost"))["cost"] or 0)
 
 

@@ -15,9 +15,9 @@ from clasper.core.clock import utc_now
 def price_book() -> PriceBook:
     """The prices in force: the settings' overrides over the listed ones.
 
-    Raises ImproperlyConfigured naming every fault of CLASPER_PRICE_OVERRIDES.
+    Raises ImproperlyConfigured naming every error of CLASPER_PRICE_OVERRIDES.
     """
     try:
         return PriceBook(settings.CLASPER_PRICE_OVERRIDES, today=lambda: utc_now().date())
     except InvalidPrices as error:
-        raise ImproperlyConfigured("CLASPER_PRICE_OVERRIDES:\n  - " + "\n  - ".join(error.faults)) from error
+        raise ImproperlyConfigured("CLASPER_PRICE_OVERRIDES:\n  - " + "\n  - ".join(error.errors)) from error

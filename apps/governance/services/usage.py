@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from django.db.models import Sum
 
-from apps.governance.models import SpendDay
+from apps.governance.models import DailyUsage
 from clasper.core.db import Batch
 from clasper.core.money import NanoUSD
 from clasper.core.tenancy import TenantScope
@@ -69,7 +69,7 @@ def record_usage(
 def usage_totals(*, tenants: TenantScope, since: datetime, now: datetime) -> UsageTotals:
     """What the scope used from the UTC day of `since` up to and with the day of `now`."""
     first, last = since.astimezone(UTC).date(), now.astimezone(UTC).date()
-    days = SpendDay.objects.in_scope(tenants).filter(day__gte=first, day__lte=last)
+    days = DailyUsage.objects.in_scope(tenants).filter(day__gte=first, day__lte=last)
     fields = ("requests", "input_tokens", "output_tokens", "cost")
     sums = days.aggregate(**{f"sum_{field}": Sum(field) for field in fields})
     requests, input_tokens, output_tokens, cost = (int(sums[f"sum_{field}"] or 0) for field in fields)

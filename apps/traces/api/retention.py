@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 from apps.governance.api.budgets import TENANT_PARAMETER, TenantInput, body_of, read_input, read_tenant_input
 from apps.identity.api import principal_of
 from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
-from apps.traces.domain.retention import MAX_DAYS, MIN_DAYS, STORAGE_MODES, STRATEGIES, policy_faults
+from apps.traces.domain.retention import MAX_DAYS, MIN_DAYS, STORAGE_MODES, STRATEGIES, policy_errors
 from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import (
     RetentionStats,
@@ -53,7 +53,7 @@ class PolicyInput(TenantInput):
     closed = True
 
     def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, list[str]]:
-        return policy_faults(values)
+        return policy_errors(values)
 
 
 class EnforceInput(TenantInput):

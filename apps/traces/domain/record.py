@@ -1,4 +1,4 @@
-"""What a run leaves behind, as values: how it opened, its steps, how it closed."""
+"""What is written down of a run, as values: how it started, its steps, how it ended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ StepType = Literal["llm_call", "tool_call", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Redacted:
-    """A JSON value that has passed redaction, and how often each recogniser found something in it."""
+    """A JSON value after redaction, and how often each recogniser found something in it."""
 
     value: Any
     found: Mapping[str, int]
@@ -34,7 +34,7 @@ class Risk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class TraceStart:
     """What is known of a run when it is admitted."""
 
     id: str
@@ -61,7 +61,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step; `input` and `output` are JSON values and may hold anything, they are redacted before storage.
+    """One step. `input` and `output` are any JSON values; they are redacted before they are stored.
 
     `name` is the model or the tool. `status`: ok, error, denied, cancelled. `attempt` counts the tries of a model call.
     """
@@ -83,8 +83,8 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closing:
-    """How a run ended. `steps` are those not yet written by a checkpoint."""
+class TraceEnd:
+    """How a run ended. `steps` are those that no checkpoint has written."""
 
     id: str
     tenant_id: str
@@ -109,7 +109,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A running trace that nobody runs any more, with the sums of the steps it recorded."""
+    """A running trace whose process is gone, with the sums of the steps that it recorded."""
 
     id: str
     tenant_id: str

@@ -1,4 +1,4 @@
-"""Retention's rules: what a policy may say, which traces it keeps, and what it leaves of their texts."""
+"""Retention policies: what they may say, which traces they keep, and what they leave of their texts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ StorageMode = Literal["full", "summary", "minimal"]
 STORAGE_MODES: tuple[StorageMode, ...] = ("full", "summary", "minimal")
 """From all texts to none: `summary` is the run's own input and output, without those of its steps."""
 
-Fate = Literal["keep", "strip", "delete"]
+RetentionAction = Literal["keep", "strip", "delete"]
 
 PROTECTING_KEYS = ("baseline", "incident", "hold")
-"""A label or annotation under one of these keys puts a trace out of retention's reach."""
+"""A label or annotation with one of these keys protects a trace from retention."""
 
 MIN_DAYS, MAX_DAYS = 1, 3650
 
@@ -41,20 +41,20 @@ class Policy:
         return self.sampling_strategy == "full" and self.storage_mode == "full"
 
 
-def policy_faults(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What is wrong with the given fields of a policy, by field; absent fields have no fault."""
-    faults = {}
+def policy_errors(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What is wrong with the given fields of a policy, by field; absent fields have no error."""
+    errors = {}
     days = values.get("retention_days", MIN_DAYS)
     if not _is_number(days) or days != int(days) or not MIN_DAYS <= days <= MAX_DAYS:
-        faults["retention_days"] = [f"Must be a whole number of days from {MIN_DAYS} to {MAX_DAYS}."]
+        errors["retention_days"] = [f"Must be a whole number of days from {MIN_DAYS} to {MAX_DAYS}."]
     if values.get("sampling_strategy", "full") not in STRATEGIES:
-        faults["sampling_strategy"] = [f"Must be one of {', '.join(STRATEGIES)}."]
+        errors["sampling_strategy"] = [f"Must be one of {', '.join(STRATEGIES)}."]
     rate = values.get("sample_rate", 0.0)
     if not _is_number(rate) or not 0 <= rate <= 1:
-        faults["sample_rate"] = ["Must be a number from 0 to 1."]
+        errors["sample_rate"] = ["Must be a number from 0 to 1."]
     if values.get("storage_mode", "full") not in STORAGE_MODES:
-        faults["storage_mode"] = [f"Must be one of {', '.join(STORAGE_MODES)}."]
-    return faults
+        errors["storage_mode"] = [f"Must be one of {', '.join(STORAGE_MODES)}."]
+    return errors
 
 
 def in_sample(trace_id: str, rate: float) -> bool:
@@ -64,23 +64,25 @@ def in_sample(trace_id: str, rate: float) -> bool:
 
 
 def keeps(policy: Policy, *, trace_id: str, status: str) -> bool:
-    """Whether the sampling strategy keeps an ended trace. Runs that did not end in success are kept by each one."""
+    """Whether the sampling strategy keeps an ended trace. Every strategy keeps runs that did not succeed."""
     if policy.sampling_strategy == "full" or status != "success":
         return True
     return policy.sampling_strategy == "sampled" and in_sample(trace_id, policy.sample_rate)
 
 
 def mode_at_settle(policy: Policy, *, trace_id: str, status: str) -> StorageMode:
-    """What is stored of the texts of a run that ends now; of one that the strategy does not keep, nothing."""
+    """What is stored of the texts of a run that ends now: nothing if the strategy does not keep it."""
     return policy.storage_mode if keeps(policy, trace_id=trace_id, status=status) else "minimal"
 
 
 def cutoff(policy: Policy, now: datetime) -> datetime:
-    """Where the window begins: a trace that started before is deleted."""
+    """Where the window begins: traces that started earlier are deleted."""
     return now - timedelta(days=policy.retention_days)
 
 
-def fate(policy: Policy, *, trace_id: str, status: str, started_at: datetime, storage_mode: str, now: datetime) -> Fate:
+def retention_action(
+    policy: Policy, *, trace_id: str, status: str, started_at: datetime, storage_mode: str, now: datetime
+) -> RetentionAction:
     """What enforcement does with a trace that nothing protects; `storage_mode` is what is left of its texts."""
     if status == "running":
         return "keep"

@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection
 from django.db.models import Q
 
 from apps.audit.services.recording import record_audit
-from apps.traces.domain.retention import Fate, Policy, cutoff, fate
+from apps.traces.domain.retention import Policy, RetentionAction, cutoff, retention_action
 from apps.traces.models import Trace
 from apps.traces.services.retention import all_policies, policy_of, protected, strip
 from clasper.core.clock import iso
@@ -63,7 +63,7 @@ Progress = Callable[[Enforcement], None]
 
 class _Candidate(NamedTuple):
     trace_id: str
-    fate: Fate
+    action: RetentionAction
 
 
 @dataclass(slots=True)
@@ -188,14 +188,13 @@ def _pages(tenant_id: str, *, until: datetime) -> Iterator[Sequence[_Row]]:
 
 
 def _candidates(page: Sequence[_Row], policy: Policy, now: datetime) -> list[_Candidate]:
-    decided = (
+    found = (
         _Candidate(
-            trace_id,
-            fate(policy, trace_id=trace_id, status=status, started_at=started_at, storage_mode=mode, now=now),
+            id_, retention_action(policy, trace_id=id_, status=status, started_at=at, storage_mode=mode, now=now)
         )
-        for trace_id, status, started_at, mode in page
+        for id_, status, at, mode in page
     )
-    return [each for each in decided if each.fate != "keep"]
+    return [each for each in found if each.action != "keep"]
 
 
 class _Sorted(NamedTuple):
@@ -220,8 +219,8 @@ def _sort(batch: Batch, tenant_id: str, candidates: Sequence[_Candidate], *, loc
     reach = there - held
     free = [each for each in candidates if each.trace_id in reach]
     return _Sorted(
-        delete=[each.trace_id for each in free if each.fate == "delete"],
-        strip=[each.trace_id for each in free if each.fate == "strip"],
+        delete=[each.trace_id for each in free if each.action == "delete"],
+        strip=[each.trace_id for each in free if each.action == "strip"],
         protected=len(held),
     )
 

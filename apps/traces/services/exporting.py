@@ -66,7 +66,7 @@ def record_export(*, filters: Filters, file_format: str, parts: Collection[str],
 def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator[list[Exported]]:
     """The runs that match, newest first, in batches of at most BATCH; each batch is one look at the database."""
     found = search(filters)
-    after: queries.Place | None = None
+    after: queries.CursorKey | None = None
     while True:
         page = found.page(after=after, limit=BATCH)
         yield _exported(page.rows, parts)

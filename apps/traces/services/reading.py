@@ -16,7 +16,7 @@ from apps.traces import queries
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceSummary
 from apps.traces.models import Trace, TraceAnnotation, TracePayload, TraceStep
-from apps.traces.queries import Place
+from apps.traces.queries import CursorKey
 from apps.traces.services.searching import Listed, search
 from clasper.core.clock import parse_iso
 from clasper.core.db import atomic_batch
@@ -25,7 +25,7 @@ from clasper.core.ids import is_uuid
 from clasper.core.tenancy import TenantScope
 
 
-def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: Place | None = None) -> TracePage:
+def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: CursorKey | None = None) -> TracePage:
     """Runs that match, newest first; `after` is the place that `read_cursor` found in a cursor.
 
     A page may be shorter than `limit` although more follow: then not all runs that had to be looked at were.
@@ -51,7 +51,7 @@ def find_trace(*, tenants: TenantScope, trace_id: str) -> Trace:
     return trace
 
 
-def read_cursor(cursor: str) -> Place:
+def read_cursor(cursor: str) -> CursorKey:
     """The place at which a list goes on. Raises ValueError when the cursor is not one of ours."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
@@ -194,6 +194,6 @@ def annotation_view(note: TraceAnnotation) -> AnnotationView:
     )
 
 
-def _cursor(place: Place) -> str:
+def _cursor(place: CursorKey) -> str:
     started_at, trace_id = place
     return base64.urlsafe_b64encode(f"{started_at.isoformat()}|{trace_id}".encode()).decode().rstrip("=")

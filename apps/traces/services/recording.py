@@ -1,23 +1,23 @@
-"""Writing a run down: jobs for the run path. All texts are redacted here, the one place where they are stored."""
+"""Writes runs down. All texts are redacted here, the one place where they are stored."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import datetime
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
-from apps.traces.domain.record import Closing, Opening, Orphan, Redacted, Step
+from apps.traces.domain.record import Orphan, Redacted, Step, TraceEnd, TraceStart
 from apps.traces.services.retention import settle_storage
+from apps.traces.services.rollups import RollupSums, model_value
 from clasper.core.clock import from_row
 from clasper.core.db import Batch, Write
 from clasper.core.redaction import redact, redact_counted
 
 TOOLS_SEQ = -1
-"""Where the payloads of a run hold the tools that were offered; 0 is its input and output, the rest are its steps."""
+"""The `seq` of the payload with the tools that were offered; 0 is the run's input and output, the rest its steps."""
 
 _json = msgspec.json.encode
 
@@ -44,38 +44,6 @@ _SET_OUTPUT = "UPDATE trace_payloads SET output = %s WHERE tenant_id = %s AND tr
 _INSERT_SKILL = "INSERT INTO trace_skills (tenant_id, trace_id, name, version) VALUES (%s, %s, %s, %s)"
 _INSERT_LABEL = "INSERT INTO trace_labels (tenant_id, trace_id, key, value, started_at) VALUES (%s, %s, %s, %s, %s)"
 
-ROLL_UP = """INSERT INTO trace_rollups
- (tenant_id, day, dimension, value, runs, input_tokens, output_tokens, cost, duration_ms)
- VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
- ON CONFLICT (tenant_id, dimension, day, value) DO UPDATE SET runs = trace_rollups.runs + excluded.runs,
- input_tokens = trace_rollups.input_tokens + excluded.input_tokens,
- output_tokens = trace_rollups.output_tokens + excluded.output_tokens,
- cost = trace_rollups.cost + excluded.cost, duration_ms = trace_rollups.duration_ms + excluded.duration_ms"""
-
-
-class RollupSums:
-    """The day sums of the runs that settle in one batch."""
-
-    lock_order: ClassVar[int] = 40
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, date, str, str], list[int]] = {}
-
-    def add(self, closing: Closing, **kept: str) -> None:
-        """Counts an ended run; `kept` are the dimensions that its row knows."""
-        usage = closing.usage
-        amounts = (1, usage.prompt_tokens, usage.output, closing.cost, closing.duration_ms)
-        model = f"{closing.provider}/{closing.model}"[:128]
-        for dimension, value in {"status": closing.status, "model": model, **kept}.items():
-            key = (closing.tenant_id, closing.ended_at.date(), dimension, value)
-            sums = self._sums.setdefault(key, [0, 0, 0, 0, 0])
-            for i, amount in enumerate(amounts):
-                sums[i] += amount
-
-    def flush(self, batch: Batch) -> None:
-        for key in sorted(self._sums):
-            batch.queue(ROLL_UP, (*key, *self._sums[key]))
-
 
 def redact_content(value: Any) -> Redacted:
     """What may be stored of a run's input."""
@@ -83,86 +51,92 @@ def redact_content(value: Any) -> Redacted:
     return Redacted(clean, found)
 
 
-def open_trace(opening: Opening) -> Write[bool]:
-    """A job that writes the trace as `running`; False when another trace has this id already.
+def open_trace(start: TraceStart) -> Write[bool]:
+    """A write of the trace as `running`; returns False when another trace already has this id.
 
     Texts are encoded now, in the caller's thread, so that the writer's one thread only writes.
     """
-    labels = [(key[:64], redact(value)[:256]) for key, value in opening.labels.items()]
-    o = opening
+    labels = [(key[:64], redact(value)[:256]) for key, value in start.labels.items()]
+    s = start
     row = (
-        *(o.id, o.tenant_id, o.workspace_id, o.environment, o.agent_id, o.user_id, o.kind, o.started_at, o.lease_until),
-        *(o.provider, o.model, False, o.risk.score, o.risk.level, _json(o.risk.factors).decode(), o.workspace_hash),
-        sum(o.input.found.values()),
-        o.replay_of,
+        *(s.id, s.tenant_id, s.workspace_id, s.environment, s.agent_id, s.user_id, s.kind, s.started_at, s.lease_until),
+        *(s.provider, s.model, False, s.risk.score, s.risk.level, _json(s.risk.factors).decode(), s.workspace_hash),
+        sum(s.input.found.values()),
+        s.replay_of,
     )
-    payload = (o.tenant_id, o.id, 0, _json(o.input.value).decode(), None)
+    payload = (s.tenant_id, s.id, 0, _json(s.input.value).decode(), None)
 
-    def job(batch: Batch) -> bool:
-        if o.id_given and batch.fetch_one("SELECT 1 FROM traces WHERE id = %s", (o.id,)):
+    def write(batch: Batch) -> bool:
+        if s.id_given and batch.fetch_one("SELECT 1 FROM traces WHERE id = %s", (s.id,)):
             return False
         batch.queue(_INSERT_TRACE, row)
         batch.queue(_INSERT_PAYLOAD, payload)
-        for name, version in o.skills.items():
-            batch.queue(_INSERT_SKILL, (o.tenant_id, o.id, name[:64], version[:80]))
+        for name, version in s.skills.items():
+            batch.queue(_INSERT_SKILL, (s.tenant_id, s.id, name[:64], version[:80]))
         for key, value in labels:
-            batch.queue(_INSERT_LABEL, (o.tenant_id, o.id, key, value, o.started_at))
+            batch.queue(_INSERT_LABEL, (s.tenant_id, s.id, key, value, s.started_at))
         return True
 
-    return job
+    return write
 
 
 def add_steps(*, tenant_id: str, trace_id: str, steps: Iterable[Step]) -> Write[None]:
-    """A job that appends steps to a running trace."""
+    """A write that appends steps to a running trace."""
     rows, found = _step_rows(tenant_id, trace_id, steps)
 
-    def job(batch: Batch) -> None:
+    def write(batch: Batch) -> None:
         _insert_steps(batch, rows)
         if found:
             batch.execute("UPDATE traces SET redactions = redactions + %s WHERE id = %s", (found, trace_id))
 
-    return job
+    return write
 
 
-def close_trace(closing: Closing) -> Write[bool]:
-    """A job that ends a running trace, with its last steps, its output and the day's sums.
+def close_trace(end: TraceEnd) -> Write[bool]:
+    """A write that ends a running trace, with its last steps, its output and the day's sums.
 
-    Of the texts it stores what the tenant's retention policy leaves. False, and nothing written, when the trace is not
-    running any more: the sweeper was faster.
+    The tenant's retention policy decides which texts are stored. Returns False, having written nothing, when the trace
+    is no longer running: the sweeper was faster.
     """
-    c = closing
-    rows, found = _step_rows(c.tenant_id, c.id, c.steps)
-    output, in_output = redact_counted(c.output) if c.output is not None else (None, {})
-    error, in_error = redact_counted(c.error)
+    rows, found = _step_rows(end.tenant_id, end.id, end.steps)
+    output, in_output = redact_counted(end.output) if end.output is not None else (None, {})
+    error, in_error = redact_counted(end.error)
     found += sum(in_output.values()) + sum(in_error.values())
-    usage = c.usage
+    usage = end.usage
     row = (
-        *(c.status, c.error_code[:64], _column(error, 2000), c.ended_at, c.duration_ms, c.provider, c.model),
+        *(
+            end.status,
+            end.error_code[:64],
+            _column(error, 2000),
+            end.ended_at,
+            end.duration_ms,
+            end.provider,
+            end.model,
+        ),
         *(usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning),
-        *(c.cost, c.price_version[:64], c.estimated, found, _column(c.task_id, 128)),
-        *((c.risk.score, c.risk.level, _json(c.risk.factors).decode()) if c.risk else (None, None, None)),
-        c.id,
+        *(end.cost, end.price_version[:64], end.estimated, found, _column(end.task_id, 128)),
+        *((end.risk.score, end.risk.level, _json(end.risk.factors).decode()) if end.risk else (None, None, None)),
+        end.id,
     )
     answer = None if output is None else _json({"response": output}).decode()
-    tools = (c.tenant_id, c.id, TOOLS_SEQ, _stored_tools(c.tools), None) if c.tools else None
+    tools = (end.tenant_id, end.id, TOOLS_SEQ, _stored_tools(end.tools), None) if end.tools else None
+    amounts = (1, usage.prompt_tokens, usage.output, end.cost, end.duration_ms)
 
-    def job(batch: Batch) -> bool:
+    def write(batch: Batch) -> bool:
         closed = batch.fetch_one(_CLOSE_TRACE, row)
         if closed is None:
             return False
-        agent_id, workspace_id, environment, risk_level = closed
-        mode = settle_storage(batch, tenant_id=c.tenant_id, trace_id=c.id, status=c.status, now=c.ended_at)
+        mode = settle_storage(batch, tenant_id=end.tenant_id, trace_id=end.id, status=end.status, now=end.ended_at)
         if answer is not None and mode != "minimal":
-            batch.queue(_SET_OUTPUT, (answer, c.tenant_id, c.id))
+            batch.queue(_SET_OUTPUT, (answer, end.tenant_id, end.id))
         if tools is not None and mode == "full":
             batch.queue(_INSERT_PAYLOAD, tools)
         _insert_steps(batch, rows, payloads=mode == "full")
-        batch.shared(RollupSums).add(
-            c, agent=agent_id, workspace=workspace_id, environment=environment, risk=risk_level
-        )
+        dimensions = (end.status, model_value(end.provider, end.model), *closed)
+        batch.shared(RollupSums).add(end.tenant_id, end.ended_at.date(), dimensions, amounts)
         return True
 
-    return job
+    return write
 
 
 @lru_cache(maxsize=256)
@@ -174,7 +148,7 @@ def _stored_tools(tools: bytes) -> str:
 def link_delivered(
     batch: Batch, *, tenant_id: str, trace_id: str, message_id: str | None = None, document_id: str | None = None
 ) -> None:
-    """Notes on the trace what the backend made of its deliveries."""
+    """Writes on the trace which message and document the backend made of its deliveries."""
     links = {"message_id": message_id, "document_id": document_id}
     given = {column: value for column, value in links.items() if value is not None}
     if given:
@@ -186,7 +160,7 @@ def link_delivered(
 
 
 def orphaned(batch: Batch, *, now: datetime, limit: int) -> list[Orphan]:
-    """Running traces whose lease is over, with what their checkpoints recorded, in tenant order."""
+    """Running traces whose lease has expired, with what their checkpoints recorded, in tenant order."""
     rows = batch.fetch_all(
         "SELECT t.id, t.tenant_id, t.provider, t.model, t.started_at, COUNT(s.id),"
         " COALESCE(SUM(s.prompt_tokens), 0), COALESCE(SUM(s.completion_tokens), 0), COALESCE(SUM(s.cost), 0)"
@@ -195,13 +169,11 @@ def orphaned(batch: Batch, *, now: datetime, limit: int) -> list[Orphan]:
         " WHERE t.status = 'running' AND t.lease_until < %s GROUP BY t.id ORDER BY t.tenant_id, t.id LIMIT %s",
         (now, limit),
     )
-    columns = [field.name for field in dataclasses.fields(Orphan)]
-    facts = [dict(zip(columns, row, strict=True)) for row in rows]
-    return [Orphan(**{**each, "started_at": from_row(each["started_at"])}) for each in facts]
+    return [Orphan(*(*facts[:4], from_row(facts[4]), *facts[5:])) for facts in rows]
 
 
 def _column(text: str, size: int) -> str:
-    """What a column of this size takes of a text from outside: PostgreSQL has no NUL, models and backends may."""
+    """A text from outside cut to a column: PostgreSQL refuses NUL characters, which models and backends may send."""
     return text.replace("\x00", "")[:size]
 
 

@@ -17,7 +17,7 @@ from apps.traces.domain.retention import (
     Policy,
     StorageMode,
     mode_at_settle,
-    policy_faults,
+    policy_errors,
 )
 from apps.traces.models import RetentionPolicy
 from clasper.core.db import Batch, atomic_batch
@@ -58,13 +58,13 @@ class RetentionStats:
 def set_policy(*, tenant_id: str, actor: str, now: datetime, values: Mapping[str, Any]) -> TenantPolicy:
     """Creates or changes the tenant's policy; `values` are fields of Policy, and what is left out stays.
 
-    Writes `retention.policy` with the policy before and after. Raises InvalidRequest naming every fault.
+    Writes `retention.policy` with the policy before and after. Raises InvalidRequest naming every error.
     """
-    faults = policy_faults(values)
+    errors = policy_errors(values)
     if not tenant_id:
-        faults["tenant_id"] = ["This field is required."]
-    if faults:
-        raise InvalidRequest(field_errors=faults)
+        errors["tenant_id"] = ["This field is required."]
+    if errors:
+        raise InvalidRequest(field_errors=errors)
     with atomic_batch() as batch:
         row, created = RetentionPolicy.objects.get_or_create(
             tenant_id=tenant_id, defaults={**dataclasses.asdict(Policy()), "created_at": now, "updated_at": now}

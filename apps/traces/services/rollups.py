@@ -1,28 +1,33 @@
-"""The day sums of runs, made anew from the traces, and added to by whoever writes many traces at once.
+"""The day sums of runs: added to when a run settles, and computed again from the traces on request.
 
-A run that settles adds itself to the sums of its day in the same transaction (`recording`). So as long as a day's
-traces are all there, its sums can be computed from them; once retention has deleted some, they cannot. A day tells by
-its count: when its sums count more runs than it has traces, runs were deleted, and its sums stay as they are.
+As long as a day's traces are all there, its sums can be computed from them; once retention has deleted some, they
+cannot. The counts tell: when a day's sums count more runs than it has traces, its sums stay as they are.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import ClassVar
 
 from django.db.models import Max, Min
 from django.db.models.functions import TruncDate
 
 from apps.traces.models import Rollup, Trace
-from apps.traces.services.recording import ROLL_UP
 from clasper.core.db import Batch, atomic_batch
 from clasper.core.tenancy import AllTenants, TenantScope
 
 DIMENSIONS = ("status", "model", "agent", "workspace", "environment", "risk")
-Dimensions = tuple[str, str, str, str, str, str]
-Amounts = Sequence[int]
-"""Runs, input tokens, output tokens, cost in nano-USD, duration in milliseconds."""
+
+_ADD = """INSERT INTO trace_rollups
+ (tenant_id, day, dimension, value, runs, input_tokens, output_tokens, cost, duration_ms)
+ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+ ON CONFLICT (tenant_id, dimension, day, value) DO UPDATE SET runs = trace_rollups.runs + excluded.runs,
+ input_tokens = trace_rollups.input_tokens + excluded.input_tokens,
+ output_tokens = trace_rollups.output_tokens + excluded.output_tokens,
+ cost = trace_rollups.cost + excluded.cost, duration_ms = trace_rollups.duration_ms + excluded.duration_ms"""
 
 _SUMS = """SELECT status, provider, model, agent_id, workspace_id, environment, risk_level, COUNT(*),
  SUM(input_tokens + cached_tokens + cache_write_tokens), SUM(output_tokens), SUM(cost), SUM(duration_ms)
@@ -33,37 +38,38 @@ _LATE = timedelta(days=1)
 """A run is written down within this time of its start, whatever the load."""
 
 
-class RunSums:
-    """Sums by day and dimension in memory: as many as there are rollup rows, however many runs go in."""
+class RollupSums:
+    """Sums of ended runs by tenant, day and dimension; those of a batch are written before its commit."""
+
+    lock_order: ClassVar[int] = 40
 
     def __init__(self) -> None:
-        self._by_run: dict[tuple[date, Dimensions], list[int]] = {}
+        self._sums: dict[tuple[str, date, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
 
-    def add(self, day: date, dimensions: Dimensions, amounts: Amounts) -> None:
-        """Adds runs that ended on `day` and are alike in every dimension."""
-        sums = self._by_run.setdefault((day, dimensions), [0, 0, 0, 0, 0])
-        for i, amount in enumerate(amounts):
-            sums[i] += amount
+    def add(self, tenant_id: str, day: date, values: Sequence[str], amounts: Sequence[int]) -> None:
+        """Adds runs that ended on `day`.
 
-    @property
-    def runs(self) -> int:
-        return sum(amounts[0] for amounts in self._by_run.values())
+        `values` are theirs for DIMENSIONS; `amounts` are runs, input tokens, output tokens, cost in nano-USD and
+        duration in milliseconds.
+        """
+        for dimension, value in zip(DIMENSIONS, values, strict=True):
+            sums = self._sums[tenant_id, day, dimension, value]
+            for i, amount in enumerate(amounts):
+                sums[i] += amount
 
-    def write(self, batch: Batch, tenant_id: str) -> None:
-        """Queues them to be added to the tenant's rollups."""
-        sums: dict[tuple[date, str, str], list[int]] = {}
-        for (day, values), amounts in self._by_run.items():
-            for dimension, value in zip(DIMENSIONS, values, strict=True):
-                place = sums.setdefault((day, dimension, value), [0, 0, 0, 0, 0])
-                for i, amount in enumerate(amounts):
-                    place[i] += amount
-        for (day, dimension, value), amounts in sorted(sums.items()):
-            batch.queue(ROLL_UP, (tenant_id, day, dimension, value, *amounts))
+    def flush(self, batch: Batch) -> None:
+        for key in sorted(self._sums):
+            batch.queue(_ADD, (*key, *self._sums[key]))
+
+
+def model_value(provider: str, model: str) -> str:
+    """The value of the dimension `model`."""
+    return f"{provider}/{model}"[:128]
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did: days made anew with the runs they count, and days left as they are."""
+    """What a rebuild did: days computed again, the runs that they count, and days left as they are."""
 
     days: int = 0
     runs: int = 0
@@ -74,14 +80,14 @@ class Rebuilt:
 
 
 Progress = Callable[[str, date, int | None], None]
-"""Told of each tenant and day: how many runs its sums now count, or None when they were kept."""
+"""Called for each tenant and day with the number of runs that its sums now count, or None when they were kept."""
 
 
 def rebuild(*, tenants: TenantScope, now: datetime, progress: Progress) -> dict[str, Rebuilt]:
     """Computes the day sums of the scope's tenants again from their traces; returns what was done, by tenant.
 
-    Exact also while runs settle. A day whose sums count more runs than it has traces is kept: retention has deleted
-    some of them. So no count ever shrinks. Memory holds one day's sums; other writers wait for one day at a time.
+    Exact even while runs settle. A day whose sums count more runs than it has traces is kept, because retention has
+    deleted some of them; so no count ever shrinks. Other writers wait for one day at a time.
     """
     if isinstance(tenants, AllTenants):
         found = list(Trace.objects.order_by("tenant_id").values_list("tenant_id", flat=True).distinct())
@@ -101,26 +107,27 @@ def _rebuild_tenant(tenant_id: str, now: datetime, progress: Progress) -> Rebuil
 
 
 def _rebuild_day(batch: Batch, tenant_id: str, day: date, earliest: datetime, latest: datetime) -> int | None:
-    """Replaces one day's sums; gives the runs they count, or None when they must be kept."""
+    """Replaces one day's sums; returns the number of runs that they count, or None when they must be kept."""
     if batch.vendor == "postgresql":
         # Whoever settles a run now adds to the sums last, so it waits here and its trace is not yet seen below; whoever
         # has added already is waited for, and its trace is seen. SQLite's transaction is alone anyway.
         batch.execute("LOCK TABLE trace_rollups IN SHARE ROW EXCLUSIVE MODE")
-    sums = RunSums()
+    sums, runs = RollupSums(), 0
     begin = datetime.combine(day, time(), UTC)
     rows = batch.fetch_all(_SUMS, (tenant_id, earliest, latest, begin, begin + timedelta(days=1)))
     for status, provider, model, agent, workspace, environment, risk, *amounts in rows:
-        values = (status, f"{provider}/{model}"[:128], agent, workspace, environment, risk)
-        sums.add(day, values, [int(amount) for amount in amounts])
-    if sums.runs < _counted(batch, tenant_id, day):
+        values = (status, model_value(provider, model), agent, workspace, environment, risk)
+        sums.add(tenant_id, day, values, [int(amount) for amount in amounts])
+        runs += amounts[0]
+    if runs < _counted(batch, tenant_id, day):
         return None
     marks = ", ".join(["%s"] * len(DIMENSIONS))
     batch.execute(
         f"DELETE FROM trace_rollups WHERE tenant_id = %s AND day = %s AND dimension IN ({marks})",
         (tenant_id, day, *DIMENSIONS),
     )
-    sums.write(batch, tenant_id)
-    return sums.runs
+    sums.flush(batch)
+    return runs
 
 
 def _counted(batch: Batch, tenant_id: str, day: date) -> int:

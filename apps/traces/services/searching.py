@@ -20,7 +20,7 @@ from django.db.models import QuerySet
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
 from apps.traces.models import Trace, TraceLabel
-from apps.traces.queries import Place
+from apps.traces.queries import CursorKey
 from clasper.core.ids import is_uuid
 from clasper.core.tenancy import AllTenants
 
@@ -48,7 +48,7 @@ class Found:
     """A page of runs. `next` is the place after which the next page begins, None when there is none."""
 
     rows: list[Trace]
-    next: Place | None
+    next: CursorKey | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Walk:
     rows: QuerySet[Trace]
     examined: QuerySet[Trace] | None
 
-    def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
+    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> Found:
         rows, last = self._window(after)
         found = list(rows[offset : offset + limit + 1])
         if len(found) > limit:
@@ -77,13 +77,13 @@ class Walk:
         """Whether a page looks at every run that there is to look at."""
         return self._window(None)[1] is None
 
-    def newest(self) -> tuple[list[Place], bool]:
+    def newest(self) -> tuple[list[CursorKey], bool]:
         """The places of the newest runs, at most EXAMINED, and whether they are all."""
         rows, last = self._window(None)
         found = list(queries.places(rows)[: EXAMINED + 1])
         return found[:EXAMINED], last is None and len(found) <= EXAMINED
 
-    def _window(self, after: Place | None) -> tuple[QuerySet[Trace], Place | None]:
+    def _window(self, after: CursorKey | None) -> tuple[QuerySet[Trace], CursorKey | None]:
         """The runs to be looked at after a place, and the last of them when others follow."""
         rows = queries.after(self.rows, after) if after else self.rows
         if self.examined is None:
@@ -102,8 +102,8 @@ class Labelled:
     tenant_id: str
     filters: Filters
 
-    def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
-        found: list[Place] = []
+    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> Found:
+        found: list[CursorKey] = []
         looked = 0
         for some in self._chunks(after, size=CHUNK if self._narrowed else offset + limit + 1):
             found += self._matching(some)
@@ -126,9 +126,9 @@ class Labelled:
         """Whether nothing but the label is asked for, or a page looks at every run that has it."""
         return not self._narrowed or queries.capped_count(self._labels)[1]
 
-    def newest(self) -> tuple[list[Place], bool]:
+    def newest(self) -> tuple[list[CursorKey], bool]:
         """The places of the newest runs, of at most EXAMINED with the label, and whether they are all."""
-        found: list[Place] = []
+        found: list[CursorKey] = []
         looked = 0
         for some in self._chunks(None, size=CHUNK):
             found += self._matching(some)
@@ -138,7 +138,7 @@ class Labelled:
         return found, True
 
     @property
-    def _labels(self) -> QuerySet[TraceLabel, Place]:
+    def _labels(self) -> QuerySet[TraceLabel, CursorKey]:
         return queries.label_places(self.tenant_id, self.filters)
 
     @property
@@ -150,10 +150,10 @@ class Labelled:
     def _narrowed(self) -> bool:
         return self._others != Filters(tenants=self.filters.tenants)
 
-    def _matching(self, some: list[Place]) -> list[Place]:
+    def _matching(self, some: list[CursorKey]) -> list[CursorKey]:
         return _places_of(self._others, (trace_id for _, trace_id in some)) if self._narrowed else some
 
-    def _chunks(self, after: Place | None, *, size: int) -> Iterator[list[Place]]:
+    def _chunks(self, after: CursorKey | None, *, size: int) -> Iterator[list[CursorKey]]:
         """Places of the label's runs, newest first."""
         while True:
             rest = self._labels if after is None else queries.after(self._labels, after, name="trace_id")
@@ -169,11 +169,11 @@ class Labelled:
 class Listed:
     """Runs whose places are known, newest first. `searched` are the runs whose texts were read, None without a text."""
 
-    places: Sequence[Place]
+    places: Sequence[CursorKey]
     complete: bool = True
     searched: int | None = None
 
-    def page(self, *, after: Place | None, limit: int, offset: int = 0) -> Found:
+    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> Found:
         places = [place for place in self.places if after is None or place < after]
         chosen = places[offset : offset + limit]
         more = len(places) > offset + limit
@@ -217,7 +217,7 @@ def _listed(filters: Filters) -> Listed | None:
     return None
 
 
-def _places_of(filters: Filters, ids: Iterable[str]) -> list[Place]:
+def _places_of(filters: Filters, ids: Iterable[str]) -> list[CursorKey]:
     """Places of those among the runs that match, newest first."""
     found = (place for some in _chunks(ids) for place in queries.places(queries.among(filters, some)))
     return sorted(found, reverse=True)
@@ -274,7 +274,7 @@ def _named(filters: Filters) -> Iterator[str]:
         yield from queries.linked(filters.tenants, column, filters.text)[:MENTIONED]
 
 
-def _holding(places: Sequence[Place], text: str) -> Iterator[Place]:
+def _holding(places: Sequence[CursorKey], text: str) -> Iterator[CursorKey]:
     ids = [trace_id for _, trace_id in places]
     facts = Trace.objects.filter(id__in=ids).values_list("id", "tenant_id", "user_id", *queries.LINKS)
     named = {trace_id for trace_id, _, *names in facts if text in names}
@@ -282,14 +282,14 @@ def _holding(places: Sequence[Place], text: str) -> Iterator[Place]:
     return (place for place in places if place[1] in named or place[1] in holding)
 
 
-def _rows(places: Sequence[Place]) -> list[Trace]:
+def _rows(places: Sequence[CursorKey]) -> list[Trace]:
     """The runs at these places, without those that are gone meanwhile."""
     ids = _chunks(trace_id for _, trace_id in places)
     rows = {row.id: row for some in ids for row in Trace.objects.filter(id__in=some)}
     return [rows[trace_id] for _, trace_id in places if trace_id in rows]
 
 
-def _place(trace: Trace) -> Place:
+def _place(trace: Trace) -> CursorKey:
     return trace.started_at, trace.id
 
 
