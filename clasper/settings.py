@@ -227,7 +227,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PERMISSION_CLASSES": ["apps.identity.api.ScopePermission"],
     "DEFAULT_RENDERER_CLASSES": ["clasper.core.http.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["clasper.core.http.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "clasper.openapi.structs.StructSchema",
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "clasper.core.http.OneFormat",
     "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
@@ -238,13 +238,14 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "DESCRIPTION": "The agent runtime: governed runs, traces, budgets and audit over HTTP.",
     "VERSION": "1.1.0",
     "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": "/", "description": "The server that this page comes from."}],
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "clasper.openapi.add_runs"],
+    "POSTPROCESSING_HOOKS": ["clasper.openapi.add_runs"],
 }
 
 # --- Monitoring -------------------------------------------------------------------------------------------------------

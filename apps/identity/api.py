@@ -6,7 +6,7 @@ A view that says nothing is closed to everybody.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import serializers
@@ -28,7 +28,12 @@ from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from clasper.core.errors import PermissionDenied, Unauthenticated
 from clasper.core.inputs import validated
-from clasper.core.tenancy import AllTenants, TenantScope
+from clasper.core.schemas import Input, Query
+from clasper.core.tenancy import AllTenants, OneTenant, TenantScope
+from clasper.core.validation import read
+
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input
+Q = TypeVar("Q", bound=Query)
 
 UNDECLARED = "undeclared"
 """What a refusal names when the view declares no scope for the method: a fault of ours, closed rather than open."""
@@ -85,6 +90,29 @@ def tenant_of(request: Request, requested: str | None) -> TenantScope:
         return resolve_tenant(principal, requested)
     except PermissionDenied as error:
         _refuse(request, principal, TENANT, error.message)
+
+
+def read_query(kind: type[Q], request: Request) -> tuple[TenantScope, Q]:
+    """Whose data the caller asks about, and the query. Raises PermissionDenied before InvalidRequest."""
+    given = request.query_params.dict()
+    if kind.ignore_blank:
+        given = {name: value for name, value in given.items() if value}
+    return _read(kind, request, given, strict=False)
+
+
+def read_body(kind: type[I], request: Request) -> tuple[TenantScope, I]:
+    """Whose data the body is about, and the body. Raises PermissionDenied before InvalidRequest."""
+    return _read(kind, request, request.data, strict=True)
+
+
+def _read(kind: type[I], request: Request, given: Any, *, strict: bool) -> tuple[TenantScope, I]:
+    """A tenant's credential that names no tenant means its own, also where the platform must name one."""
+    takes_tenant = "tenant_id" in kind.__struct_fields__
+    named = given.get("tenant_id") if takes_tenant else None
+    tenants = tenant_of(request, str(named) if isinstance(named, str | int) else None)
+    if takes_tenant and named is None and isinstance(tenants, OneTenant):
+        given = {**given, "tenant_id": tenants.tenant_id}
+    return tenants, read(kind, given, strict=strict)
 
 
 def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[TenantScope, dict[str, Any]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from django.conf import settings
@@ -17,6 +17,7 @@ from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -35,6 +36,9 @@ from clasper.core.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from clasper.core.schemas import Input, Query, render
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("clasper.http")
 
@@ -106,6 +110,17 @@ def _holds(value: Any, character: str) -> bool:
     return False
 
 
+def operation(
+    operation_id: str, *, query: type[Query] | None = None, body: type[Input] | None = None, response: Any
+) -> Callable[[F], F]:
+    """Describes a view's method in the OpenAPI document by the Structs that it takes and shows.
+
+    `response` is a Struct, or maps statuses, or pairs of status and media type, to what they show.
+    """
+    parameters: list[Any] = [] if query is None else [query]
+    return extend_schema(operation_id=operation_id, parameters=parameters, request=body, responses=response)
+
+
 class JSONParser(BaseParser):
     """Strict JSON within the body limit; an absent body is an empty object."""
 
@@ -125,7 +140,7 @@ class JSONParser(BaseParser):
 
 
 class JSONRenderer(BaseRenderer):
-    """JSON by msgspec: exact floats, UTF-8, no indentation."""
+    """JSON by msgspec, Structs as `clasper.core.schemas.render` shows them: exact floats, UTF-8, no indentation."""
 
     media_type = "application/json"
     format = "json"
@@ -134,7 +149,7 @@ class JSONRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        return b"" if data is None else msgspec.json.encode(data)
+        return b"" if data is None else msgspec.json.encode(render(data))
 
 
 class OneFormat(BaseContentNegotiation):

@@ -16,6 +16,9 @@ NANO_PER_USD = 1_000_000_000
 MAX_NANO = 2**63 - 1
 """Largest amount a database column holds: about 9.2 billion dollars."""
 
+MAX_AMOUNT = NanoUSD(9_000_000_000 * NANO_PER_USD)
+"""Nine billion dollars, the largest amount a caller may name: sums with what runs hold still fit the column."""
+
 
 def usd(amount: NanoUSD | int) -> float:
     """Dollars as a JSON number. Exact to the nano-dollar up to 2²³, about eight million dollars."""

@@ -1,19 +1,130 @@
-"""Checking a decoded JSON value against a msgspec Struct, with every fault at once."""
+"""Reading a decoded JSON object or a query string into a Struct, with every error at once."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_args, get_origin
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from clasper.core.errors import InvalidRequest
+from clasper.core.schemas import Codec, Errors, Input, bare, codec_of, is_mapping, is_struct, item_of, members_of
 
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 S = TypeVar("S", bound=msgspec.Struct)
 
-Faults = dict[str, list[str]]
+REQUIRED = "This field is required."
 
 
-def convert(value: Any, kind: type[S]) -> tuple[S | None, Faults]:
+class _Field(NamedTuple):
+    name: str
+    encode_name: str
+    kind: Any
+    codec: Codec | None
+    default: Any
+
+
+def read(kind: type[I], given: Any, *, strict: bool = True) -> I:
+    """The input in `given`. Raises InvalidRequest with every error at once, those between fields too.
+
+    With `strict=False`, for queries, numbers and booleans are read from texts.
+    """
+    values, errors = _read_fields(kind, given, strict)
+    for name, texts in kind.cross_field_errors(values, given).items():
+        known = errors.setdefault(name, [])
+        known += [text for text in texts if text not in known]
+    raise_if_invalid(errors)
+    return kind(**values)
+
+
+def raise_if_invalid(errors: Errors) -> None:
+    """Raises InvalidRequest if there is any error."""
+    if errors:
+        form = errors.pop("", [])
+        raise InvalidRequest(field_errors=errors, form_errors=form)
+
+
+def _read_fields(kind: type[Input], given: Any, strict: bool) -> tuple[dict[str, Any], Errors]:
+    """The fields that could be read, with defaults, and what is wrong with the others."""
+    if not isinstance(given, dict):
+        raise InvalidRequest(form_errors=["Expected a JSON object."])
+    given = {**{name: given[alias] for alias, name in kind.aliases.items() if alias in given}, **given}
+    values: dict[str, Any] = {}
+    errors: Errors = {}
+    for field in _fields(kind):
+        if field.encode_name not in given:
+            if field.default is msgspec.NODEFAULT:
+                errors[field.encode_name] = [REQUIRED]
+            else:
+                values[field.name] = field.default
+            continue
+        try:
+            values[field.name] = _read_field(field, given[field.encode_name], strict)
+        except ValueError as error:  # msgspec.ValidationError is one
+            texts = [] if field.codec else _inner_errors(given[field.encode_name], field.kind, "", strict)
+            errors[field.encode_name] = texts or [_text(str(error), "")]
+    if kind.__struct_config__.forbid_unknown_fields:
+        names = [field.encode_name for field in _fields(kind)]
+        for name in given.keys() - kind.aliases.keys() - set(names):
+            errors[name] = [f"Unknown field. Allowed: {', '.join(names)}."]
+    return values, errors
+
+
+def _read_field(field: _Field, value: Any, strict: bool) -> Any:
+    if isinstance(value, str) and not strict and "\x00" in value:
+        raise ValueError("Must not contain NUL characters.")
+    if field.codec is not None and not (value is None and type(None) in members_of(field.kind)):
+        value = field.codec.read(value)
+    return msgspec.convert(value, field.kind, strict=strict)
+
+
+@cache
+def _fields(kind: type[Input]) -> tuple[_Field, ...]:
+    return tuple(
+        _Field(each.name, each.encode_name, each.type, codec_of(each.type), _default(each))
+        for each in msgspec.structs.fields(kind)
+    )
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    # Structs are frozen and nothing changes a default, so one may serve every input.
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def _errors(value: Any, kind: Any, path: str, strict: bool) -> list[str]:
+    """What is wrong with `value`, descending into lists and structs so that each item is judged by itself."""
+    try:
+        msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        return _inner_errors(value, kind, path, strict) or [_text(str(error), path)]
+    return []
+
+
+def _inner_errors(value: Any, kind: Any, path: str, strict: bool) -> list[str]:
+    members = [bare(each) for each in members_of(kind)]
+    if isinstance(value, list):
+        item = next((item_of(each) for each in members if not is_mapping(each) and item_of(each)), None)
+        items = enumerate(value) if item is not None else ()
+        return [text for n, each in items for text in _errors(each, item, f"{path}[{n}]", strict)]
+    struct = next((each for each in members if is_struct(each)), None)
+    if struct is None or not isinstance(value, dict):
+        return []
+    found: list[str] = []
+    for field in msgspec.structs.fields(struct):
+        here = f"{path}.{field.encode_name}"
+        if field.encode_name in value:
+            found += _errors(value[field.encode_name], field.type, here, strict)
+        elif field.required:
+            found.append(_text(REQUIRED, here))
+    return found
+
+
+def _text(message: str, path: str) -> str:
+    message = message.split(" - at `")[0]
+    return f"{path.lstrip('.')}: {message}" if path else message
+
+
+def convert(value: Any, kind: type[S]) -> tuple[S | None, Errors]:
     """`value` as a `kind`, or None and what is wrong with each top-level field.
 
     The happy path is one call into msgspec; only a faulty value is walked field by field. Raises InvalidRequest when
@@ -24,66 +135,14 @@ def convert(value: Any, kind: type[S]) -> tuple[S | None, Faults]:
     try:
         return msgspec.convert(value, kind), {}
     except msgspec.ValidationError:
-        faults: Faults = {}
+        errors: Errors = {}
         for field in msgspec.structs.fields(kind):
             if field.encode_name in value:
-                if texts := _faults(value[field.encode_name], field.type, ""):
-                    faults[field.encode_name] = texts
+                if texts := _errors(value[field.encode_name], field.type, "", True):
+                    errors[field.encode_name] = texts
             elif field.required:
-                faults[field.encode_name] = ["This field is required."]
-        return None, faults or {"": ["Invalid value."]}
+                errors[field.encode_name] = [REQUIRED]
+        return None, errors or {"": ["Invalid value."]}
 
 
-def _faults(value: Any, kind: Any, path: str) -> list[str]:
-    """What is wrong with `value`, descending into lists and structs so that each item is judged by itself."""
-    try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        inner = _inner_faults(value, kind, path)
-        return inner or [_text(str(error), path)]
-    return []
-
-
-def _inner_faults(value: Any, kind: Any, path: str) -> list[str]:
-    if isinstance(value, list) and (item := _item_type(kind)) is not None:
-        return [fault for i, each in enumerate(value) for fault in _faults(each, item, f"{path}[{i}]")]
-    struct = _struct_type(kind)
-    if struct is not None and isinstance(value, dict):
-        found: list[str] = []
-        for field in msgspec.structs.fields(struct):
-            here = f"{path}.{field.encode_name}"
-            if field.encode_name in value:
-                found += _faults(value[field.encode_name], field.type, here)
-            elif field.required:
-                found.append(_text("This field is required.", here))
-        return found
-    return []
-
-
-def _options(kind: Any) -> list[Any]:
-    """The members of a union, or the type alone; annotations are looked through."""
-    if get_origin(kind) is not None and hasattr(kind, "__metadata__"):
-        return _options(get_args(kind)[0])
-    args = get_args(kind)
-    if args and get_origin(kind) not in (list, tuple, dict):
-        return [option for arg in args for option in _options(arg)]
-    return [kind]
-
-
-def _item_type(kind: Any) -> Any:
-    for option in _options(kind):
-        if get_origin(option) in (list, tuple):
-            return get_args(option)[0]
-    return None
-
-
-def _struct_type(kind: Any) -> type[msgspec.Struct] | None:
-    for option in _options(kind):
-        if isinstance(option, type) and issubclass(option, msgspec.Struct):
-            return option
-    return None
-
-
-def _text(message: str, path: str) -> str:
-    message = message.split(" - at `")[0]
-    return f"{path.lstrip('.')}: {message}" if path else message
+Faults = Errors

@@ -137,7 +137,7 @@ def test_the_seeds_story(platform: Caller) -> None:
         ({"limit": 10, "hard_limit": 5, "alert_threshold": 0.1, "period": "daily"}, 0.5, 5.0, "daily"),
         ({"limit": 10, "soft_limit": None}, 8.0, 10.0, "monthly"),
         ({"limit": 0.30000000000000004, "soft_limit": 0.1}, 0.1, 0.3, "monthly"),
-        ({"limit": 10, "soft_limit": 10, "something_else": 1}, 10.0, 10.0, "monthly"),
+        ({"limit": 10, "soft_limit": 10, "allow_unpriced": None}, 10.0, 10.0, "monthly"),
     ],
 )
 def test_defaults_and_older_spellings(
@@ -172,6 +172,7 @@ def test_defaults_and_older_spellings(
         ({"tenant_id": "x" * 129, "limit": 1}, {"tenant_id"}),
         ({"tenant_id": "", "limit": 1}, {"tenant_id"}),
         ({"tenant_id": ["acme"], "limit": 1}, {"tenant_id"}),
+        ({"tenant_id": "acme", "limitt": 1, "softLimit": 1}, {"limit", "limitt", "softLimit"}),
     ],
 )
 def test_every_fault_of_a_budget_at_once(platform: Caller, body: dict[str, Any], fields: set[str]) -> None:

@@ -285,7 +285,7 @@ def test_forecast_and_check_never_disagree(
         amount, advice = forecast.call.cost.total, forecast.advice
         check = check_budget(tenant_id="acme", amount=amount, now=now)
         assert advice.would_exceed is not check.allowed
-        assert forecast.remaining == get_budget(tenant_id="acme", now=now).remaining
+        assert forecast.remaining == get_budget(tenant_id="acme", now=now).budget.remaining
         assert bool(advice.reason) is (advice.recommendation != "ok")
         if model == metered:
             assert amount == sum(tokens)

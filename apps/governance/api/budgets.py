@@ -1,151 +1,113 @@
-"""The doors to budgets and usage: GET and POST /budget, POST (and GET) /budget/check, GET /usage."""
+"""Budgets and usage over HTTP: GET and POST /budget, POST (and GET) /budget/check, GET /usage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import serializers
+import msgspec
+from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.domain.budget import DEFAULT_PERIOD, MAX_AMOUNT, PERIODS, HardLimit, last_instant, terms_errors
+from apps.governance.domain.budget import DEFAULT_PERIOD, HardLimit, Period, terms_errors
 from apps.governance.services import budgets
-from apps.governance.services.usage import usage_totals
-from apps.identity.api import principal_of, tenant_of
+from apps.governance.services.usage import UsageTotals, usage_totals
+from apps.identity.api import principal_of, read_body, read_query
 from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
-from clasper.core.clock import iso, utc_now
-from clasper.core.inputs import Input, NumberField
-from clasper.core.money import NANO_PER_USD, NanoUSD, from_usd, usd
-from clasper.core.tenancy import AllTenants, TenantScope
+from clasper.core.clock import utc_now
+from clasper.core.http import operation
+from clasper.core.money import NanoUSD
+from clasper.core.schemas import Codec, Errors, Input, Instant, Money, Query, TenantId, read_money
 
-MAX_USD = Decimal(MAX_AMOUNT // NANO_PER_USD)
-
-TENANT_PARAMETER = OpenApiParameter(
-    "tenant_id", OpenApiTypes.STR, description="Needed with the platform key; a tenant's key stands for its own."
-)
-
-
-class USDField(serializers.DecimalField):
-    """Dollars as a JSON number or a numeric text, as an exact Decimal. Bounded here, before any arithmetic."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_digits=None, decimal_places=None, min_value=0, max_value=MAX_USD, **kwargs)
+OneTenantId = Annotated[TenantId, Meta(description="Needed with the platform key; a tenant's key means its own.")]
+AnyTenantId = Annotated[
+    TenantId | None, Meta(description="Default: every tenant the caller may see; a tenant's key means its own.")
+]
 
 
-class HardLimitField(USDField):
-    """An amount, null for none, or as older clients write it: true (same as the limit) or false (none)."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        return data if isinstance(data, bool) else super().to_internal_value(data)
-
-
-class TenantInput(Input):
-    """A body or query about one tenant."""
-
-    tenant_id = serializers.CharField(
-        required=False,
-        max_length=128,
-        trim_whitespace=False,
-        help_text="Needed with the platform key; a tenant's key stands for its own.",
-    )
-
-    tenant_required: ClassVar[bool] = True
-
-    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        fields = super().get_fields()
-        fields["tenant_id"].required = self.tenant_required and isinstance(self.context.get("tenants"), AllTenants)
-        return fields
+def _read_hard_limit(value: Any) -> HardLimit:
+    """Older clients write true for the limit and false for none."""
+    if isinstance(value, bool):
+        return "limit" if value else None
+    return read_money(value)
 
 
-class BudgetInput(TenantInput):
+class BudgetQuery(Query, frozen=True, kw_only=True):
+    """Whose budget."""
+
+    tenant_id: OneTenantId
+
+
+class BudgetInput(Input, frozen=True, kw_only=True):
     """A tenant's new budget, in USD."""
 
-    limit = USDField(help_text="What the tenant means to spend in a period.")
-    period = serializers.CharField(default=DEFAULT_PERIOD, help_text=f"One of {', '.join(PERIODS)}; UTC.")
-    soft_limit = USDField(required=False, allow_null=True, help_text="Warns. Default: 80 % of the hard limit.")
-    hard_limit = HardLimitField(required=False, allow_null=True, help_text="Refuses. Default: the limit; null: never.")
-    alert_threshold = NumberField(
-        required=False, min_value=0, max_value=1, help_text="The soft limit as a share of the hard limit."
+    tenant_id: OneTenantId
+    limit: Annotated[Money, Meta(description="What the tenant means to spend in a period.", examples=[100])]
+    period: Annotated[Period, Meta(description="In UTC.")] = DEFAULT_PERIOD
+    soft_limit: Annotated[Money | None, Meta(description="Warns. Default: 80 % of the hard limit.", examples=[75])] = (
+        None
     )
-    allow_unpriced = serializers.BooleanField(
-        required=False, help_text="Let models of unknown price run, estimated at a ceiling price."
-    )
+    hard_limit: Annotated[
+        NanoUSD | Literal["limit"] | None,
+        Codec(read=_read_hard_limit, json=float | bool | None),
+        Meta(description="Refuses. Default, or true: the limit; null or false: never.", examples=[100]),
+    ] = "limit"
+    alert_threshold: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="The soft limit as a share of the hard limit.")
+    ] = None
+    allow_unpriced: Annotated[
+        bool | None,
+        Meta(description="Let models of unknown price run, estimated at a ceiling price. Default: as before."),
+    ] = None
 
     aliases: ClassVar[Mapping[str, str]] = {"budget_usd": "limit"}
 
-    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        return terms_errors({**terms_in(values), "period": values.get("period", DEFAULT_PERIOD)})
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        return terms_errors({**values, "soft_limit": _soft_limit(**values)})
 
 
-class AmountInput(TenantInput):
+def _soft_limit(
+    *,
+    limit: NanoUSD | None = None,
+    soft_limit: NanoUSD | None = None,
+    hard_limit: HardLimit = "limit",
+    alert_threshold: float | None = None,
+    **_: Any,
+) -> NanoUSD | None:
+    if soft_limit is not None or alert_threshold is None:
+        return soft_limit
+    base = hard_limit if isinstance(hard_limit, int) else limit
+    return base and NanoUSD(max(1, int(base * Decimal(str(alert_threshold)))))
+
+
+class AmountInput(Input, frozen=True, kw_only=True):
     """An amount to be checked against the tenant's budget, in USD."""
 
-    amount = USDField()
+    tenant_id: OneTenantId
+    amount: Annotated[Money, Meta(examples=[5])]
 
     aliases: ClassVar[Mapping[str, str]] = {"estimated_cost": "amount"}
 
 
-class UsageInput(TenantInput):
+class AmountQuery(Query, AmountInput, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The same, in a query."""
+
+
+class UsageQuery(Query, frozen=True, kw_only=True):
     """Whose usage, since when."""
 
-    since = serializers.DateTimeField(required=False, help_text="First UTC day that counts. Default: today.")
-
-    tenant_required: ClassVar[bool] = False
-
-
-class BudgetAmounts(serializers.Serializer[Any]):
-    """The budget in its current period, in USD."""
-
-    limit = serializers.FloatField()
-    spent = serializers.FloatField()
-    remaining = serializers.FloatField()
-    reserved = serializers.FloatField(help_text="Held for runs under way; not counted as spent.")
-    period = serializers.ChoiceField(choices=PERIODS)
-    period_start = serializers.DateTimeField()
-    period_end = serializers.DateTimeField()
-    allow_unpriced = serializers.BooleanField()
+    tenant_id: AnyTenantId = None
+    since: Annotated[Instant | None, Meta(description="First UTC day that counts. Default: today.")] = None
 
 
-class BudgetAlerts(serializers.Serializer[Any]):
-    """Where spending warns and where it is refused, in USD."""
+class BudgetSet(budgets.TenantBudget, frozen=True, kw_only=True):
+    """The new budget."""
 
-    soft_limit = serializers.FloatField()
-    hard_limit = serializers.FloatField(allow_null=True)
-
-
-class BudgetAnswer(serializers.Serializer[Any]):
-    tenant_id = serializers.CharField()
-    budget = BudgetAmounts()
-    alerts = BudgetAlerts()
-
-
-class BudgetSetAnswer(BudgetAnswer):
-    status = serializers.CharField()
-
-
-class BudgetCheckAnswer(serializers.Serializer[Any]):
-    """Allowed: `remaining_after` and `warnings`. Refused: `remaining`, `requested` and `error`."""
-
-    allowed = serializers.BooleanField()
-    remaining_after = serializers.FloatField(required=False, allow_null=True)
-    warnings = serializers.ListField(child=serializers.CharField(), required=False)
-    remaining = serializers.FloatField(required=False)
-    requested = serializers.FloatField(required=False)
-    error = serializers.CharField(required=False)
-
-
-class UsageAnswer(serializers.Serializer[Any]):
-    requestCount = serializers.IntegerField()  # noqa: N815  the API's spelling
-    totalInputTokens = serializers.IntegerField()  # noqa: N815
-    totalOutputTokens = serializers.IntegerField()  # noqa: N815
-    totalTokens = serializers.IntegerField()  # noqa: N815
-    totalCost = serializers.FloatField()  # noqa: N815
-    currency = serializers.CharField()
+    status: Literal["ok"] = "ok"
 
 
 class BudgetView(APIView):
@@ -153,28 +115,27 @@ class BudgetView(APIView):
 
     required_scopes: ClassVar[dict[str, str]] = {"GET": GOVERNANCE_READ, "POST": GOVERNANCE_WRITE}
 
-    @extend_schema(operation_id="budget_get", parameters=[TENANT_PARAMETER], responses=BudgetAnswer)
+    @operation("budget_get", query=BudgetQuery, response=budgets.TenantBudget)
     def get(self, request: Request) -> Response:
         """The tenant's budget in its current period; 404 when it has none."""
-        tenant_id, _ = read_tenant_input(TenantInput, request, request.query_params.dict())
-        return Response(budget_json(budgets.get_budget(tenant_id=tenant_id, now=utc_now())))
+        _, query = read_query(BudgetQuery, request)
+        return Response(budgets.get_budget(tenant_id=query.tenant_id, now=utc_now()))
 
-    @extend_schema(operation_id="budget_set", request=BudgetInput, responses=BudgetSetAnswer)
+    @operation("budget_set", body=BudgetInput, response=BudgetSet)
     def post(self, request: Request) -> Response:
         """Creates or replaces the tenant's budget; spending of the period so far counts."""
-        tenant_id, values = read_tenant_input(BudgetInput, request, body_of(request))
-        terms = terms_in(values)
+        _, body = read_body(BudgetInput, request)
         view = budgets.set_budget(
-            tenant_id=tenant_id,
+            tenant_id=body.tenant_id,
             actor=principal_of(request).actor,
             now=utc_now(),
-            limit=terms["limit"],
-            period=values["period"],
-            soft_limit=terms["soft_limit"],
-            hard_limit=terms["hard_limit"],
-            allow_unpriced=values.get("allow_unpriced"),
+            limit=body.limit,
+            period=body.period,
+            soft_limit=_soft_limit(**msgspec.structs.asdict(body)),
+            hard_limit=body.hard_limit,
+            allow_unpriced=body.allow_unpriced,
         )
-        return Response({"status": "ok", **budget_json(view)})
+        return Response(BudgetSet(**msgspec.structs.asdict(view)))
 
 
 class BudgetCheckView(APIView):
@@ -182,25 +143,17 @@ class BudgetCheckView(APIView):
 
     required_scopes: ClassVar[dict[str, str]] = {"GET": GOVERNANCE_READ, "POST": GOVERNANCE_READ}
 
-    @extend_schema(operation_id="budget_check", request=AmountInput, responses=BudgetCheckAnswer)
+    @operation("budget_check", body=AmountInput, response=budgets.BudgetCheck)
     def post(self, request: Request) -> Response:
         """Whether a run that may cost `amount` would be let in now. Reserves nothing; 200 for both verdicts."""
-        return self._check(request, body_of(request))
+        _, body = read_body(AmountInput, request)
+        return Response(budgets.check_budget(tenant_id=body.tenant_id, amount=body.amount, now=utc_now()))
 
-    @extend_schema(
-        operation_id="budget_check_get",
-        parameters=[TENANT_PARAMETER, OpenApiParameter("amount", OpenApiTypes.NUMBER, required=True)],
-        responses=BudgetCheckAnswer,
-    )
+    @operation("budget_check_get", query=AmountQuery, response=budgets.BudgetCheck)
     def get(self, request: Request) -> Response:
         """The same as POST, with the amount (or `estimated_cost`) in the query."""
-        return self._check(request, request.query_params.dict())
-
-    def _check(self, request: Request, data: Mapping[str, Any]) -> Response:
-        tenant_id, values = read_tenant_input(AmountInput, request, data)
-        return Response(
-            verdict_json(budgets.check_budget(tenant_id=tenant_id, amount=from_usd(values["amount"]), now=utc_now()))
-        )
+        _, query = read_query(AmountQuery, request)
+        return Response(budgets.check_budget(tenant_id=query.tenant_id, amount=query.amount, now=utc_now()))
 
 
 class UsageView(APIView):
@@ -208,111 +161,9 @@ class UsageView(APIView):
 
     required_scopes: ClassVar[dict[str, str]] = {"GET": GOVERNANCE_READ}
 
-    @extend_schema(
-        operation_id="usage_get",
-        parameters=[
-            OpenApiParameter("tenant_id", OpenApiTypes.STR, description="Default: every tenant the caller may see."),
-            OpenApiParameter("since", OpenApiTypes.DATETIME, description="First UTC day that counts. Default: today."),
-        ],
-        responses=UsageAnswer,
-    )
+    @operation("usage_get", query=UsageQuery, response=UsageTotals)
     def get(self, request: Request) -> Response:
         """Requests, tokens and cost since a day, of the tenant or, with the platform key, of all tenants."""
         now = utc_now()
-        tenants, values = read_input(UsageInput, request, request.query_params.dict())
-        totals = usage_totals(tenants=tenants, since=values.get("since", now), now=now)
-        return Response(
-            {
-                "requestCount": totals.requests,
-                "totalInputTokens": totals.input_tokens,
-                "totalOutputTokens": totals.output_tokens,
-                "totalTokens": totals.total_tokens,
-                "totalCost": usd(totals.cost),
-                "currency": "USD",
-            }
-        )
-
-
-def body_of(request: Request) -> dict[str, Any]:
-    """The JSON object of the body; the parser has refused everything else."""
-    return request.data if isinstance(request.data, dict) else {}
-
-
-def read_input(
-    kind: type[TenantInput], request: Request, data: Mapping[str, Any]
-) -> tuple[TenantScope, dict[str, Any]]:
-    """Whose data the input is about, and its values.
-
-    Raises PermissionDenied for a foreign tenant, which is audited, and a validation error naming all faults.
-    """
-    named = data.get("tenant_id")
-    tenants = tenant_of(request, str(named) if isinstance(named, str | int) else None)
-    serializer = kind(data=data, context={"tenants": tenants})
-    serializer.is_valid(raise_exception=True)
-    return tenants, serializer.validated_data
-
-
-def read_tenant_input(kind: type[TenantInput], request: Request, data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """As `read_input`, for an operation on one tenant, which the platform must name."""
-    tenants, values = read_input(kind, request, data)
-    if isinstance(tenants, AllTenants):
-        raise serializers.ValidationError({"tenant_id": ["Name a tenant."]})
-    return tenants.tenant_id, values
-
-
-def terms_in(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The amounts of a budget's input in nano-USD, as far as they could be read, with the older spellings resolved."""
-    terms: dict[str, Any] = {"hard_limit": _hard_limit(values), "soft_limit": None}
-    if "limit" in values:
-        terms["limit"] = from_usd(values["limit"])
-    if values.get("soft_limit") is not None:
-        terms["soft_limit"] = from_usd(values["soft_limit"])
-    elif "alert_threshold" in values:
-        base = terms["hard_limit"] if isinstance(terms["hard_limit"], int) else terms.get("limit")
-        terms["soft_limit"] = base and NanoUSD(max(1, int(base * Decimal(str(values["alert_threshold"])))))
-    return terms
-
-
-def _hard_limit(values: Mapping[str, Any]) -> HardLimit:
-    hard_limit = values.get("hard_limit", True)
-    if hard_limit is True:
-        return "limit"
-    return None if hard_limit is None or hard_limit is False else from_usd(hard_limit)
-
-
-def budget_json(view: budgets.BudgetView) -> dict[str, Any]:
-    """The budget as the API shows it."""
-    return {
-        "tenant_id": view.tenant_id,
-        "budget": {
-            "limit": usd(view.limit),
-            "spent": usd(view.spent),
-            "remaining": usd(view.remaining),
-            "reserved": usd(view.reserved),
-            "period": view.period,
-            "period_start": iso(view.period_start),
-            "period_end": iso(last_instant(view.period_end)),
-            "allow_unpriced": view.allow_unpriced,
-        },
-        "alerts": {
-            "soft_limit": usd(view.soft_limit),
-            "hard_limit": None if view.hard_limit is None else usd(view.hard_limit),
-        },
-    }
-
-
-def verdict_json(verdict: budgets.BudgetVerdict) -> dict[str, Any]:
-    """The verdict as the API shows it, in one of its two shapes."""
-    if verdict.allowed:
-        after = verdict.remaining_after
-        return {
-            "allowed": True,
-            "remaining_after": None if after is None else usd(after),
-            "warnings": list(verdict.warnings),
-        }
-    return {
-        "allowed": False,
-        "remaining": usd(verdict.remaining or 0),
-        "requested": usd(verdict.requested),
-        "error": "Exceeds hard limit",
-    }
+        tenants, query = read_query(UsageQuery, request)
+        return Response(usage_totals(tenants=tenants, since=query.since or now, now=now))

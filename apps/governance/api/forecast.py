@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.budgets import TenantInput, body_of, read_tenant_input
+from apps.governance.api.legacy import TenantInput, body_of, read_tenant_input
 from apps.governance.domain.forecast import MAX_TOKENS, RECOMMENDATIONS
 from apps.governance.services.forecast import Forecast, forecast_cost
 from apps.identity.domain.permissions import GOVERNANCE_READ

@@ -11,19 +11,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 from clasper.core.errors import InvalidRequest
-from clasper.core.money import NANO_PER_USD, NanoUSD, usd
+from clasper.core.money import MAX_AMOUNT, NANO_PER_USD, NanoUSD, usd
+from clasper.core.schemas import Errors
 
 Period = Literal["daily", "weekly", "monthly"]
 PERIODS: tuple[str, ...] = get_args(Period)
-DEFAULT_PERIOD = "monthly"
-
-MAX_AMOUNT = NanoUSD(9_000_000_000 * NANO_PER_USD)
-"""Nine billion dollars: what still fits the database's integers with room for holds."""
+DEFAULT_PERIOD: Period = "monthly"
 
 SOFT_PERCENT = 80
 """Where the soft limit lies when none is named: at four fifths of what may be spent."""
 
-Errors = dict[str, list[str]]
 HardLimit = NanoUSD | Literal["limit"] | None
 """An amount, "limit" for the same as the limit, or None to watch spending without ever refusing it."""
 
@@ -35,7 +32,7 @@ class Terms:
     limit: NanoUSD
     soft_limit: NanoUSD
     hard_limit: NanoUSD | None
-    period: str
+    period: Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +61,11 @@ class SpendCheck:
 def terms_of(
     *,
     limit: NanoUSD,
-    period: str = DEFAULT_PERIOD,
+    period: Period = DEFAULT_PERIOD,
     soft_limit: NanoUSD | None = None,
     hard_limit: HardLimit = "limit",
 ) -> Terms:
-    """The terms with their defaults: hard limit = limit, soft limit = 80 % of the hard limit (else of the limit).
+    """The terms with their deerrors: hard limit = limit, soft limit = 80 % of the hard limit (else of the limit).
 
     Raises InvalidRequest with every error at once.
     """
@@ -96,11 +93,6 @@ def terms_errors(terms: Mapping[str, NanoUSD | str | None]) -> Errors:
     if terms.get("period", DEFAULT_PERIOD) not in PERIODS:
         errors["period"] = [f"Must be one of {', '.join(PERIODS)}."]
     return errors
-
-
-def amount_errors(amount: NanoUSD) -> list[str]:
-    """What is wrong with an amount to be checked against a budget."""
-    return [] if 0 <= amount <= MAX_AMOUNT else [f"Must be from 0 to {MAX_AMOUNT // NANO_PER_USD} USD."]
 
 
 def period_bounds(period: str, now: datetime) -> tuple[datetime, datetime]:

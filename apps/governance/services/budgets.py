@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal, cast
 
 from django.db.models import Sum
+from msgspec import UNSET, Meta, UnsetType
 
 from apps.audit.services.recording import record_audit
 from apps.governance.domain.budget import (
     DEFAULT_PERIOD,
     Balance,
     HardLimit,
+    Period,
     Terms,
-    amount_errors,
     check_spend,
+    last_instant,
     period_bounds,
     soft_warning,
     terms_of,
@@ -23,50 +24,61 @@ from apps.governance.domain.budget import (
 from apps.governance.models import Budget, BudgetHold, DailyUsage
 from apps.governance.services.reservations import lock_current
 from clasper.core.db import atomic_batch
-from clasper.core.errors import InvalidRequest, NotFound
-from clasper.core.money import NanoUSD, usd
+from clasper.core.errors import NotFound
+from clasper.core.money import NanoUSD
+from clasper.core.schemas import Instant, Money, Resource, TenantId, render
 
 BUDGET_SET = "budget.set"
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetView:
-    """A tenant's budget in its current period; amounts in nano-USD, `period_end` exclusive."""
+class BudgetAmounts(Resource, frozen=True, kw_only=True):
+    """A budget in its current period, in USD."""
 
-    tenant_id: str
-    limit: NanoUSD
-    soft_limit: NanoUSD
-    hard_limit: NanoUSD | None
-    period: str
-    period_start: datetime
-    period_end: datetime
-    spent: NanoUSD
-    reserved: NanoUSD
-    allow_unpriced: bool
+    limit: Money
+    spent: Money
+    remaining: Annotated[Money, Meta(description="Limit less spent; negative when the limit is overrun.")]
+    reserved: Annotated[Money, Meta(description="Held for runs under way; not counted as spent.")]
+    period: Period
+    period_start: Instant
+    period_end: Annotated[Instant, Meta(description="The period's last millisecond.")]
+    allow_unpriced: Annotated[bool, Meta(description="Models of unknown price may run, estimated at a ceiling price.")]
 
-    @property
-    def remaining(self) -> NanoUSD:
-        """What the limit leaves; holds, which come and go, are not counted. Negative when the limit is overrun."""
-        return NanoUSD(self.limit - self.spent)
+
+class BudgetAlerts(Resource, frozen=True, kw_only=True):
+    """Where spending warns and where it is refused, in USD."""
+
+    soft_limit: Money
+    hard_limit: Annotated[Money | None, Meta(description="Null only watches.")]
+
+
+class TenantBudget(Resource, frozen=True, kw_only=True):
+    """A tenant's budget."""
+
+    tenant_id: TenantId
+    budget: BudgetAmounts
+    alerts: BudgetAlerts
 
     @property
     def terms(self) -> Terms:
-        return Terms(self.limit, self.soft_limit, self.hard_limit, self.period)
+        return Terms(self.budget.limit, self.alerts.soft_limit, self.alerts.hard_limit, self.budget.period)
 
     @property
     def balance(self) -> Balance:
-        return Balance(self.spent, self.reserved)
+        return Balance(self.budget.spent, self.budget.reserved)
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetVerdict:
-    """Whether an amount may be spent now. The remainders are None for a tenant without a budget."""
+class BudgetCheck(Resource, frozen=True, kw_only=True):
+    """Whether an amount may be spent now. Allowed: `remaining_after` and `warnings`; refused: the other three."""
 
     allowed: bool
-    requested: NanoUSD
-    remaining: NanoUSD | None = None
-    remaining_after: NanoUSD | None = None
-    warnings: tuple[str, ...] = ()
+    remaining_after: Annotated[
+        Money | UnsetType | None,
+        Meta(description="What the hard limit (else the limit) leaves; null without a budget."),
+    ] = UNSET
+    warnings: Annotated[tuple[str, ...] | UnsetType, Meta(examples=[[]])] = UNSET
+    remaining: Money | UnsetType = UNSET
+    requested: Money | UnsetType = UNSET
+    error: Literal["Exceeds hard limit"] | UnsetType = UNSET
 
 
 def set_budget(
@@ -75,11 +87,11 @@ def set_budget(
     actor: str,
     now: datetime,
     limit: NanoUSD,
-    period: str = DEFAULT_PERIOD,
+    period: Period = DEFAULT_PERIOD,
     soft_limit: NanoUSD | None = None,
     hard_limit: HardLimit = "limit",
     allow_unpriced: bool | None = None,
-) -> BudgetView:
+) -> TenantBudget:
     """Creates or replaces the tenant's budget; what is left out takes its default, `allow_unpriced` its last value.
 
     What was already spent in the period counts, also for a new budget or another period. Writes `budget.set` with the
@@ -104,7 +116,7 @@ def set_budget(
         else:
             lock_current(batch, tenant_id, now)
             budget.refresh_from_db()
-            before = _terms_json(_view(budget, now))
+            before = _audited(_view(budget, now))
         _apply(budget, terms, now)
         if allow_unpriced is not None:
             budget.allow_unpriced = allow_unpriced
@@ -116,12 +128,12 @@ def set_budget(
             event_type=BUDGET_SET,
             actor=actor,
             now=now,
-            details={"before": before, "after": _terms_json(view)},
+            details={"before": before, "after": _audited(view)},
         )
     return view
 
 
-def get_budget(*, tenant_id: str, now: datetime) -> BudgetView:
+def get_budget(*, tenant_id: str, now: datetime) -> TenantBudget:
     """The tenant's budget in the period of `now`. Raises NotFound when it has none."""
     budget = Budget.objects.for_tenant(tenant_id).first()
     if budget is None:
@@ -129,22 +141,17 @@ def get_budget(*, tenant_id: str, now: datetime) -> BudgetView:
     return _view(budget, now)
 
 
-def check_budget(*, tenant_id: str, amount: NanoUSD, now: datetime) -> BudgetVerdict:
-    """Whether a run of this worst case would be let in now. Raises InvalidRequest for an impossible amount."""
-    if errors := amount_errors(amount):
-        raise InvalidRequest(field_errors={"amount": errors})
+def check_budget(*, tenant_id: str, amount: NanoUSD, now: datetime) -> BudgetCheck:
+    """Whether a run of this worst case would be let in now."""
     budget = Budget.objects.for_tenant(tenant_id).first()
     if budget is None:
-        return BudgetVerdict(allowed=True, requested=amount)
-    view = _view(budget, now)
-    check = check_spend(view.terms, view.balance, amount)
-    return BudgetVerdict(
-        allowed=check.allowed,
-        requested=amount,
-        remaining=check.remaining,
-        remaining_after=check.remaining_after,
-        warnings=(soft_warning(view.terms),) if check.allowed and check.crosses_soft else (),
-    )
+        return BudgetCheck(allowed=True, remaining_after=None, warnings=())
+    terms, balance = (view := _view(budget, now)).terms, view.balance
+    check = check_spend(terms, balance, amount)
+    if not check.allowed:
+        return BudgetCheck(allowed=False, remaining=check.remaining, requested=amount, error="Exceeds hard limit")
+    warnings = (soft_warning(terms),) if check.crosses_soft else ()
+    return BudgetCheck(allowed=True, remaining_after=check.remaining_after, warnings=warnings)
 
 
 def _apply(budget: Budget, terms: Terms, now: datetime) -> None:
@@ -170,31 +177,27 @@ def _ledger(tenant_id: str, start: datetime, end: datetime) -> int:
     return int(days.aggregate(cost=Sum("cost"))["cost"] or 0)
 
 
-def _view(budget: Budget, now: datetime) -> BudgetView:
+def _view(budget: Budget, now: datetime) -> TenantBudget:
     start, end, spent = budget.period_start, budget.period_end, budget.spent
     if end <= now:
         start, end = period_bounds(budget.period, now)
         spent = 0
-    return BudgetView(
-        tenant_id=budget.tenant_id,
+    amounts = BudgetAmounts(
         limit=NanoUSD(budget.limit),
-        soft_limit=NanoUSD(budget.soft_limit),
-        hard_limit=None if budget.hard_limit is None else NanoUSD(budget.hard_limit),
-        period=budget.period,
-        period_start=start,
-        period_end=end,
         spent=NanoUSD(spent),
+        remaining=NanoUSD(budget.limit - spent),
         reserved=NanoUSD(budget.reserved),
+        period=cast(Period, budget.period),
+        period_start=start,
+        period_end=last_instant(end),
         allow_unpriced=budget.allow_unpriced,
     )
+    hard_limit = None if budget.hard_limit is None else NanoUSD(budget.hard_limit)
+    alerts = BudgetAlerts(soft_limit=NanoUSD(budget.soft_limit), hard_limit=hard_limit)
+    return TenantBudget(tenant_id=budget.tenant_id, budget=amounts, alerts=alerts)
 
 
-def _terms_json(view: BudgetView) -> dict[str, Any]:
-    return {
-        "limit": usd(view.limit),
-        "soft_limit": usd(view.soft_limit),
-        "hard_limit": None if view.hard_limit is None else usd(view.hard_limit),
-        "period": view.period,
-        "spent": usd(view.spent),
-        "allow_unpriced": view.allow_unpriced,
-    }
+def _audited(view: TenantBudget) -> dict[str, Any]:
+    shown = render(view)
+    names = ("limit", "period", "spent", "allow_unpriced")
+    return {**shown["alerts"], **{name: shown["budget"][name] for name in names}}

@@ -44,5 +44,5 @@ def forecast_cost(
     except NotFound:
         return Forecast(call, None, WITHOUT_BUDGET)
     check = check_spend(budget.terms, budget.balance, call.cost.total)
-    advice = advise(call, terms=budget.terms, check=check, allow_unpriced=budget.allow_unpriced)
-    return Forecast(call, budget.remaining, advice)
+    advice = advise(call, terms=budget.terms, check=check, allow_unpriced=budget.budget.allow_unpriced)
+    return Forecast(call, budget.budget.remaining, advice)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
+import msgspec
 from django.db.models import Sum
 
 from apps.governance.models import DailyUsage
 from clasper.core.db import Batch
 from clasper.core.money import NanoUSD
+from clasper.core.schemas import Count, Money, Resource
 from clasper.core.tenancy import TenantScope
 from clasper.core.usage import Usage
 
@@ -25,18 +26,17 @@ _ADD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class UsageTotals:
-    """Sums over days. `input_tokens` counts cached ones too; `cost` in nano-USD."""
+class UsageTotals(Resource, frozen=True, kw_only=True):
+    """Sums over days."""
 
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: NanoUSD = NanoUSD(0)
-
-    @property
-    def total_tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
+    requests: Count = msgspec.field(name="requestCount")
+    input_tokens: Annotated[Count, msgspec.Meta(description="Cached ones too.")] = msgspec.field(
+        name="totalInputTokens"
+    )
+    output_tokens: Count = msgspec.field(name="totalOutputTokens")
+    total_tokens: Count = msgspec.field(name="totalTokens")
+    cost: Money = msgspec.field(name="totalCost")
+    currency: Literal["USD"] = "USD"
 
 
 class UsageSums:
@@ -73,4 +73,10 @@ def usage_totals(*, tenants: TenantScope, since: datetime, now: datetime) -> Usa
     fields = ("requests", "input_tokens", "output_tokens", "cost")
     sums = days.aggregate(**{f"sum_{field}": Sum(field) for field in fields})
     requests, input_tokens, output_tokens, cost = (int(sums[f"sum_{field}"] or 0) for field in fields)
-    return UsageTotals(requests, input_tokens, output_tokens, NanoUSD(cost))
+    return UsageTotals(
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        total_tokens=input_tokens + output_tokens,
+        cost=NanoUSD(cost),
+    )

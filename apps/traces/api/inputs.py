@@ -7,7 +7,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.governance.api.budgets import USDField
+from apps.governance.api.legacy import USDField
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.record import STATUSES
 from apps.traces.services.reading import read_cursor

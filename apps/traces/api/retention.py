@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.budgets import TENANT_PARAMETER, TenantInput, body_of, read_input, read_tenant_input
+from apps.governance.api.legacy import TENANT_PARAMETER, TenantInput, body_of, read_input, read_tenant_input
 from apps.identity.api import principal_of
 from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from apps.traces.domain.retention import MAX_DAYS, MIN_DAYS, STORAGE_MODES, STRATEGIES, policy_errors
