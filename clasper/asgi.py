@@ -19,7 +19,8 @@ from django.conf import settings
 from django.urls import path, re_path
 
 from apps.agents import urls as agents
-from clasper import metrics, telemetry, worker
+from apps.agents.engine.observe import start_export, stop_export
+from clasper import worker
 from clasper.core.consumers import Receive, Send, limited
 from clasper.core.db import writer
 from clasper.gateways.http import close_session
@@ -49,7 +50,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            telemetry.start()
+            start_export()
             # A full collection of what start-up built pauses every run for 80 ms and finds nothing. What runs leave is
             # still collected, in larger portions.
             gc.collect()
@@ -66,8 +67,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
                 await asyncio.gather(background, return_exceptions=True)
             await close_session()
             await asyncio.to_thread(writer.close)
-            metrics.write()
             running.close()
-            await asyncio.to_thread(telemetry.close)
+            await asyncio.to_thread(stop_export)
             await send({"type": "lifespan.shutdown.complete"})
             return

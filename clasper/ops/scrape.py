@@ -1,4 +1,4 @@
-"""The door of monitoring: `GET /metrics`."""
+"""What Prometheus scrapes: `GET /metrics`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from clasper import telemetry
+from apps.agents.engine import observe
 from fakes.llm import FakeProvider, error, reply, tool_calls
 from tests.agents.canaries import Canaries
 from tests.agents.processes import ROOT, Installation
@@ -71,8 +71,9 @@ def collector(settings: Any) -> Iterator[Collector]:
     made = Collector()
     settings.CLASPER_OTEL_ENDPOINT = made.url
     settings.CLASPER_OTEL_HEADERS = {"X-Team": "support"}
+    observe.start_export()
     yield made
-    telemetry.close()
+    observe.stop_export()
     made.close()
 
 
@@ -137,8 +138,10 @@ def test_tools_are_spans_and_no_text_leaves(server: Server, collector: Collector
 
 
 def test_a_text_in_place_of_a_tools_name_does_not_leave() -> None:
-    assert telemetry._safe(SECRET) == "unnamed"
-    assert telemetry._safe("orders:lookup") == "orders:lookup"
+    from apps.agents.engine.spans import _safe
+
+    assert _safe(SECRET) == "unnamed"
+    assert _safe("orders:lookup") == "orders:lookup"
 
 
 def test_personal_data_and_secrets_do_not_leave(server: Server, openai: FakeProvider, collector: Collector) -> None:
@@ -188,16 +191,16 @@ def test_a_collector_that_refuses_harms_no_run_and_is_reported_once(
     for _ in range(3):
         assert server.send().status_code == 200
         collector.requests.get(timeout=10)
-    telemetry.close()
+    observe.stop_export()
     lines = [record for record in caplog.records if record.name == "clasper.telemetry"]
     assert [line.getMessage() for line in lines] == ["telemetry of runs was lost"]
     assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
 
 
 def test_it_is_off_without_an_endpoint(server: Server) -> None:
-    assert not telemetry.enabled()
+    observe.start_export()
     server.send()
-    assert telemetry._exporter is None
+    assert observe._exporter is None
 
 
 START = """
@@ -227,7 +230,9 @@ def test_no_run_waits_for_the_sdk_to_load(store: None, tmp_path: Path, workspace
 
 def test_a_missing_extra_stops_the_start(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.CLASPER_OTEL_ENDPOINT = "http://127.0.0.1:4318"
-    telemetry.check()
+    observe.check_export()
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.delitem(sys.modules, "apps.agents.engine.spans")
+    monkeypatch.delattr("apps.agents.engine.spans")
     with pytest.raises(ImproperlyConfigured, match="telemetry"):
-        telemetry.check()
+        observe.check_export()

@@ -11,8 +11,8 @@ import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.agents.engine.observe import check_export
 from apps.governance.services.prices import price_book
-from clasper import telemetry
 from clasper.core.redaction import default_redactor
 
 WARNING = "No AGENT_DAEMON_API_KEY is set: anyone who can reach this port can run agents. For development only."
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         # Invalid settings must fail the start, not the first run.
         price_book()
         default_redactor()
-        telemetry.check()
+        check_export()
         # Worker processes read the settings themselves; the embedded control plane is found by this port.
         os.environ["CLASPER_PORT"] = str(options["port"])
         settings.CLASPER_PORT = options["port"]
