@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.agents.domain.json_output import MAX_REPAIR_FAULTS, judge, read_output, repair_message
-from apps.agents.domain.llm_task import TaskBody, task_faults, task_instructions, task_message
+from apps.agents.domain.llm_task import TaskBody, read_schema, task_faults, task_instructions, task_message
 from apps.agents.domain.schema import compile_schema
 from clasper.core.validation import convert
 
@@ -65,13 +65,15 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "field"), [case[1:] for case in BAD_BODIES], ids=[case[0] for case in BAD_BODIES])
 def test_a_body_that_is_none(change: dict[str, Any], field: str) -> None:
     raw = {"prompt": "Extract", **change}
-    assert set(convert(raw, TaskBody)[1]) | set(task_faults(raw)) == {field}
+    assert set(convert(raw, TaskBody)[1]) | set(task_faults(raw)) | set(read_schema(raw.get("schema"))[1]) == {field}
 
 
 def test_a_good_body_has_no_faults() -> None:
     raw = {"prompt": "x", "schema": {"type": "object"}, "temperature": 2, "max_tokens": 1, "agent_role": "planner"}
     assert convert(raw, TaskBody)[1] == {}
     assert task_faults(raw) == {}
+    schema, faults = read_schema(raw["schema"])
+    assert (schema is not None and schema.raw, faults) == (raw["schema"], {})
 
 
 def test_what_is_asked() -> None:

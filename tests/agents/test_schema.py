@@ -14,10 +14,11 @@ from apps.agents.domain.schema import (
     MAX_ERRORS,
     MAX_MESSAGE_CHARS,
     MAX_PATH_CHARS,
+    InvalidSchema,
     OutputSchema,
-    SchemaFault,
     compile_schema,
 )
+from apps.agents.domain.schema_work import Workload
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
@@ -60,10 +61,10 @@ def listed(levels: int) -> Any:
     return value
 
 
-def faults_of(schema: dict[str, Any]) -> tuple[str, ...]:
-    with pytest.raises(SchemaFault) as caught:
+def problems_of(schema: dict[str, Any]) -> tuple[str, ...]:
+    with pytest.raises(InvalidSchema) as caught:
         compile_schema(schema)
-    return caught.value.faults
+    return caught.value.problems
 
 
 def paths(schema: OutputSchema, value: Any) -> list[str]:
@@ -105,28 +106,28 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "fault"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_schema_that_is_none(schema: dict[str, Any], fault: str) -> None:
-    with pytest.raises(SchemaFault, match=fault):
+@pytest.mark.parametrize(("schema", "problem"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_an_invalid_schema(schema: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidSchema, match=problem):
         compile_schema(schema)
 
 
-def test_faults_are_told_together() -> None:
-    faults = faults_of({"type": "objekt", "minLength": -1, "properties": {"a": {"required": 1}}})
-    assert sorted(fault.split(":")[0] for fault in faults) == ["$.minLength", "$.properties.a.required", "$.type"]
+def test_problems_are_reported_together() -> None:
+    problems = problems_of({"type": "objekt", "minLength": -1, "properties": {"a": {"required": 1}}})
+    assert sorted(problem.split(":")[0] for problem in problems) == ["$.minLength", "$.properties.a.required", "$.type"]
 
 
-def test_a_large_schema_with_many_faults_is_refused_at_once() -> None:
+def test_a_large_schema_with_many_problems_is_refused_at_once() -> None:
     began = time.monotonic()
-    assert len(faults_of({"allOf": [5] * 25_000})) == 1
+    assert len(problems_of({"allOf": [5] * 25_000})) == 1
     assert time.monotonic() - began < 1
 
 
 def test_nothing_is_read_from_outside(socket_disabled: None, tmp_path: Any) -> None:
     target = tmp_path / "schema.json"
     target.write_text('{"type": "string"}')
-    assert "inside" in faults_of({"$ref": target.as_uri()})[0]
-    assert "inside" in faults_of({"$ref": "https://json.schemastore.org/package"})[0]
+    assert "inside" in problems_of({"$ref": target.as_uri()})[0]
+    assert "inside" in problems_of({"$ref": "https://json.schemastore.org/package"})[0]
 
 
 GOOD: list[tuple[str, dict[str, Any], Any, list[str]]] = [
@@ -207,17 +208,56 @@ def test_no_schema_makes_endless_work(schema: dict[str, Any], value: Any) -> Non
     assert len(errors.items) == 1
 
 
+NODE = {"$ref": "#/$defs/n"}
+RECURSIVE: list[tuple[str, dict[str, Any], Any]] = [
+    ("children", {"properties": {"of": {"type": "array", "items": NODE}}}, {"of": [{"of": [{"of": []}] * 9}] * 9}),
+    ("two names", {"properties": {"a": NODE, "b": NODE}}, nested(200, {"b": {}})),
+    ("other names too", {"properties": {"a": NODE}, "additionalProperties": NODE}, nested(200, {"b": {}})),
+    ("list and its head", {"type": "array", "prefixItems": [NODE], "items": NODE}, [listed(200) for _ in range(3)]),
+    ("kinds", {"anyOf": [{"properties": {"a": NODE}}, {"properties": {"b": NODE}}]}, nested(200, {"b": {}})),
+    ("kinds of names", {"patternProperties": {"^a": NODE, "^b": NODE}, "propertyNames": {"maxLength": 9}}, nested(15)),
+]
+
+
+@pytest.mark.parametrize(("node", "value"), [case[1:] for case in RECURSIVE], ids=[case[0] for case in RECURSIVE])
+def test_recursive_schemas_may_be_used(node: dict[str, Any], value: Any) -> None:
+    kind = ["object", "array", "null", "integer"]
+    errors = compile_schema({"$defs": {"n": {"type": kind, **node}}, **NODE}).errors(value)
+    assert [error for error in errors.items if "too large" in error["message"]] == []
+
+
+UNKNOWN = {"prefixItems": 7, "dependentSchemas": ["x"], "dependencies": {"a": ["b"]}, "unevaluatedItems": "x"}
+
+
+@pytest.mark.parametrize("draft", DRAFTS[2:])
+def test_keywords_of_later_drafts_may_be_anything(draft: str) -> None:
+    compiled = compile_schema({"$schema": draft, "type": "array", "items": {**UNKNOWN, "type": "string"}})
+    assert paths(compiled, ["a", 1]) == ["$[1]"]
+
+
+def test_the_limit_of_the_work_is_exact() -> None:
+    workload = Workload({"items": {"enum": ["a", "b"]}})
+    assert workload.of(["a", "b"], limit=10**6) == (8 + 3) + 2 * (1 + 3) * (8 + 1)
+    assert workload.of(["a", "b"], limit=83) == 83
+    assert workload.of(["a"] * 10**6, limit=83) > 83
+
+
+def test_an_endless_chain_of_references_is_refused() -> None:
+    links = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(1500)}
+    assert problems_of({"$defs": {**links, "a1500": {}}, "$ref": "#/$defs/a0"})
+
+
 def test_text_that_is_no_unicode_is_told() -> None:
     assert "Unicode" in compile_schema({"type": "string"}).errors("\ud800").items[0]["message"]
 
 
 @given(JSON, JSON)
-def test_any_object_is_a_schema_or_a_fault_and_any_value_can_be_judged(raw: Any, value: Any) -> None:
+def test_any_object_is_a_schema_or_refused_and_any_value_can_be_judged(raw: Any, value: Any) -> None:
     schema = {"properties": raw, "enum": [value]} if isinstance(raw, dict) else {"enum": [value]}
     try:
         compiled = compile_schema(schema)
-    except SchemaFault:
-        assert faults_of(schema)
+    except InvalidSchema:
+        assert problems_of(schema)
         return
     for each in compiled.errors(value).items:
         assert each["path"].startswith("$")

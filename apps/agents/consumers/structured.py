@@ -8,9 +8,9 @@ from typing import Any
 from apps.agents.consumers.base import RunConsumer, booked_for, named_by, refuse
 from apps.agents.domain.answers import task_answer
 from apps.agents.domain.json_output import JsonOutput
-from apps.agents.domain.llm_task import TaskBody, task_faults, task_instructions, task_message
+from apps.agents.domain.llm_task import TaskBody, read_schema, task_faults, task_instructions, task_message
 from apps.agents.domain.run import RunRequest
-from apps.agents.domain.schema import compile_schema
+from apps.agents.domain.schema import OutputSchema
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
@@ -23,12 +23,19 @@ class TaskConsumer(RunConsumer):
     async def answer(self, principal: Principal, request: Request) -> None:
         raw = request.json()
         body, faults = convert(raw, TaskBody)
-        refuse(faults, task_faults(raw))
+        schema, schema_faults = read_schema(raw.get("schema"))
+        refuse(faults, {**task_faults(raw), **schema_faults})
         assert body is not None
-        await self.collect(task_request(principal, request.headers, body, raw))
+        await self.collect(task_request(principal, request.headers, body, raw, schema))
 
 
-def task_request(principal: Principal, headers: Mapping[str, str], body: TaskBody, raw: dict[str, Any]) -> RunRequest:
+def task_request(
+    principal: Principal,
+    headers: Mapping[str, str],
+    body: TaskBody,
+    raw: dict[str, Any],
+    schema: OutputSchema | None,
+) -> RunRequest:
     """The run a checked body asks for. Raises PermissionDenied for another tenant's name."""
     return RunRequest(
         kind="llm_task",
@@ -37,7 +44,7 @@ def task_request(principal: Principal, headers: Mapping[str, str], body: TaskBod
         model=body.model or "",
         temperature=body.temperature,
         max_output_tokens=body.max_tokens,
-        expects=JsonOutput(compile_schema(body.schema) if body.schema is not None else None),
+        expects=JsonOutput(schema),
         skip_backend=True,
         answer=task_answer,
         **booked_for(principal, body, role="llm-task"),

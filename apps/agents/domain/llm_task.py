@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from apps.agents.domain.requests import Booked, Faults, booking_faults
-from apps.agents.domain.schema import SchemaFault, compile_schema
+from apps.agents.domain.schema import InvalidSchema, OutputSchema, compile_schema
 
 DEFAULT_TEMPERATURE = 0.3
 
@@ -31,17 +31,22 @@ class TaskBody(Booked, frozen=True, kw_only=True):
 
 
 def task_faults(raw: Mapping[str, Any]) -> Faults:
-    """What the types cannot say: blank prompt, a role that is none, a schema that cannot be used."""
+    """What the types cannot say: a blank prompt, an invalid role."""
     faults = booking_faults(raw)
-    prompt, schema = raw.get("prompt"), raw.get("schema")
+    prompt = raw.get("prompt")
     if isinstance(prompt, str) and not prompt.strip():
         faults["prompt"] = ["The prompt is empty."]
-    if isinstance(schema, dict):
-        try:
-            compile_schema(schema)
-        except SchemaFault as error:
-            faults["schema"] = list(error.faults)
     return faults
+
+
+def read_schema(raw: Any) -> tuple[OutputSchema | None, Faults]:
+    """The body's schema, ready for use, if it has one; and what is wrong with it, under `schema`."""
+    if not isinstance(raw, dict):
+        return None, {}
+    try:
+        return compile_schema(raw), {}
+    except InvalidSchema as error:
+        return None, {"schema": list(error.problems)}
 
 
 def task_instructions(schema: Mapping[str, Any] | None) -> str:

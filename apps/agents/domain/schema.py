@@ -1,7 +1,7 @@
-"""JSON Schema as callers write it: what is no valid schema, and what is wrong with a value by a valid one.
+"""JSON Schema as callers write it: whether a schema is valid, and what is wrong with a value by it.
 
 Nothing outside the document is ever read, and patterns are matched in linear time. A small schema can still ask for
-endless work, and each error of the library holds a copy of what it is about: `schema_work` counts both beforehand.
+endless work, and each error of the library copies what it is about: `schema_work` counts both beforehand.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from apps.agents.domain.schema_work import Node, UnusableReference, build, measure
+from apps.agents.domain.schema_work import UnusableReference, Workload
 
 DEFAULT_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 DRAFTS = (
@@ -28,18 +28,18 @@ DRAFTS = (
 MAX_SCHEMA_BYTES = 65_536
 MAX_SCHEMA_DEPTH = 64
 MAX_VALUE_DEPTH = 512
-"""The library descends on the stack of the process, which ends with it."""
+"""The library recurses on the stack of the process: an overflow would end the process."""
 
 MAX_ERRORS = 20
 MAX_MESSAGE_CHARS = 300
 MAX_PATH_CHARS = 200
 
-MAX_CHECK_WORK = 2_000_000
+MAX_CHECK_WORK = 10_000_000
 MAX_LIST_WORK = 200_000
-"""Units of `schema_work.measure`: a fraction of a second each, and for a list of errors at most some 100 MB."""
+"""Units of `Workload.of`: a fraction of a second for either, and at most some 100 MB for a list of errors."""
 
 _MAX_LISTED_SCHEMA_BYTES = 8_192
-"""Faults of a larger schema are not listed but for the first one: the library would make all of them at once."""
+"""Of a larger schema only the first problem is reported: the library would make a list of all of them at once."""
 
 _PATTERNS = jsonschema_rs.RegexOptions()
 """The engine without look-around and back-references, whose time is linear in the text."""
@@ -47,18 +47,18 @@ _PATTERNS = jsonschema_rs.RegexOptions()
 _MASK = "the value"
 
 
-class SchemaFault(ValueError):
-    """What was given is no schema that can be used; `faults` says why, a sentence each."""
+class InvalidSchema(ValueError):
+    """The schema cannot be used; `problems` are sentences that say why."""
 
-    def __init__(self, *faults: str) -> None:
-        super().__init__(" ".join(faults))
-        self.faults = faults
+    def __init__(self, *problems: str) -> None:
+        super().__init__(" ".join(problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaErrors:
     """What is wrong with a value: at most MAX_ERRORS of `{"path": "$.entities[0]", "message": …}`, and whether there
-    is more. False when nothing is wrong."""
+    are more. Falsy when nothing is wrong."""
 
     items: tuple[dict[str, str], ...] = ()
     more: bool = False
@@ -73,7 +73,7 @@ class OutputSchema:
 
     raw: Mapping[str, Any]
     validator: jsonschema_rs.Validator
-    root: Node
+    workload: Workload
 
     @property
     def is_object(self) -> bool:
@@ -81,57 +81,57 @@ class OutputSchema:
         return bool(self.raw.get("type") == "object")
 
     def errors(self, value: Any) -> SchemaErrors:
-        """What is wrong with a JSON value. One that is too much to check, or too deep, is an error, too."""
+        """What is wrong with a JSON value; also when it is too large or too deep to be checked."""
         if _is_deeper(value, MAX_VALUE_DEPTH):
             return _single(f"The value is nested more than {MAX_VALUE_DEPTH} levels deep.")
-        work = measure(self.root, value, limit=MAX_CHECK_WORK)
-        if work.check > MAX_CHECK_WORK:
+        work = self.workload.of(value, limit=MAX_CHECK_WORK)
+        if work > MAX_CHECK_WORK:
             return _single("The schema and the value together are too large to be checked.")
         try:
             if self.validator.is_valid(value):
                 return SchemaErrors()
-            if work.listing > MAX_LIST_WORK:
+            if work > MAX_LIST_WORK:
                 return _single("The value does not match the schema; it is too large for a list of what is wrong.")
             return _listed(self.validator, value)
         except (ValueError, RecursionError):
-            return _single("The value cannot be checked: it holds text that is no Unicode.")
+            return _single("The value cannot be checked: it contains text that is not Unicode.")
 
 
 def compile_schema(raw: Mapping[str, Any]) -> OutputSchema:
     """The schema, ready for use: draft 2020-12 unless `$schema` names another one of DRAFTS. `format` is checked.
 
-    Raises SchemaFault when it is too large, too deep, no valid schema, refers to anything outside itself, or holds a
-    pattern that the linear-time engine does not take.
+    Raises InvalidSchema when it is too large, too deep or not valid, refers to anything outside itself, or contains a
+    pattern that the linear-time engine does not support.
     """
     schema = dict(raw)
     size = _checked_size(schema)
     draft = _draft(schema)
     if size <= _MAX_LISTED_SCHEMA_BYTES and (found := _listed(_meta_validator(draft), schema)):
-        raise SchemaFault(*(f"{each['path']}: {each['message']}" for each in found.items))
+        raise InvalidSchema(*(f"{each['path']}: {each['message']}" for each in found.items))
     try:
         validator = jsonschema_rs.validator_for(
             schema, offline=True, validate_formats=True, mask=_MASK, pattern_options=_PATTERNS
         )
-        root = build(schema)
+        workload = Workload(schema)
     except jsonschema_rs.ValidationError as error:
-        raise SchemaFault(_compile_fault(error)) from error
+        raise InvalidSchema(_compile_problem(error)) from error
     except UnusableReference as error:
-        raise SchemaFault(f"$: {error}") from error
+        raise InvalidSchema(f"$: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise SchemaFault("$: The schema cannot be read.") from error
-    return OutputSchema(schema, validator, root)
+        raise InvalidSchema("$: The schema cannot be read.") from error
+    return OutputSchema(schema, validator, workload)
 
 
 def _checked_size(schema: dict[str, Any]) -> int:
-    """Bytes of the schema as JSON. Raises SchemaFault when there are too many, or too many levels."""
+    """Bytes of the schema as JSON. Raises InvalidSchema when there are too many, or too many levels."""
     if _is_deeper(schema, MAX_SCHEMA_DEPTH):
-        raise SchemaFault(f"$: The schema is nested more than {MAX_SCHEMA_DEPTH} levels deep.")
+        raise InvalidSchema(f"$: The schema is nested more than {MAX_SCHEMA_DEPTH} levels deep.")
     try:
         size = len(msgspec.json.encode(schema))
     except (TypeError, ValueError, OverflowError) as error:
-        raise SchemaFault("$: The schema is not JSON.") from error
+        raise InvalidSchema("$: The schema is not JSON.") from error
     if size > MAX_SCHEMA_BYTES:
-        raise SchemaFault(f"$: The schema is larger than {MAX_SCHEMA_BYTES} bytes.")
+        raise InvalidSchema(f"$: The schema is larger than {MAX_SCHEMA_BYTES} bytes.")
     return size
 
 
@@ -149,7 +149,7 @@ def _draft(schema: Mapping[str, Any]) -> str:
     named = schema.get("$schema", DEFAULT_DRAFT)
     draft = named.removesuffix("#") if isinstance(named, str) else ""
     if draft not in DRAFTS:
-        raise SchemaFault(f"$.$schema: Unknown draft; known are {', '.join(DRAFTS)}.")
+        raise InvalidSchema(f"$.$schema: Unknown draft; known are {', '.join(DRAFTS)}.")
     return draft
 
 
@@ -158,7 +158,7 @@ def _meta_validator(draft: str) -> jsonschema_rs.Validator:
     return jsonschema_rs.validator_for({"$schema": draft, "$ref": draft}, offline=True, mask=_MASK)
 
 
-def _compile_fault(error: jsonschema_rs.ValidationError) -> str:
+def _compile_problem(error: jsonschema_rs.ValidationError) -> str:
     if error.kind.name == "$ref":
         return f"$: Every `$ref` must lead to a place inside the schema: {_clip(error.message, MAX_MESSAGE_CHARS)}"
     if error.kind.name in ("format", "pattern", "patternProperties"):
@@ -171,7 +171,7 @@ def _single(message: str) -> SchemaErrors:
 
 
 def _listed(validator: jsonschema_rs.Validator, value: Any) -> SchemaErrors:
-    """The first errors, each told once: the library repeats those that several ways through the schema lead to."""
+    """The first errors without duplicates: the library repeats those to which several paths in the schema lead."""
     found = dict.fromkeys((_path(error), _message(error)) for error in validator.iter_errors(value))
     items = tuple({"path": path, "message": message} for path, message in islice(found, MAX_ERRORS))
     return SchemaErrors(items, more=len(found) > MAX_ERRORS)

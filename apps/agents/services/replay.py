@@ -18,7 +18,7 @@ from apps.agents.domain.json_output import JsonOutput
 from apps.agents.domain.replay import RecordedCall, Recording, ReplayBody
 from apps.agents.domain.requests import Options, Turn
 from apps.agents.domain.run import TEMPERATURE, RunFinished, RunRequest
-from apps.agents.domain.schema import SchemaFault, compile_schema
+from apps.agents.domain.schema import InvalidSchema, compile_schema
 from apps.traces.domain.views import TraceDetail
 from apps.traces.services.diffing import compare_traces
 from apps.traces.services.reading import record_read
@@ -185,7 +185,7 @@ def _expects(stored: Mapping[str, Any] | None) -> JsonOutput | None:
         return None
     try:
         return JsonOutput(compile_schema(stored["schema"]) if stored.get("schema") is not None else None)
-    except SchemaFault as error:
+    except InvalidSchema as error:
         raise _spoilt() from error
 
 
