@@ -68,11 +68,10 @@ def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator
     found = search(filters)
     after: queries.CursorKey | None = None
     while True:
-        page = found.page(after=after, limit=BATCH)
-        yield _exported(page.rows, parts)
-        if page.next is None:
+        rows, after = found.page(after=after, limit=BATCH)
+        yield _exported(rows, parts)
+        if after is None:
             return
-        after = page.next
 
 
 def _exported(rows: list[Trace], parts: Collection[str]) -> list[Exported]:

@@ -17,7 +17,7 @@ from apps.traces.domain.filters import Filters
 from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceSummary
 from apps.traces.models import Trace, TraceAnnotation, TracePayload, TraceStep
 from apps.traces.queries import CursorKey
-from apps.traces.services.searching import Listed, search
+from apps.traces.services.searching import search
 from clasper.core.clock import parse_iso
 from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound
@@ -26,19 +26,19 @@ from clasper.core.tenancy import TenantScope
 
 
 def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: CursorKey | None = None) -> TracePage:
-    """Runs that match, newest first; `after` is the place that `read_cursor` found in a cursor.
+    """Runs that match, newest first; `after` is the key that `read_cursor` found in a cursor.
 
-    A page may be shorter than `limit` although more follow: then not all runs that had to be looked at were.
+    A page may be shorter than `limit` although more runs follow, when too many would have to be looked at.
     """
     found = search(filters)
     total, exact = found.total()
-    page = found.page(after=after, limit=limit, offset=offset)
+    rows, following = found.page(after=after, limit=limit, offset=offset)
     return TracePage(
-        traces=summaries(page.rows),
+        traces=summaries(rows),
         total=total,
         total_is_exact=exact,
-        next_cursor=_cursor(page.next) if page.next else "",
-        text_searched=found.searched if isinstance(found, Listed) else None,
+        next_cursor=_cursor(following) if following else "",
+        text_searched=found.searched,
     )
 
 
@@ -52,16 +52,16 @@ def find_trace(*, tenants: TenantScope, trace_id: str) -> Trace:
 
 
 def read_cursor(cursor: str) -> CursorKey:
-    """The place at which a list goes on. Raises ValueError when the cursor is not one of ours."""
+    """The key after which a list continues. Raises ValueError when the cursor is not one of ours."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         instant, _, trace_id = text.partition("|")
-        place = parse_iso(instant), trace_id.lower()
+        key = parse_iso(instant), trace_id.lower()
     except (binascii.Error, OverflowError) as error:
         raise ValueError("not a cursor") from error
     if not is_uuid(trace_id):
         raise ValueError("not an id")
-    return place
+    return key
 
 
 def read_trace(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime) -> TraceDetail:
@@ -194,6 +194,6 @@ def annotation_view(note: TraceAnnotation) -> AnnotationView:
     )
 
 
-def _cursor(place: CursorKey) -> str:
-    started_at, trace_id = place
+def _cursor(key: CursorKey) -> str:
+    started_at, trace_id = key
     return base64.urlsafe_b64encode(f"{started_at.isoformat()}|{trace_id}".encode()).decode().rstrip("=")

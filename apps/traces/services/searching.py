@@ -1,15 +1,15 @@
 """How runs are found without a scan.
 
-With at most one filter that has an index of its own, the database walks that index, newest first; with a label, that
-of the label. The runs of a task, a document or a message, when they are few, are listed once. Where other filters are
-held against these runs, a page looks at no more than `EXAMINED` of them and says where the next page goes on.
+With at most one filter that has an index of its own, the database walks that index, newest first; with a label, the
+label's. The runs of a task, a document or a message are listed if they are few. Where other filters narrow these runs,
+a page looks at no more than `EXAMINED` of them and says where the next page starts.
 
-Indexes begin with the tenant. Asked about all tenants, filters are held against the newest runs of all, unless there
-is only one tenant.
+Indexes begin with the tenant. A search of all tenants looks at the newest runs of all, unless there is only one tenant.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -25,184 +25,152 @@ from clasper.core.ids import is_uuid
 from clasper.core.tenancy import AllTenants
 
 EXAMINED = 10_000
-"""Runs that a page looks at, at most."""
+"""The most runs that a page looks at."""
 
 COUNTED = 1_000
 """Runs that are looked at for a total that cannot be exact."""
 
 CHUNK = 500
-"""Ids of one query: far below what any database takes, and enough to make the round trip small."""
+"""Ids in one query: far below any database's limit, and enough to make round trips cheap."""
 
 MENTIONED = 1_000
 """Runs taken from each index of links when a text is searched for; newer ones are found in any case."""
 
 INDEXED = ("user_id", "risk_level", "status", "model_name", "agent_id", "workspace_id")
 COMMON = {("status", "success"), ("risk_level", "low"), ("workspace_id", "default")}
-"""Values that most runs have, so that an index of them narrows least. So does a tenant that is its only user."""
+"""Values that most runs have, so that an index of them narrows least. So does a tenant that is its own only user."""
 
 T = TypeVar("T")
 
+Keys = tuple[list[CursorKey], CursorKey | None]
+"""Keys of runs, newest first, and the key after which the next page starts, None on the last page."""
+
+
+class Search(ABC):
+    """Runs that match, newest first."""
+
+    searched: int | None = None
+    """The number of runs whose texts were read, None without a text."""
+
+    @abstractmethod
+    def keys(self, after: CursorKey | None, limit: int, offset: int = 0) -> Keys:
+        """The keys of at most `limit` runs that match and follow `after`."""
+
+    @abstractmethod
+    def total(self) -> tuple[int, bool]:
+        """How many runs match, and whether that is exact; if too many to look at, how many of the first few match."""
+
+    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> tuple[list[Trace], CursorKey | None]:
+        """The runs of `keys`, without those deleted since, and the key after which the next page starts."""
+        keys, following = self.keys(after, limit, offset)
+        rows = {row.id: row for some in _chunks(keys) for row in Trace.objects.filter(id__in=_ids(some))}
+        return [rows[trace_id] for _, trace_id in keys if trace_id in rows], following
+
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A page of runs. `next` is the place after which the next page begins, None when there is none."""
-
-    rows: list[Trace]
-    next: CursorKey | None
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """Runs found by walking an index. `examined` are the runs looked at when that is more than the runs that match."""
+class IndexScan(Search):
+    """Runs found by walking an index. `examined` are the runs looked at if these are more than the runs that match."""
 
     rows: QuerySet[Trace]
     examined: QuerySet[Trace] | None
 
-    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> Found:
+    def keys(self, after: CursorKey | None, limit: int, offset: int = 0) -> Keys:
+        rows, last = self._window(after)
+        found = list(queries.keys(rows)[offset : offset + limit + 1])
+        return (found[:limit], found[limit - 1]) if len(found) > limit else (found, last)
+
+    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> tuple[list[Trace], CursorKey | None]:
+        """As in the base, with one query instead of two."""
         rows, last = self._window(after)
         found = list(rows[offset : offset + limit + 1])
         if len(found) > limit:
-            return Found(found[:limit], _place(found[limit - 1]))
-        return Found(found, last)
+            found, last = found[:limit], (found[limit - 1].started_at, found[limit - 1].id)
+        return found, last
 
     def total(self) -> tuple[int, bool]:
-        """How many match, and whether that is exact; when there are too many to look at, how many of the first few."""
         rows, last = self._window(None)
-        if last is not None and self.examined is not None:
-            few = min(COUNTED, EXAMINED)
-            return queries.up_to(self.rows, queries.places(self.examined)[few - 1 : few].get()).count(), False
-        return queries.capped_count(rows)
+        if last is None or self.examined is None:
+            return queries.capped_count(rows)
+        few = min(COUNTED, EXAMINED)
+        return queries.up_to(self.rows, queries.keys(self.examined)[few - 1 : few].get()).count(), False
 
     def is_exact(self) -> bool:
         """Whether a page looks at every run that there is to look at."""
         return self._window(None)[1] is None
 
-    def newest(self) -> tuple[list[CursorKey], bool]:
-        """The places of the newest runs, at most EXAMINED, and whether they are all."""
-        rows, last = self._window(None)
-        found = list(queries.places(rows)[: EXAMINED + 1])
-        return found[:EXAMINED], last is None and len(found) <= EXAMINED
-
     def _window(self, after: CursorKey | None) -> tuple[QuerySet[Trace], CursorKey | None]:
-        """The runs to be looked at after a place, and the last of them when others follow."""
-        rows = queries.after(self.rows, after) if after else self.rows
+        """The runs to be looked at after a key, and the last of them when others follow."""
+        rows = queries.after(self.rows, after)
         if self.examined is None:
             return rows, None
-        examined = queries.after(self.examined, after) if after else self.examined
-        edge = list(queries.places(examined)[EXAMINED - 1 : EXAMINED + 1])
-        if len(edge) < 2:
-            return rows, None
-        return queries.up_to(rows, edge[0]), edge[0]
+        edge = list(queries.keys(queries.after(self.examined, after))[EXAMINED - 1 : EXAMINED + 1])
+        return (queries.up_to(rows, edge[0]), edge[0]) if len(edge) == 2 else (rows, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """A tenant's runs with a label, found by walking the label's index; `filters` are held against them."""
+class LabelScan(Search):
+    """Runs found by walking the index of a tenant's label; `others` are the filters that it does not answer, if any."""
 
-    tenant_id: str
-    filters: Filters
+    labels: QuerySet[TraceLabel, CursorKey]
+    others: Filters | None
 
-    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> Found:
+    def keys(self, after: CursorKey | None, limit: int, offset: int = 0) -> Keys:
         found: list[CursorKey] = []
         looked = 0
-        for some in self._chunks(after, size=CHUNK if self._narrowed else offset + limit + 1):
-            found += self._matching(some)
+        for some in self._chunks(after, size=CHUNK if self.others else offset + limit + 1):
+            found += _matching(self.others, _ids(some)) if self.others else some
             looked += len(some)
             if len(found) > offset + limit:
-                return Found(_rows(found[offset : offset + limit]), found[offset + limit - 1])
+                return found[offset : offset + limit], found[offset + limit - 1]
             if looked >= EXAMINED:
-                return Found(_rows(found[offset:]), some[-1])
-        return Found(_rows(found[offset:]), None)
+                return found[offset:], some[-1]
+        return found[offset:], None
 
     def total(self) -> tuple[int, bool]:
-        carriers, complete = queries.capped_count(self._labels)
-        if not self._narrowed:
+        carriers, complete = queries.capped_count(self.labels)
+        if self.others is None:
             return carriers, complete
-        ids = self._labels.values_list("trace_id", flat=True)[: carriers if complete else COUNTED]
+        ids = self.labels.values_list("trace_id", flat=True)[: carriers if complete else COUNTED]
         # Given as values: for a subquery PostgreSQL may choose to run it again for each trace.
-        return sum(queries.among(self._others, some).count() for some in _chunks(ids, COUNTED)), complete
+        return sum(queries.among(self.others, some).count() for some in _chunks(ids, COUNTED)), complete
 
     def is_exact(self) -> bool:
         """Whether nothing but the label is asked for, or a page looks at every run that has it."""
-        return not self._narrowed or queries.capped_count(self._labels)[1]
-
-    def newest(self) -> tuple[list[CursorKey], bool]:
-        """The places of the newest runs, of at most EXAMINED with the label, and whether they are all."""
-        found: list[CursorKey] = []
-        looked = 0
-        for some in self._chunks(None, size=CHUNK):
-            found += self._matching(some)
-            looked += len(some)
-            if looked >= EXAMINED:
-                return found, False
-        return found, True
-
-    @property
-    def _labels(self) -> QuerySet[TraceLabel, CursorKey]:
-        return queries.label_places(self.tenant_id, self.filters)
-
-    @property
-    def _others(self) -> Filters:
-        """The filters that the label's index does not answer."""
-        return replace(self.filters, label="", label_value=None, start=None, end=None)
-
-    @property
-    def _narrowed(self) -> bool:
-        return self._others != Filters(tenants=self.filters.tenants)
-
-    def _matching(self, some: list[CursorKey]) -> list[CursorKey]:
-        return _places_of(self._others, (trace_id for _, trace_id in some)) if self._narrowed else some
+        return self.others is None or queries.capped_count(self.labels)[1]
 
     def _chunks(self, after: CursorKey | None, *, size: int) -> Iterator[list[CursorKey]]:
-        """Places of the label's runs, newest first."""
-        while True:
-            rest = self._labels if after is None else queries.after(self._labels, after, name="trace_id")
-            some = list(rest[:size])
-            if some:
-                yield some
+        while some := list(queries.after(self.labels, after, name="trace_id")[:size]):
+            yield some
             if len(some) < size:
                 return
             after = some[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """Runs whose places are known, newest first. `searched` are the runs whose texts were read, None without a text."""
+@dataclass(frozen=True)
+class IdList(Search):
+    """Runs whose keys are known, newest first."""
 
-    places: Sequence[CursorKey]
+    found: Sequence[CursorKey]
     complete: bool = True
     searched: int | None = None
 
-    def page(self, *, after: CursorKey | None, limit: int, offset: int = 0) -> Found:
-        places = [place for place in self.places if after is None or place < after]
-        chosen = places[offset : offset + limit]
-        more = len(places) > offset + limit
-        return Found(_rows(chosen), chosen[-1] if more and chosen else None)
+    def keys(self, after: CursorKey | None, limit: int, offset: int = 0) -> Keys:
+        rest = [key for key in self.found if after is None or key < after][offset:]
+        return rest[:limit], rest[limit - 1] if len(rest) > limit else None
 
     def total(self) -> tuple[int, bool]:
-        return len(self.places), self.complete
+        return len(self.found), self.complete
 
 
-def search(filters: Filters) -> Walk | Labelled | Listed:
+def search(filters: Filters) -> Search:
     """Decides how the runs that match are found."""
     filters = replace(filters, tenants=queries.narrowed(filters.tenants))
-    found = _listed(filters) or _walk_or_label(filters)
+    found = _few(filters) or _scan(_one_model(filters))
     return _mentioning(filters, found) if filters.text else found
 
 
-def _walk_or_label(filters: Filters) -> Walk | Labelled:
-    """A tenant's runs with the label, unless they are many and another filter has so few that all can be looked at."""
-    if not filters.label or isinstance(filters.tenants, AllTenants):
-        return _walk(filters)
-    labelled = Labelled(filters.tenants.tenant_id, _one_model(filters))
-    if labelled.is_exact():
-        return labelled
-    walk = _walk(filters)
-    return walk if walk.is_exact() else labelled
-
-
-def _listed(filters: Filters) -> Listed | None:
-    """The runs of the filters' link, or of all tenants' label, when they are few."""
+def _few(filters: Filters) -> IdList | None:
+    """The runs with the filters' link, or of all tenants with their label, if they are few."""
     carriers: list[QuerySet[Any, str]] = [
         queries.linked(filters.tenants, name, getattr(filters, name))
         for name in queries.LINKS
@@ -210,30 +178,36 @@ def _listed(filters: Filters) -> Listed | None:
     ]
     if filters.label and isinstance(filters.tenants, AllTenants):
         carriers.append(queries.labelled(filters))
-    for ids in carriers:
-        some = list(ids[: queries.COUNT_CAP + 1])
-        if len(some) <= queries.COUNT_CAP:
-            return Listed(_places_of(filters, some))
+    for carrier in carriers:
+        ids = list(carrier[: queries.COUNT_CAP + 1])
+        if len(ids) <= queries.COUNT_CAP:
+            return IdList(_matching(filters, ids))
     return None
 
 
-def _places_of(filters: Filters, ids: Iterable[str]) -> list[CursorKey]:
-    """Places of those among the runs that match, newest first."""
-    found = (place for some in _chunks(ids) for place in queries.places(queries.among(filters, some)))
-    return sorted(found, reverse=True)
+def _scan(filters: Filters) -> Search:
+    """A tenant's runs with the label, unless they are many and another filter has so few that all can be looked at."""
+    if not filters.label or isinstance(filters.tenants, AllTenants):
+        return _index_scan(filters)
+    others = replace(filters, label="", label_value=None, start=None, end=None, text="")
+    narrowed = others != Filters(tenants=filters.tenants)
+    by_label = LabelScan(queries.label_keys(filters.tenants.tenant_id, filters), others if narrowed else None)
+    if by_label.is_exact():
+        return by_label
+    by_index = _index_scan(filters)
+    return by_index if by_index.is_exact() else by_label
 
 
-def _walk(filters: Filters) -> Walk:
-    filters = _one_model(filters)
+def _index_scan(filters: Filters) -> IndexScan:
     given = {name: value for name in (*queries.EQUALITIES, "model") if (value := getattr(filters, name))}
     driver = "" if isinstance(filters.tenants, AllTenants) else _driver(filters.tenants.tenant_id, given)
     rows = queries.matching(filters, driver=driver)
     if not given.keys() - {driver} and not filters.label and filters.min_cost is None and filters.max_cost is None:
-        return Walk(rows, None)
+        return IndexScan(rows, None)
     examined = Filters(tenants=filters.tenants, start=filters.start, end=filters.end)
     if driver:
         examined = replace(examined, **{driver: given[driver]})
-    return Walk(rows, queries.matching(examined, driver=driver))
+    return IndexScan(rows, queries.matching(examined, driver=driver))
 
 
 def _one_model(filters: Filters) -> Filters:
@@ -257,13 +231,14 @@ def _driver(tenant_id: str, given: Mapping[str, str]) -> str:
     return min(names, key=lambda name: (name, given[name]) in common, default="")
 
 
-def _mentioning(filters: Filters, found: Walk | Labelled | Listed) -> Listed:
-    """Narrows to the runs that the text names or that hold it."""
-    places, complete = (found.places, found.complete) if isinstance(found, Listed) else found.newest()
-    chosen = set(_places_of(filters, _named(filters)))
-    for some in _chunks(places):
-        chosen.update(_holding(some, filters.text))
-    return Listed(sorted(chosen, reverse=True), complete, searched=len(places))
+def _mentioning(filters: Filters, found: Search) -> IdList:
+    """Narrows the newest of the runs to those that the text names or that contain it."""
+    keys, following = found.keys(None, EXAMINED)
+    chosen = set(_matching(filters, _named(filters)))
+    for some in _chunks(keys):
+        containing = queries.mentioning(_ids(some), filters.text)
+        chosen.update(key for key in some if key[1] in containing)
+    return IdList(sorted(chosen, reverse=True), following is None, searched=len(keys))
 
 
 def _named(filters: Filters) -> Iterator[str]:
@@ -274,23 +249,14 @@ def _named(filters: Filters) -> Iterator[str]:
         yield from queries.linked(filters.tenants, column, filters.text)[:MENTIONED]
 
 
-def _holding(places: Sequence[CursorKey], text: str) -> Iterator[CursorKey]:
-    ids = [trace_id for _, trace_id in places]
-    facts = Trace.objects.filter(id__in=ids).values_list("id", "tenant_id", "user_id", *queries.LINKS)
-    named = {trace_id for trace_id, _, *names in facts if text in names}
-    holding = queries.mentioning(ids, {tenant_id for _, tenant_id, *_ in facts}, text)
-    return (place for place in places if place[1] in named or place[1] in holding)
+def _matching(filters: Filters, ids: Iterable[str]) -> list[CursorKey]:
+    """Keys of those among the runs that match, newest first."""
+    found = (key for some in _chunks(ids) for key in queries.keys(queries.among(filters, some)))
+    return sorted(found, reverse=True)
 
 
-def _rows(places: Sequence[CursorKey]) -> list[Trace]:
-    """The runs at these places, without those that are gone meanwhile."""
-    ids = _chunks(trace_id for _, trace_id in places)
-    rows = {row.id: row for some in ids for row in Trace.objects.filter(id__in=some)}
-    return [rows[trace_id] for _, trace_id in places if trace_id in rows]
-
-
-def _place(trace: Trace) -> CursorKey:
-    return trace.started_at, trace.id
+def _ids(keys: Iterable[CursorKey]) -> list[str]:
+    return [trace_id for _, trace_id in keys]
 
 
 def _chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
