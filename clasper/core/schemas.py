@@ -28,7 +28,10 @@ Render = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """How a field is written in JSON, as the type `json`. `read`, of top-level fields only, may raise ValueError."""
+    """How a field is written in JSON, as the type `json`.
+
+    `read` is for top-level fields only; it raises ValueError with a sentence for each thing that is wrong.
+    """
 
     read: Callable[[Any], Any]
     write: Render = str
@@ -93,6 +96,12 @@ Money = Annotated[NanoUSD, Codec(read=read_money, write=usd, json=Annotated[floa
 """Nano-USD, shown as a JSON number of dollars; read from a number or a numeric text, exactly."""
 
 TenantId = Annotated[str, msgspec.Meta(min_length=1, max_length=128, examples=["acme"])]
+OneTenantId = Annotated[
+    TenantId, msgspec.Meta(description="Needed with the platform key; a tenant's key means its own.")
+]
+AnyTenantId = Annotated[
+    TenantId | None, msgspec.Meta(description="Default: every tenant that the caller may see; with a key, its own.")
+]
 TraceId = Annotated[
     str, msgspec.Meta(extra_json_schema={"format": "uuid"}, examples=["0194c8f0-7e1a-7000-8000-000000000001"])
 ]

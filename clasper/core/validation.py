@@ -62,7 +62,7 @@ def _read_fields(kind: type[Input], given: Any, strict: bool) -> tuple[dict[str,
             values[field.name] = _read_field(field, given[field.encode_name], strict)
         except ValueError as error:  # msgspec.ValidationError is one
             texts = [] if field.codec else _inner_errors(given[field.encode_name], field.kind, "", strict)
-            errors[field.encode_name] = texts or [_text(str(error), "")]
+            errors[field.encode_name] = texts or [_text(str(each), "") for each in error.args]
     if kind.__struct_config__.forbid_unknown_fields:
         names = [field.encode_name for field in _fields(kind)]
         for name in given.keys() - kind.aliases.keys() - set(names):

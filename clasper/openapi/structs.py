@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -49,6 +50,14 @@ class StructSchema(AutoSchema):
     def get_summary(self) -> str | None:
         summary = super().get_summary()
         return summary or self.get_description().partition("\n")[0].partition(". ")[0].partition("; ")[0].rstrip(".")
+
+    def _get_response_for_code(self, serializer: Any, status_code: Any, *args: Any, **kwargs: Any) -> Any:
+        """A union of Structs is shown as one of them."""
+        if isinstance(serializer, UnionType):
+            refs = [self.resolve_serializer(each, "response").ref for each in get_args(serializer)]
+            serializer = {"oneOf": refs}
+        parent: Any = super()
+        return parent._get_response_for_code(serializer, status_code, *args, **kwargs)
 
 
 def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from django.db import close_old_connections
 
 from apps.audit.services.reading import AuditRecord, audit_after, last_seq
 from apps.audit.services.signal import subscribe
-from clasper.core.clock import iso
 from clasper.core.per_loop import PerLoop
+from clasper.core.schemas import render
 
 logger = logging.getLogger("clasper.live")
 
@@ -49,9 +49,8 @@ Line = tuple[int, bytes]
 
 def encode_entry(entry: AuditRecord) -> bytes:
     """The server-sent event of an entry; its data is the entry as `GET /audit` shows it."""
-    shown = {name: getattr(entry, name) for name in AuditRecord.__dataclass_fields__}
-    shown["timestamp"] = iso(entry.timestamp)
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (entry.seq, entry.event_type.encode(), msgspec.json.encode(shown))
+    data = msgspec.json.encode(render(entry))
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (entry.seq, entry.event_type.encode(), data)
 
 
 class Feed:

@@ -203,10 +203,10 @@ def test_a_column_that_cannot_be_read_is_bad(field: str) -> None:
 
 def test_several_chains_are_summed_up() -> None:
     good, bad = verify(chain()), verify(chain()[2:])
-    assert summarize_all({"": good, "acme": good})["valid"] is True
+    assert summarize_all({"": good, "acme": good}).valid
     summary = summarize_all({"acme": good, "globex": bad})
-    assert (summary["valid"], summary["first_bad_seq"]) == (False, 1)
-    assert [each["tenant_id"] for each in summary["tenants"]] == ["acme", "globex"]
+    assert (summary.valid, summary.first_bad_seq) == (False, 1)
+    assert [each.tenant_id for each in summary.tenants] == ["acme", "globex"]
 
 
 def test_events_are_explained_and_aliases_lead_to_them() -> None:

@@ -17,9 +17,10 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from apps.audit.domain.chain import GENESIS, ChainPoint
-from apps.audit.domain.checkpoint import Checkpoint, checkpoint_body, sign_checkpoint
+from apps.audit.domain.checkpoint import Checkpoint, sign_checkpoint
 from clasper.core.clock import iso
 from clasper.core.signing import read_signing_key
 from tests.audit.chain import entry_hash
@@ -156,7 +157,7 @@ def test_what_is_no_key_or_signature_signs_nothing(key: bytes, signature: bytes)
 
 def test_a_whole_export_is_valid(tmp_path: Path) -> None:
     rows = entries()
-    last = {"checkpoint": checkpoint_body(checkpoint(4, rows[-1]["hash"]))}
+    last = {"checkpoint": asdict(checkpoint(4, rows[-1]["hash"]))}
     code, text, _ = run(write(tmp_path / "a", *rows, last), "--public-key", KEY.public_key)
     assert (code, text) == (0, f"acme: valid, 4 entries, head {rows[-1]['hash']}, checkpoint at 4\n")
 
@@ -184,7 +185,7 @@ def test_a_part_of_a_chain_begins_where_it_begins(tmp_path: Path) -> None:
 
 def test_a_part_must_follow_the_checkpoint_before_it(tmp_path: Path) -> None:
     rows = entries(7)
-    kept = write(tmp_path / "kept", checkpoint_body(checkpoint(5, rows[4]["hash"])))
+    kept = write(tmp_path / "kept", asdict(checkpoint(5, rows[4]["hash"])))
     options = ("--part", "--checkpoint", kept, "--public-key", KEY.public_key)
     code, text, _ = run(write(tmp_path / "a", *rows[5:]), *options)
     assert (code, text.endswith("checkpoint at 5\n")) == (0, True)
@@ -195,14 +196,14 @@ def test_a_part_must_follow_the_checkpoint_before_it(tmp_path: Path) -> None:
 
 def test_only_checkpoints_that_were_compared_count(tmp_path: Path) -> None:
     rows = entries(7)
-    before, after = (write(tmp_path / str(n), checkpoint_body(checkpoint(n, rows[n - 1]["hash"]))) for n in (2, 7))
+    before, after = (write(tmp_path / str(n), asdict(checkpoint(n, rows[n - 1]["hash"]))) for n in (2, 7))
     part = write(tmp_path / "a", *rows[3:6])
     for kept in (before, after):
         code, text, _ = run(part, "--part", "--checkpoint", kept)
         assert (code, "no checkpoint compared" in text) == (0, True)
         code, text, _ = run(part, "--part", "--checkpoint", kept, "--public-key", KEY.public_key)
         assert (code, text) == (1, "acme: NOT VERIFIED: there is no checkpoint to compare them with\n")
-    own = write(tmp_path / "b", *rows[3:6], {"checkpoint": checkpoint_body(checkpoint(7, rows[6]["hash"]))})
+    own = write(tmp_path / "b", *rows[3:6], {"checkpoint": asdict(checkpoint(7, rows[6]["hash"]))})
     assert "first bad seq 7: entry 7 is missing" in run(own, "--part")[1]
 
 
@@ -219,7 +220,7 @@ def test_nothing_is_not_verified(tmp_path: Path, options: tuple[str, ...]) -> No
 
 def test_with_a_key_every_chain_needs_a_checkpoint(tmp_path: Path) -> None:
     rows, others = entries(), entries(2, tenant_id="globex")
-    last = {"checkpoint": checkpoint_body(checkpoint(4, rows[3]["hash"]))}
+    last = {"checkpoint": asdict(checkpoint(4, rows[3]["hash"]))}
     code, text, _ = run(write(tmp_path / "a", *rows, last, *others), "--public-key", KEY.public_key)
     assert code == 1
     assert text.splitlines()[0].startswith("acme: valid, 4 entries")
@@ -282,25 +283,25 @@ def test_entries_out_of_order_are_found(tmp_path: Path) -> None:
 def test_kept_checkpoints_are_held_against_the_file(tmp_path: Path) -> None:
     rows = entries()
     path = write(tmp_path / "a", *rows)
-    good = write(tmp_path / "good", json.dumps(checkpoint_body(checkpoint(2, rows[1]["hash"])), indent=2))
+    good = write(tmp_path / "good", json.dumps(asdict(checkpoint(2, rows[1]["hash"])), indent=2))
     assert run(path, "--checkpoint", good)[0] == 0
-    wrong = write(tmp_path / "wrong", checkpoint_body(checkpoint(2, "f" * 64)))
+    wrong = write(tmp_path / "wrong", asdict(checkpoint(2, "f" * 64)))
     assert (
         "first bad seq 2: entry 2 is not the one its checkpoint names"
         in run(path, "--checkpoint", good, "--checkpoint", wrong)[1]
     )
-    later = write(tmp_path / "later", checkpoint_body(checkpoint(9, "f" * 64)))
+    later = write(tmp_path / "later", asdict(checkpoint(9, "f" * 64)))
     assert "first bad seq 5: entry 5 is missing: a checkpoint was made at 9" in run(path, "--checkpoint", later)[1]
-    gone = write(tmp_path / "gone", checkpoint_body(checkpoint(9, "f" * 64, tenant_id="globex")))
+    gone = write(tmp_path / "gone", asdict(checkpoint(9, "f" * 64, tenant_id="globex")))
     assert "globex: BROKEN, first bad seq 1:" in run(path, "--checkpoint", gone)[1]
 
 
 def test_a_checkpoint_must_be_signed_by_the_right_key(tmp_path: Path) -> None:
     rows = entries()
-    forged = {**checkpoint_body(checkpoint(3, rows[2]["hash"])), "seq": 4, "hash": rows[3]["hash"]}
+    forged = {**asdict(checkpoint(3, rows[2]["hash"])), "seq": 4, "hash": rows[3]["hash"]}
     code, text, _ = run(write(tmp_path / "a", *rows, {"checkpoint": forged}))
     assert (code, text) == (1, "acme: NOT VERIFIED: the checkpoint of seq 4 does not match its signature\n")
-    foreign = checkpoint_body(checkpoint(4, rows[3]["hash"], OTHER_KEY))
+    foreign = asdict(checkpoint(4, rows[3]["hash"], OTHER_KEY))
     path = write(tmp_path / "b", *rows, {"checkpoint": foreign})
     assert run(path)[0] == 0
     code, text, _ = run(path, "--public-key", KEY.public_key)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
+from msgspec.structs import asdict
 
 from apps.audit.domain.chain import ChainPoint
-from apps.audit.domain.checkpoint import checkpoint_body
 from apps.audit.models import AuditEntry, AuditHead
 from apps.audit.queries import chain_point
 from apps.audit.services.checkpoints import checkpoint_at, signing_key
@@ -161,7 +161,7 @@ def kept(store: None, now: datetime, settings: Any, tmp_path: Path) -> Iterator[
     key = signing_key()
     assert key is not None
     points = [chain_point("acme", seq) for seq in KEPT]
-    lines = [json.dumps(checkpoint_body(checkpoint_at("acme", point, key=key, now=now))) for point in points]
+    lines = [json.dumps(asdict(checkpoint_at("acme", point, key=key, now=now))) for point in points]
     path = tmp_path / "kept.ndjson"
     path.write_text("\n".join(lines))
     with transaction.atomic():

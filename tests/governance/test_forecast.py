@@ -120,7 +120,7 @@ def test_the_largest_call_at_the_dearest_price_can_be_checked(store: None, setti
         )
     finally:
         price_book.cache_clear()
-    assert check_budget(tenant_id="acme", amount=forecast.call.cost.total, now=now).allowed
+    assert check_budget(tenant_id="acme", amount=forecast.estimated_cost, now=now).allowed
 
 
 # --- What the budget says --------------------------------------------------------------------------------------------
@@ -282,20 +282,20 @@ def test_forecast_and_check_never_disagree(
         forecast = forecast_cost(
             tenant_id="acme", model=model, input_tokens=tokens[0], output_tokens=tokens[1], now=now
         )
-        amount, advice = forecast.call.cost.total, forecast.advice
+        amount = forecast.estimated_cost
         check = check_budget(tenant_id="acme", amount=amount, now=now)
-        assert advice.would_exceed is not check.allowed
-        assert forecast.remaining == get_budget(tenant_id="acme", now=now).budget.remaining
-        assert bool(advice.reason) is (advice.recommendation != "ok")
+        assert forecast.would_exceed_budget is not check.allowed
+        assert forecast.budget_remaining == get_budget(tenant_id="acme", now=now).budget.remaining
+        assert bool(forecast.reason) is (forecast.recommendation != "ok")
         if model == metered:
             assert amount == sum(tokens)
-        if forecast.call.estimated and not allow_unpriced:
-            assert advice.recommendation == "block"
+        if forecast.estimated and not allow_unpriced:
+            assert forecast.recommendation == "block"
         else:
             expected = "block" if not check.allowed else "warn" if check.warnings else "ok"
-            assert advice.recommendation == expected
+            assert forecast.recommendation == expected
             if expected == "warn":
-                assert check.warnings == (advice.reason,)
+                assert check.warnings == (forecast.reason,)
 
 
 # --- What is asked ---------------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_forecast_and_check_never_disagree(
         ({"model": "gpt-4", "prompt_size": 5000}, 0.21),
         ({"model": "gpt-4", "prompt_size": 5000, "max_output_tokens": 500}, 0.18),
         ({"model": "gpt-4", "prompt_size": 9, "estimated_input_tokens": 5000, "max_output_tokens": 1000}, 0.21),
-        ({"model": "gpt-4", "estimated_input_tokens": "5000", "something_else": [1]}, 0.21),
+        ({"model": "gpt-4", "estimated_input_tokens": 5000, "provider": None}, 0.21),
         ({"model": "gpt-4", "provider": "OpenAI", "estimated_input_tokens": 5000}, 0.21),
         ({"model": "gpt-4", "provider": "anthropic", "estimated_input_tokens": 5000}, 0.21),
     ],
@@ -343,6 +343,8 @@ BAD = [
     pytest.param({"tenant_id": "acme", "model": "m", TOKENS: 1e300, OUTPUT: 10**30}, {TOKENS, OUTPUT}, id="huge"),
     pytest.param({"tenant_id": "acme", "model": "m", TOKENS: 1, "provider": ""}, {"provider"}, id="no provider"),
     pytest.param({"tenant_id": "acme", "model": "m", TOKENS: 1, "provider": 5}, {"provider"}, id="odd provider"),
+    pytest.param({"tenant_id": "acme", "model": "m", TOKENS: "5000"}, {TOKENS}, id="a number as text"),
+    pytest.param({"tenant_id": "acme", "model": "m", TOKENS: 1, "tokens": 2}, {"tokens"}, id="an unknown field"),
 ]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from apps.governance.domain.risk import MATURITY, SENSITIVITY, WEIGHTS, RiskInput, is_high_risk, score_risk
-from clasper.core.errors import InvalidRequest
+
+WORST = RiskInput(tool_count=10, skill_state="deprecated", temperature=2.0, data_sensitivity="pii")
 
 inputs = st.builds(
     RiskInput,
@@ -64,8 +64,8 @@ def test_the_documented_sample() -> None:
         (RiskInput(tool_count=2, temperature=0), 6, "low"),  # 5.5 rounds half up
         (RiskInput(tool_count=6, temperature=0), 17, "low"),  # 16.5 would go to 16 under banker's rounding
         (RiskInput(data_sensitivity="pii", tool_count=10, temperature=0.2), 62, "high"),
-        (RiskInput(10, (), "deprecated", 2.0, "pii"), 96, "critical"),
-        (RiskInput(10, (), "deprecated", 2.0, "pii", custom_flags=("a",) * 9), 100, "critical"),
+        (WORST, 96, "critical"),
+        (replace(WORST, custom_flags=("a",) * 9), 100, "critical"),
     ],
 )
 def test_scores_and_levels(risk: RiskInput, score: int, level: str) -> None:
@@ -126,19 +126,6 @@ def test_flags_show_only_when_given() -> None:
     assert "customFactors" not in score_risk(RiskInput()).factors
     assert score_risk(RiskInput(custom_flags=("a",))).factors["customFactors"] == 20
     assert score_risk(RiskInput(custom_flags=("a",) * 9)).factors["customFactors"] == 100
-
-
-def test_every_fault_is_named() -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        score_risk(RiskInput(-1, (), "shiny", 2.1, "extreme"))
-    fields = {"tool_count", "skill_state", "temperature", "data_sensitivity"}
-    assert set(caught.value.details["fieldErrors"]) == fields
-
-
-@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -0.1])
-def test_temperatures_that_are_none(temperature: float) -> None:
-    with pytest.raises(InvalidRequest):
-        score_risk(RiskInput(temperature=temperature))
 
 
 @given(inputs)

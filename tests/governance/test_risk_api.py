@@ -45,7 +45,7 @@ BODIES: dict[str, tuple[dict[str, Any], RiskInput]] = {
     "flags": ({"tool_count": 0, "custom_flags": ["beta", "new"]}, RiskInput(custom_flags=("beta", "new"))),
     "everything": (
         {"tool_count": 10, "skill_state": "deprecated", "temperature": 2, "data_sensitivity": "pii"},
-        RiskInput(10, (), "deprecated", 2.0, "pii"),
+        RiskInput(tool_count=10, skill_state="deprecated", temperature=2.0, data_sensitivity="pii"),
     ),
 }
 
@@ -85,6 +85,7 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a name that is an object": ({"tool_names": [{}]}, {"tool_names"}),
     "an empty flag": ({"tool_count": 1, "custom_flags": [""]}, {"custom_flags"}),
     "too many tools": ({"tool_count": MAX_TOOLS + 1}, {"tool_count"}),
+    "an unknown field": ({"tool_count": 1, "tools": 2}, {"tools"}),
     "a null count": ({"tool_count": None}, {"tool_count"}),
 }
 

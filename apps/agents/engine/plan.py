@@ -21,7 +21,7 @@ from apps.agents.domain.requests import Turn
 from apps.agents.domain.run import TEMPERATURE, RunRequest
 from apps.agents.domain.tools import Grant
 from apps.agents.engine.models import Candidate, candidates_for
-from apps.governance.domain.risk import RiskInput, score_risk
+from apps.governance.domain.risk import RiskInput, Sensitivity, score_risk
 from apps.identity.domain.permissions import PROMPT_OVERRIDE
 from apps.traces.domain.record import Redacted, Risk
 from apps.traces.services.recording import redact_content
@@ -104,7 +104,7 @@ def risk_of(plan: Plan, tool_names: tuple[str, ...]) -> Risk:
 
 
 @lru_cache(maxsize=1024)
-def _score(tool_names: tuple[str, ...], temperature: float, sensitivity: str) -> Risk:
+def _score(tool_names: tuple[str, ...], temperature: float, sensitivity: Sensitivity) -> Risk:
     score = score_risk(
         RiskInput(
             tool_count=len(tool_names), tool_names=tool_names, temperature=temperature, data_sensitivity=sensitivity

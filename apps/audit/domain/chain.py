@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from clasper.core.clock import iso
+from clasper.core.schemas import Resource
 
 EVENT_TYPES: dict[str, str] = {
     "agent.start": "A run was admitted and begins.",
@@ -121,20 +121,33 @@ class Draft(NamedTuple):
     after: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainReport:
-    """What verification found. `first_bad_seq` is None for a valid chain; `last_*` is the end of its good part.
-
-    `checkpoint_seq` is that of the last checkpoint a valid chain was held against, None without any.
-    """
+class ChainReport(Resource, frozen=True, kw_only=True):
+    """What verification found. `last_*` is the end of the chain's good part."""
 
     valid: bool
-    checked: int
-    first_bad_seq: int | None
-    reason: str
-    last_seq: int
-    last_hash: str
-    checkpoint_seq: int | None = None
+    checked: Annotated[int, msgspec.Meta(description="Entries found good.", examples=[5])]
+    first_bad_seq: Annotated[int | None, msgspec.Meta(description="Null for a valid chain.", examples=[None])]
+    reason: Annotated[str, msgspec.Meta(description="What is wrong; empty for a valid chain.", examples=[""])]
+    last_seq: Annotated[int, msgspec.Meta(examples=[5])]
+    last_hash: Annotated[str, msgspec.Meta(examples=["f" * 64])]
+    checkpoint_seq: Annotated[
+        int | None,
+        msgspec.Meta(description="The last checkpoint that a valid chain was compared with, if any.", examples=[None]),
+    ] = None
+
+
+class TenantChain(ChainReport, frozen=True, kw_only=True):
+    """What verification of a tenant's chain found."""
+
+    tenant_id: Annotated[str, msgspec.Meta(description="Empty for the platform's own chain.", examples=["acme"])]
+
+
+class AllChains(Resource, frozen=True, kw_only=True):
+    """What verification of every chain found; `first_bad_seq` is that of the first broken chain."""
+
+    valid: bool
+    first_bad_seq: Annotated[int | None, msgspec.Meta(examples=[None])]
+    tenants: tuple[TenantChain, ...]
 
 
 def draft(
@@ -183,38 +196,28 @@ def check_end(report: ChainReport, *, head: ChainPoint, last_stored_seq: int) ->
         return report
     if report.last_seq < head.seq:
         reason = f"entry {report.last_seq + 1} is missing: the chain reaches {head.seq}"
-        return replace(report, valid=False, first_bad_seq=report.last_seq + 1, reason=reason)
+        return msgspec.structs.replace(report, valid=False, first_bad_seq=report.last_seq + 1, reason=reason)
     if report.last_hash != head.hash:
         reason = f"entry {head.seq} is not the one the chain's head names"
-        return replace(report, valid=False, first_bad_seq=head.seq, reason=reason)
+        return msgspec.structs.replace(report, valid=False, first_bad_seq=head.seq, reason=reason)
     if last_stored_seq > head.seq:
         reason = f"entry {head.seq + 1} lies beyond the chain's head"
-        return replace(report, valid=False, first_bad_seq=head.seq + 1, reason=reason)
+        return msgspec.structs.replace(report, valid=False, first_bad_seq=head.seq + 1, reason=reason)
     return report
 
 
-def summarize(tenant_id: str, report: ChainReport) -> dict[str, Any]:
+def summarize(tenant_id: str, report: ChainReport) -> TenantChain:
     """A chain's verification as it is shown, over HTTP and by the command."""
-    return {
-        "valid": report.valid,
-        "first_bad_seq": report.first_bad_seq,
-        "tenant_id": tenant_id,
-        "checked": report.checked,
-        "reason": report.reason,
-        "last_seq": report.last_seq,
-        "last_hash": report.last_hash,
-        "checkpoint_seq": report.checkpoint_seq,
-    }
+    return TenantChain(tenant_id=tenant_id, **msgspec.structs.asdict(report))
 
 
-def summarize_all(reports: Mapping[str, ChainReport]) -> dict[str, Any]:
-    """Several chains' verification as it is shown; `first_bad_seq` is that of the first broken chain."""
-    broken = [report.first_bad_seq for report in reports.values() if not report.valid]
-    return {
-        "valid": not broken,
-        "first_bad_seq": broken[0] if broken else None,
-        "tenants": [summarize(tenant_id, report) for tenant_id, report in reports.items()],
-    }
+def summarize_all(reports: Mapping[str, ChainReport]) -> AllChains:
+    """Several chains' verification as it is shown."""
+    return AllChains(
+        valid=all(report.valid for report in reports.values()),
+        first_bad_seq=next((report.first_bad_seq for report in reports.values() if not report.valid), None),
+        tenants=tuple(summarize(tenant_id, report) for tenant_id, report in reports.items()),
+    )
 
 
 def _error_in(row: ChainRow, last: ChainPoint) -> str:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
+from msgspec.structs import replace
 
 from apps.audit.domain.chain import GENESIS, Anchors, ChainPoint, ChainReport
 from clasper.core.canonical import canonical_json
 from clasper.core.clock import parse_iso
+from clasper.core.schemas import Resource
 from clasper.core.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, decode_bytes, is_signed
 
 MAX_SEQ = 2**53 - 1
@@ -21,19 +24,23 @@ MAX_TENANT_CHARS = 128
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A chain's end as it was at `created_at` (ISO 8601); seq 0 and 64 zeros for a chain without entries.
+class Checkpoint(Resource, frozen=True, kw_only=True):
+    """A chain's end as it was at `created_at`; seq 0 and 64 zeros for a chain without entries."""
 
-    The signature covers the canonical JSON (RFC 8785) of the first four fields.
-    """
-
-    tenant_id: str
-    seq: int
-    hash: str
-    created_at: str
-    public_key: str
-    signature: str
+    tenant_id: Annotated[str, Meta(description="Empty for the platform's own chain.", examples=["acme"])]
+    seq: Annotated[int, Meta(description="The chain's last entry.", examples=[5])]
+    hash: Annotated[str, Meta(description="That entry's hash.", examples=["f" * 64])]
+    created_at: Annotated[str, Meta(examples=["2026-02-01T19:30:00.000Z"], extra_json_schema={"format": "date-time"})]
+    public_key: Annotated[
+        str, Meta(description="The Ed25519 public key, base64 of 32 bytes.", examples=[f"{'A' * 43}="])
+    ]
+    signature: Annotated[
+        str,
+        Meta(
+            description="Base64. Covers the canonical JSON (RFC 8785) of tenant_id, seq, hash and created_at.",
+            examples=[f"{'A' * 86}=="],
+        ),
+    ]
 
 
 def sign_checkpoint(*, tenant_id: str, point: ChainPoint, created_at: str, key: SigningKey) -> Checkpoint:
@@ -49,11 +56,6 @@ def sign_checkpoint(*, tenant_id: str, point: ChainPoint, created_at: str, key: 
     )
 
 
-def checkpoint_body(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A checkpoint as it is shown and exported."""
-    return asdict(checkpoint)
-
-
 def read_checkpoint(value: Any) -> Checkpoint:
     """The checkpoint in a JSON value, bare or under the name `checkpoint`. Raises ValueError that names every error."""
     if isinstance(value, dict) and isinstance(value.get("checkpoint"), dict):
@@ -61,7 +63,7 @@ def read_checkpoint(value: Any) -> Checkpoint:
     errors = checkpoint_errors(value)
     if errors:
         raise ValueError("; ".join(errors))
-    return Checkpoint(**{name: value[name] for name in Checkpoint.__dataclass_fields__})
+    return Checkpoint(**{name: value[name] for name in Checkpoint.__struct_fields__})
 
 
 def checkpoint_errors(value: Any) -> list[str]:

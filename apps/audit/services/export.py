@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from apps.audit.domain.chain import ChainPoint, ChainReport, check_end, verify
-from apps.audit.domain.checkpoint import checkpoint_body
 from apps.audit.models import AuditEntry
 from apps.audit.queries import audit_tenants, chain_chunk, chain_end, chain_part, chain_point, chain_rows
 from apps.audit.services.checkpoints import checkpoint_at, existing_chain, signing_key
@@ -23,9 +22,10 @@ from clasper.core.tenancy import AllTenants, TenantScope
 CHUNK_ENTRIES = 1_000
 """Entries in memory at once; no query and no transaction outlives a chunk."""
 
-NDJSON = "ndjson"
-CSV = "csv"
-MEDIA_TYPES = {NDJSON: "application/x-ndjson", CSV: "text/csv; charset=utf-8"}
+Format = Literal["ndjson", "csv"]
+NDJSON: Format = "ndjson"
+CSV: Format = "csv"
+MEDIA_TYPES: Mapping[Format, str] = {NDJSON: "application/x-ndjson", CSV: "text/csv; charset=utf-8"}
 
 COLUMNS = (
     "id", "timestamp", "event_type", "tenant_id", "trace_id", "actor", "details", "seq", "prev_hash", "hash",
@@ -151,7 +151,7 @@ def _verdict(tenant_id: str, report: ChainReport, last: ChainPoint, *, now: date
         yield msgspec.json.encode({"broken": found}) + b"\n"
     elif (key := signing_key()) is not None:
         checkpoint = checkpoint_at(tenant_id, last, key=key, now=now)
-        yield msgspec.json.encode({"checkpoint": checkpoint_body(checkpoint)}) + b"\n"
+        yield msgspec.json.encode({"checkpoint": checkpoint}) + b"\n"
 
 
 def _ndjson(rows: list[AuditEntry]) -> bytes:

@@ -8,12 +8,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from django.db.models import QuerySet
+from msgspec import Meta
 
 from apps.audit.domain.chain import (
     EVENT_ALIASES,
@@ -35,6 +35,7 @@ from apps.audit.queries import (
     older_than,
     window_edge,
 )
+from clasper.core.schemas import Count, Instant, Resource, TraceId
 from clasper.core.tenancy import AllTenants, TenantScope
 
 COUNTED_UP_TO = 10_000
@@ -47,42 +48,48 @@ EXAMINED = 10_000
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
-    """An entry as it is shown."""
+class AuditRecord(Resource, frozen=True, kw_only=True):
+    """An entry of the audit log."""
 
-    id: int
-    timestamp: datetime
-    event_type: str
-    tenant_id: str
-    trace_id: str | None
-    actor: str
-    details: dict[str, Any]
-    seq: int
-    prev_hash: str
-    hash: str
+    id: Count
+    timestamp: Instant
+    event_type: Annotated[str, Meta(examples=["tool.denied"])]
+    tenant_id: Annotated[str, Meta(description="Empty for the platform's own events.", examples=["acme"])]
+    trace_id: TraceId | None
+    actor: Annotated[str, Meta(description="type:id", examples=["agent:jarvis"])]
+    details: Annotated[dict[str, Any], Meta(examples=[{"tool": "delete_user"}])]
+    seq: Annotated[Count, Meta(description="The entry's place in its tenant's chain, from 1, without gaps.")]
+    prev_hash: Annotated[
+        str, Meta(description="The hash of the entry before; 64 zeros for the first.", examples=["f" * 64])
+    ]
+    hash: Annotated[
+        str,
+        Meta(
+            description="SHA-256 of the canonical JSON (RFC 8785) of all fields but id and hash.", examples=["e" * 64]
+        ),
+    ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditPage:
-    """A page of entries, newest first. `total` is exact, or COUNTED_UP_TO with `total_is_exact` False."""
+class AuditPage(Resource, frozen=True, kw_only=True):
+    """A page of entries, newest first."""
 
     entries: tuple[AuditRecord, ...]
-    total: int
-    total_is_exact: bool
-    limit: int
-    offset: int
-    next_cursor: str | None
+    total: Count
+    limit: Count
+    offset: Count
+    next_cursor: Annotated[str | None, Meta(examples=[None])]
+    total_is_exact: Annotated[
+        bool, Meta(description=f"False when there are more than the {COUNTED_UP_TO} that are counted.")
+    ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditStats:
+class AuditStats(Resource, frozen=True, kw_only=True):
     """How many entries there are, by event, in the last 24 hours, and since when."""
 
-    total_entries: int
-    entries_by_type: dict[str, int]
-    entries_last_24h: int
-    oldest_entry: datetime | None
+    total_entries: Count
+    entries_by_type: Annotated[dict[str, int], Meta(examples=[{"tool.denied": 12}])]
+    entries_last_24h: Count
+    oldest_entry: Instant | None
 
 
 def list_audit(
@@ -210,5 +217,5 @@ def read_cursor(text: str) -> int:
     except (binascii.Error, ValueError):
         match = None
     if match is None or _cursor(int(match[1])) != text:
-        raise ValueError("not a cursor")
+        raise ValueError("Not a cursor of this list.")
     return int(match[1])

@@ -20,12 +20,7 @@ from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
 from clasper.core.money import NanoUSD
-from clasper.core.schemas import Codec, Errors, Input, Instant, Money, Query, TenantId, read_money
-
-OneTenantId = Annotated[TenantId, Meta(description="Needed with the platform key; a tenant's key means its own.")]
-AnyTenantId = Annotated[
-    TenantId | None, Meta(description="Default: every tenant the caller may see; a tenant's key means its own.")
-]
+from clasper.core.schemas import AnyTenantId, Codec, Errors, Input, Instant, Money, OneTenantId, Query, read_money
 
 
 def _read_hard_limit(value: Any) -> HardLimit:

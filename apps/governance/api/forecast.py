@@ -1,79 +1,68 @@
-"""The door to forecasts: POST /cost/forecast."""
+"""Forecasts over HTTP: POST /cost/forecast."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.governance.api.legacy import TenantInput, body_of, read_tenant_input
-from apps.governance.domain.forecast import MAX_TOKENS, RECOMMENDATIONS
+from apps.governance.domain.forecast import MAX_TOKENS
 from apps.governance.services.forecast import Forecast, forecast_cost
+from apps.identity.api import read_body
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import utc_now
 from clasper.core.errors import InvalidRequest
+from clasper.core.http import operation
 from clasper.core.model_ref import OFFLINE, PROVIDERS, parse_model_ref, provider_id
-from clasper.core.money import usd
+from clasper.core.schemas import Errors, Input, OneTenantId, Resource
 
 DEFAULT_OUTPUT_TOKENS = 1000
+_KNOWN_PROVIDERS = (*PROVIDERS, OFFLINE)
+
+Tokens = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 
 
-class ForecastInput(TenantInput):
+class ForecastInput(Input, frozen=True, kw_only=True):
     """A call that may be made."""
 
-    model = serializers.CharField(help_text="`provider/model`, or `model` of the default provider.")
-    estimated_input_tokens = serializers.IntegerField(min_value=0, max_value=MAX_TOKENS)
-    estimated_output_tokens = serializers.IntegerField(default=DEFAULT_OUTPUT_TOKENS, min_value=0, max_value=MAX_TOKENS)
-    provider = serializers.CharField(
-        required=False, help_text="Whose model a name without provider means. Default: LLM_PROVIDER."
-    )
+    tenant_id: OneTenantId
+    model: Annotated[
+        str, Meta(description="`provider/model`, or `model` of the default provider.", examples=["openai/gpt-4o"])
+    ]
+    estimated_input_tokens: Annotated[Tokens, Meta(examples=[5000])]
+    estimated_output_tokens: Tokens = DEFAULT_OUTPUT_TOKENS
+    provider: Annotated[
+        str | None, Meta(description="Whose model a name without provider means. Default: LLM_PROVIDER.")
+    ] = None
 
     aliases: ClassVar[Mapping[str, str]] = {
         "prompt_size": "estimated_input_tokens",
         "max_output_tokens": "estimated_output_tokens",
     }
 
-    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        faults: dict[str, list[str]] = {}
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        errors: Errors = {}
         if "model" in values:
             try:
                 parse_model_ref(values["model"], "")
             except InvalidRequest as error:
-                faults.update(error.details["fieldErrors"])
-        if "provider" in values and provider_id(values["provider"]) not in (*PROVIDERS, OFFLINE):
-            faults["provider"] = [f"Must be one of {', '.join((*PROVIDERS, OFFLINE))}."]
-        return faults
+                errors.update(error.details["fieldErrors"])
+        provider = values.get("provider")
+        if provider is not None and provider_id(provider) not in _KNOWN_PROVIDERS:
+            errors["provider"] = [f"Must be one of {', '.join(_KNOWN_PROVIDERS)}."]
+        return errors
 
 
-class ForecastAmounts(serializers.Serializer[Any]):
-    """What the call would cost, in USD, and what the budget says to it."""
+class ForecastAnswer(Resource, frozen=True, kw_only=True):
+    """The forecast."""
 
-    estimatedCost = serializers.FloatField()  # noqa: N815  the API's spelling
-    budgetRemaining = serializers.FloatField(  # noqa: N815
-        allow_null=True, help_text="Limit less spent; null without a budget."
-    )
-    wouldExceedBudget = serializers.BooleanField(  # noqa: N815
-        help_text="The hard limit does not hold it: `POST /budget/check` would answer `allowed: false`."
-    )
-    recommendation = serializers.ChoiceField(
-        choices=RECOMMENDATIONS, help_text="`warn`: reaches the soft limit. `block`: the run would be refused."
-    )
-    inputCost = serializers.FloatField()  # noqa: N815
-    outputCost = serializers.FloatField()  # noqa: N815
-    model = serializers.CharField(help_text="The model that was priced, as `provider/model`.")
-    priceVersion = serializers.CharField(help_text="Where the price comes from.")  # noqa: N815
-    estimated = serializers.BooleanField(help_text="The price is unknown; the ceiling price was taken.")
-    reason = serializers.CharField(required=False, help_text="Present unless the recommendation is `ok`.")
-
-
-class ForecastAnswer(serializers.Serializer[Any]):
-    status = serializers.CharField()
-    forecast = ForecastAmounts()
+    status: Literal["ok"] = "ok"
+    forecast: Forecast
 
 
 class ForecastView(APIView):
@@ -81,33 +70,16 @@ class ForecastView(APIView):
 
     required_scopes: ClassVar[dict[str, str]] = {"POST": GOVERNANCE_READ}
 
-    @extend_schema(operation_id="cost_forecast", request=ForecastInput, responses=ForecastAnswer)
+    @operation("cost_forecast", body=ForecastInput, response=ForecastAnswer)
     def post(self, request: Request) -> Response:
-        """What a call of a model would cost and whether the tenant's budget holds it. Reserves nothing."""
-        tenant_id, values = read_tenant_input(ForecastInput, request, body_of(request))
+        """What a call of a model would cost and whether the tenant's budget leaves enough. Reserves nothing."""
+        _, body = read_body(ForecastInput, request)
         forecast = forecast_cost(
-            tenant_id=tenant_id,
-            model=values["model"],
-            input_tokens=values["estimated_input_tokens"],
-            output_tokens=values["estimated_output_tokens"],
-            provider=values.get("provider", ""),
+            tenant_id=body.tenant_id,
+            model=body.model,
+            input_tokens=body.estimated_input_tokens,
+            output_tokens=body.estimated_output_tokens,
+            provider=body.provider or "",
             now=utc_now(),
         )
-        return Response({"status": "ok", "forecast": forecast_json(forecast)})
-
-
-def forecast_json(forecast: Forecast) -> dict[str, Any]:
-    """The forecast as the API shows it."""
-    call, advice = forecast.call, forecast.advice
-    return {
-        "estimatedCost": usd(call.cost.total),
-        "budgetRemaining": None if forecast.remaining is None else usd(forecast.remaining),
-        "wouldExceedBudget": advice.would_exceed,
-        "recommendation": advice.recommendation,
-        "inputCost": usd(call.cost.input),
-        "outputCost": usd(call.cost.output),
-        "model": str(call.ref),
-        "priceVersion": call.price_version,
-        "estimated": call.estimated,
-        **({"reason": advice.reason} if advice.reason else {}),
-    }
+        return Response(ForecastAnswer(forecast=forecast))

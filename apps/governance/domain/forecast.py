@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from apps.governance.domain.budget import SpendCheck, Terms, soft_warning
 from apps.governance.domain.prices import Cost, Price, PriceBook
@@ -13,7 +13,6 @@ from clasper.core.money import NanoUSD, usd
 from clasper.core.usage import Usage
 
 Recommendation = Literal["ok", "warn", "block"]
-RECOMMENDATIONS: tuple[str, ...] = get_args(Recommendation)
 
 MAX_TOKENS = 100_000_000
 """Of either kind: far more than any model takes, and still within MAX_AMOUNT at the dearest price there can be."""

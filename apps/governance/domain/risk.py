@@ -6,20 +6,25 @@ Factors run from 0 to 100. All sums are integers (hundredths of a point), so the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Annotated, Literal
 
-from clasper.core.errors import InvalidRequest
+from msgspec import Meta
+
+from clasper.core.schemas import Input, Resource
 
 WEIGHTS: Mapping[str, int] = MappingProxyType(
     {"toolBreadth": 25, "skillMaturity": 20, "modelVolatility": 20, "dataSensitivity": 35}
 )
 """Per cent of the score each factor carries at most."""
 
-MATURITY: Mapping[str, int] = MappingProxyType(
+Level = Literal["low", "medium", "high", "critical"]
+Maturity = Literal["active", "approved", "tested", "unknown", "draft", "deprecated"]
+MATURITY: Mapping[Maturity, int] = MappingProxyType(
     {"active": 0, "approved": 10, "tested": 30, "unknown": 50, "draft": 60, "deprecated": 80}
 )
-SENSITIVITY: Mapping[str, int] = MappingProxyType({"none": 0, "low": 20, "medium": 40, "high": 70, "pii": 100})
+Sensitivity = Literal["none", "low", "medium", "high", "pii"]
+SENSITIVITY: Mapping[Sensitivity, int] = MappingProxyType({"none": 0, "low": 20, "medium": 40, "high": 70, "pii": 100})
 HIGH_RISK_NAMES = (
     "execute_code",
     "run_command",
@@ -42,44 +47,69 @@ MAX_FLAGS = 50
 _PER_TOOL, _PER_HIGH_RISK_TOOL = 11, 5
 _TESTED_RELIEF, _PINNED_RELIEF = 20, 10
 _PER_FLAG, _MOST_FROM_FLAGS = 2, 10
-_LEVELS = ((25, "low"), (50, "medium"), (75, "high"))
-LEVELS = (*(name for _, name in _LEVELS), "critical")
+_HIGHEST: Level = "critical"
+_LEVELS: tuple[tuple[int, Level], ...] = ((25, "low"), (50, "medium"), (75, "high"))
 _MANY_TOOLS, _IMMATURE, _VOLATILE, _HOT = 60, 30, 50, 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class RiskInput:
-    """What is known of a run.
+Names = tuple[Annotated[str, Meta(min_length=1, max_length=128)], ...]
 
-    `skill_state` is the worst state of its skills, "unknown" if one has no known state, None if the run uses none.
-    `temperature` None means the provider's default. `skill_pinned` None means that nobody said, and asks for nothing.
-    """
 
-    tool_count: int = 0
-    tool_names: tuple[str, ...] = ()
-    skill_state: str | None = None
-    temperature: float | None = None
-    data_sensitivity: str = "none"
+class RiskInput(Input, frozen=True, kw_only=True):
+    """What is known of a run."""
+
+    tool_count: Annotated[
+        int, Meta(ge=0, le=MAX_TOOLS, description="Tools the run may use. Default: as many as named.")
+    ] = 0
+    tool_names: Annotated[
+        Names,
+        Meta(
+            max_length=MAX_TOOLS,
+            description="Their names; needed unless tool_count is given.",
+            examples=[["search", "execute_code"]],
+        ),
+    ] = ()
+    skill_state: Annotated[
+        Maturity | None,
+        Meta(description="The worst state of its skills; `unknown` if one has no known state. Default: no skills."),
+    ] = None
+    temperature: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_TEMPERATURE)] | None,
+        Meta(description="Default: 0.7, as with most providers."),
+    ] = None
+    data_sensitivity: Sensitivity = "none"
     skill_tested: bool = False
-    skill_pinned: bool | None = None
-    custom_flags: tuple[str, ...] = ()
+    skill_pinned: Annotated[bool | None, Meta(description="False asks for a pin; left out, it asks for nothing.")] = (
+        None
+    )
+    custom_flags: Annotated[
+        Names, Meta(max_length=MAX_FLAGS, description="Reasons of your own; each of them adds a little.")
+    ] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RiskScore:
-    """The score (0 to 100), its level (low, medium, high, critical), and how it came about."""
+class RiskScore(Resource, frozen=True, kw_only=True, rename="camel"):
+    """The score, how it came about, and what to do about it."""
 
-    score: int
-    level: str
-    factors: Mapping[str, int]
-    risk_factors: tuple[str, ...]
-    recommendations: tuple[str, ...]
-    high_risk_tools: tuple[str, ...]
+    score: Annotated[int, Meta(ge=0, le=100, examples=[72])]
+    level: Annotated[Level, Meta(examples=["high"])]
+    factors: Annotated[
+        Mapping[str, int],
+        Meta(
+            description="From 0 to 100. `skillMaturity` is high for skills that are not mature; `customFactors` is "
+            "present with custom_flags.",
+            examples=[{"toolBreadth": 60, "skillMaturity": 60, "modelVolatility": 50, "dataSensitivity": 100}],
+        ),
+    ]
+    risk_factors: Annotated[tuple[str, ...], Meta(examples=[["Skill is in draft state"]])]
+    recommendations: Annotated[tuple[str, ...], Meta(examples=[["Promote skill to tested or active state"]])]
+    high_risk_tools: Annotated[
+        tuple[str, ...],
+        Meta(description="Named tools whose acts are hard to take back.", examples=[["execute_code"]]),
+    ]
 
 
 def score_risk(risk: RiskInput) -> RiskScore:
-    """The score of a run. Raises InvalidRequest naming every value out of range."""
-    _check(risk)
+    """The score of a run."""
     high_risk_tools = tuple(name for name in risk.tool_names if is_high_risk(name))
     tools = max(risk.tool_count, len(risk.tool_names))
     temperature = DEFAULT_TEMPERATURE if risk.temperature is None else risk.temperature
@@ -94,8 +124,15 @@ def score_risk(risk: RiskInput) -> RiskScore:
     reasons, advice = _reasons(risk, factors, tools), _advice(risk, factors)
     if risk.custom_flags:
         factors["customFactors"] = bonus * 100 // _MOST_FROM_FLAGS
-    level = next((name for limit, name in _LEVELS if score < limit), "critical")
-    return RiskScore(score, level, factors, reasons, advice, high_risk_tools)
+    level = next((name for limit, name in _LEVELS if score < limit), _HIGHEST)
+    return RiskScore(
+        score=score,
+        level=level,
+        factors=factors,
+        risk_factors=reasons,
+        recommendations=advice,
+        high_risk_tools=high_risk_tools,
+    )
 
 
 def is_high_risk(tool_name: str) -> bool:
@@ -140,17 +177,3 @@ def _advice(risk: RiskInput, factors: Mapping[str, int]) -> tuple[str, ...]:
         (risk.data_sensitivity in redaction, redaction.get(risk.data_sensitivity, "")),
     )
     return tuple(text for applies, text in candidates if applies)
-
-
-def _check(risk: RiskInput) -> None:
-    errors: dict[str, list[str]] = {}
-    if risk.tool_count < 0:
-        errors["tool_count"] = ["must not be negative"]
-    if risk.skill_state is not None and risk.skill_state not in MATURITY:
-        errors["skill_state"] = [f"must be one of {', '.join(MATURITY)}"]
-    if risk.temperature is not None and not 0 <= risk.temperature <= MAX_TEMPERATURE:
-        errors["temperature"] = [f"must lie between 0 and {MAX_TEMPERATURE:g}"]
-    if risk.data_sensitivity not in SENSITIVITY:
-        errors["data_sensitivity"] = [f"must be one of {', '.join(SENSITIVITY)}"]
-    if errors:
-        raise InvalidRequest(field_errors=errors)

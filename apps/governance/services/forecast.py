@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
 from django.conf import settings
+from msgspec import UNSET, Meta, UnsetType
 
 from apps.governance.domain.budget import check_spend
-from apps.governance.domain.forecast import WITHOUT_BUDGET, Advice, PricedCall, advise, price_call
+from apps.governance.domain.forecast import WITHOUT_BUDGET, Advice, PricedCall, Recommendation, advise, price_call
 from apps.governance.services.budgets import get_budget
 from apps.governance.services.prices import price_book
 from clasper.core.errors import NotFound
 from clasper.core.money import NanoUSD
+from clasper.core.schemas import Money, Resource
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """A call's cost and the advice about it. `remaining` is that of the budget (limit less spent), None without one."""
+class Forecast(Resource, frozen=True, kw_only=True, rename="camel"):
+    """What a call would cost, in USD, and what the budget says to it."""
 
-    call: PricedCall
-    remaining: NanoUSD | None
-    advice: Advice
+    estimated_cost: Money
+    budget_remaining: Annotated[Money | None, Meta(description="Limit less spent; null without a budget.")]
+    would_exceed_budget: Annotated[
+        bool,
+        Meta(
+            description="The hard limit leaves less: `POST /budget/check` would return `allowed: false`.",
+            examples=[False],
+        ),
+    ]
+    recommendation: Annotated[
+        Recommendation, Meta(description="`warn`: reaches the soft limit. `block`: the run would be refused.")
+    ]
+    input_cost: Money
+    output_cost: Money
+    model: Annotated[
+        str, Meta(description="The model that was priced, as `provider/model`.", examples=["openai/gpt-4o"])
+    ]
+    price_version: Annotated[str, Meta(description="Where the price comes from.", examples=["genai-prices 0.2.3"])]
+    estimated: Annotated[bool, Meta(description="The price is unknown; the ceiling price was taken.", examples=[False])]
+    reason: Annotated[str | UnsetType, Meta(description="Present unless the recommendation is `ok`.")] = UNSET
 
 
 def forecast_cost(
@@ -42,7 +60,22 @@ def forecast_cost(
     try:
         budget = get_budget(tenant_id=tenant_id, now=now)
     except NotFound:
-        return Forecast(call, None, WITHOUT_BUDGET)
+        return _forecast(call, WITHOUT_BUDGET, None)
     check = check_spend(budget.terms, budget.balance, call.cost.total)
     advice = advise(call, terms=budget.terms, check=check, allow_unpriced=budget.budget.allow_unpriced)
-    return Forecast(call, budget.budget.remaining, advice)
+    return _forecast(call, advice, budget.budget.remaining)
+
+
+def _forecast(call: PricedCall, advice: Advice, remaining: NanoUSD | None) -> Forecast:
+    return Forecast(
+        estimated_cost=call.cost.total,
+        budget_remaining=remaining,
+        would_exceed_budget=advice.would_exceed,
+        recommendation=advice.recommendation,
+        input_cost=call.cost.input,
+        output_cost=call.cost.output,
+        model=str(call.ref),
+        price_version=call.price_version,
+        estimated=call.estimated,
+        reason=advice.reason or UNSET,
+    )

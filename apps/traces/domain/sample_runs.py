@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from apps.governance.domain.prices import Price, PriceBook
-from apps.governance.domain.risk import RiskInput, score_risk
+from apps.governance.domain.risk import RiskInput, Sensitivity, score_risk
 from apps.traces.domain.record import Redacted, Risk, Status, Step, TraceEnd, TraceStart
 from clasper.core.model_ref import ModelRef
 from clasper.core.money import NanoUSD
@@ -70,7 +70,7 @@ _TOOLS = {
 }
 _SKILLS = {"orders": "1.4.0", "tone": "2.1.0", "refunds": "0.9.2", "research": "1.0.1"}
 _LABELS = {"team": ("blue", "red", "green"), "channel": ("web", "mail", "phone"), "release": ("2026.1", "2026.2")}
-_SENSITIVITY = {"none": 85, "pii": 15}
+_SENSITIVITY: dict[Sensitivity, int] = {"none": 85, "pii": 15}
 _TEMPERATURES = {0.7: 70, 0.2: 20, 1.0: 10}
 
 _WORDS = (

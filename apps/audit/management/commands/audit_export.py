@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from apps.audit.domain.checkpoint import checkpoint_body
 from apps.audit.queries import audit_tenants
 from apps.audit.services.checkpoints import take_checkpoint
 from apps.audit.services.export import CSV, NDJSON, export_chunks, plan_export
@@ -99,7 +98,7 @@ def _checkpoints(tenant: str | None, broken: list[str]) -> Iterator[bytes]:
         except Conflict as error:
             broken.append(f"{each or '(platform)'}: {error.message}")
         else:
-            yield json.dumps({"checkpoint": checkpoint_body(checkpoint)}).encode() + b"\n"
+            yield msgspec.json.encode({"checkpoint": checkpoint}) + b"\n"
 
 
 def _write(path: Path, chunks: Iterator[bytes]) -> None:

@@ -15,6 +15,7 @@ from apps.audit.domain.chain import ChainReport, summarize_all
 from apps.audit.domain.checkpoint import Checkpoint, read_checkpoint
 from apps.audit.services.checkpoints import trusted_keys, verify_against
 from apps.audit.services.reading import verify_all
+from clasper.core.schemas import render
 
 EPILOG = """examples:
   manage.py audit_verify                    every tenant's chain, and the platform's own
@@ -58,7 +59,7 @@ class Command(BaseCommand):
             raise CommandError(f"none of these checkpoints is of the tenant {tenant!r}", returncode=2)
         reports = _reports(tenant, checkpoints, trusted=options["checkpoint_key"] or trusted_keys())
         if options["json"]:
-            self.stdout.write(json.dumps(summarize_all(reports)))
+            self.stdout.write(json.dumps(render(summarize_all(reports))))
         else:
             for tenant_id, report in reports.items():
                 self.stdout.write(_line(tenant_id, report, compared=bool(checkpoints)))
