@@ -14,8 +14,8 @@ from dataclasses import replace
 from django.conf import settings
 
 from apps.agents.domain.run import TextChunk
-from apps.agents.engine.gate import GateClosed, pass_gate
 from apps.agents.engine.models import TIERS, Candidate
+from apps.agents.engine.provider_slots import CallNotPermitted, ProviderSlot
 from apps.agents.engine.state import CallLimits, Run
 from apps.agents.engine.writes import reserve_next
 from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, Unavailable, UnknownModel
@@ -79,7 +79,7 @@ async def _exchange(
     run.received.clear()
     provider = provider_for(candidate.ref.provider)
     try:
-        async with pass_gate(provider=provider.base_url, tenant_id=run.request.tenant_id, timeout=patience) as passage:
+        async with ProviderSlot(provider=provider.base_url, tenant_id=run.request.tenant_id, timeout=patience) as slot:
             run.call = call = _call(run, candidate, tools)
             try:
                 if not run.request.streams:
@@ -94,13 +94,13 @@ async def _exchange(
                                 run.completion = event
             except ProviderError as error:
                 if error.kind in _SICK:
-                    passage.failed()
+                    slot.record_failure()
                 else:
-                    passage.succeeded()
+                    slot.record_success()
                 raise
-            passage.succeeded()
-    except GateClosed as closed:
-        raise failure_of(closed.kind, provider.name, retry_after=closed.retry_after) from None
+            slot.record_success()
+    except CallNotPermitted as error:
+        raise failure_of(error.kind, provider.name, retry_after=error.retry_after) from None
 
 
 def _call(run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...]) -> ModelCall:

@@ -16,7 +16,6 @@ from django.conf import settings
 
 from apps.agents.domain.run import RunFinished, RunRequest
 from apps.agents.engine import run
-from apps.agents.engine.gate import circuit_state
 from apps.agents.engine.models import (
     TIERS,
     candidate,
@@ -26,6 +25,7 @@ from apps.agents.engine.models import (
     provider_url,
     standard_model,
 )
+from apps.agents.engine.provider_slots import circuit_state
 from apps.governance.domain.prices import Price
 from clasper.core.auth import Principal
 from clasper.core.errors import ClasperError, Unavailable

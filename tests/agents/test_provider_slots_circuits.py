@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from apps.agents.engine.gate import circuit_state
-from tests.agents.passages import HOST, OTHER_HOST, SOON, Caller, fail, nothing_is_left, refused, settle_down, to
+from apps.agents.engine.provider_slots import circuit_state
+from tests.agents.slots import HOST, OTHER_HOST, SOON, Caller, fail, nothing_is_left, refused, settle_down, to
 
 
 @pytest.fixture(autouse=True)
@@ -41,25 +41,25 @@ async def test_a_failing_provider_is_left_alone() -> None:
 
 async def test_the_other_providers_are_still_asked() -> None:
     await fail(times=2)
-    async with to(host=OTHER_HOST, timeout=0.0) as passage:
-        passage.succeeded()
+    async with to(host=OTHER_HOST, timeout=0.0) as slot:
+        slot.record_success()
     assert (circuit_state(HOST), circuit_state(OTHER_HOST)) == ("open", "closed")
 
 
 async def test_a_success_in_between_starts_the_count_anew() -> None:
     for _ in range(3):
         await fail(times=1)
-        async with to() as passage:
-            passage.succeeded()
+        async with to() as slot:
+            slot.record_success()
     assert circuit_state(HOST) == "closed"
 
 
-async def test_the_first_verdict_counts() -> None:
+async def test_the_first_outcome_counts() -> None:
     for _ in range(2):
-        async with to() as passage:
-            passage.failed()
-            passage.failed()
-            passage.succeeded()
+        async with to() as slot:
+            slot.record_failure()
+            slot.record_failure()
+            slot.record_success()
     assert circuit_state(HOST) == "open"
 
 
@@ -77,15 +77,15 @@ async def test_the_settings_of_the_moment_count(settings: Any) -> None:
     assert 25 < (await refused()).retry_after <= 30
 
 
-@pytest.mark.parametrize(("verdict", "state"), [("succeeded", "closed"), ("failed", "open")])
-async def test_one_call_probes_for_all(settings: Any, verdict: str, state: str) -> None:
+@pytest.mark.parametrize(("outcome", "state"), [("record_success", "closed"), ("record_failure", "open")])
+async def test_one_call_probes_for_all(settings: Any, outcome: str, state: str) -> None:
     settings.CLASPER_CIRCUIT_COOLDOWN_MS = 10
     await fail(times=2)
     await probe_time()
     settings.CLASPER_CIRCUIT_COOLDOWN_MS = 60_000
     async with to(timeout=0.0) as probe:
         assert (await refused()).kind == "circuit_open"
-        getattr(probe, verdict)()
+        getattr(probe, outcome)()
         assert circuit_state(HOST) == state
     assert circuit_state(HOST) == state
 
@@ -100,16 +100,16 @@ async def test_a_cancelled_probe_leaves_its_place_to_the_next_call(settings: Any
     assert entered == ["probe"]
     assert (await refused()).kind == "circuit_open"
     await probe.cancel()
-    async with to(timeout=0.0) as passage:
-        passage.succeeded()
+    async with to(timeout=0.0) as slot:
+        slot.record_success()
     assert circuit_state(HOST) == "closed"
 
 
 async def test_who_waited_for_a_slot_is_still_refused(settings: Any) -> None:
     settings.CLASPER_PROVIDER_CONCURRENCY = settings.CLASPER_CIRCUIT_FAILURES = 1
-    async with to() as passage:
+    async with to() as slot:
         waiting = asyncio.create_task(refused(timeout=SOON))
         await settle_down()
-        passage.failed()
+        slot.record_failure()
     assert (await waiting).kind == "circuit_open"
     assert nothing_is_left()

@@ -1,4 +1,4 @@
-"""Passages through the gate in front of a provider."""
+"""Calls that take slots of a provider."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from apps.agents.engine import gate
-from apps.agents.engine.gate import GateClosed, Passage, pass_gate
+from apps.agents.engine import provider_slots
+from apps.agents.engine.provider_slots import CallNotPermitted, ProviderSlot
 
 HOST = "https://models.example/v1"
 OTHER_HOST = "https://models.example/v2"
@@ -16,12 +16,12 @@ SOON = 5.0
 """Longer than anything here takes; only a test that fails waits for it."""
 
 
-def to(host: str = HOST, tenant: str = "acme", timeout: float = SOON) -> Passage:
-    return pass_gate(provider=host, tenant_id=tenant, timeout=timeout)
+def to(host: str = HOST, tenant: str = "acme", timeout: float = SOON) -> ProviderSlot:
+    return ProviderSlot(provider=host, tenant_id=tenant, timeout=timeout)
 
 
-async def refused(host: str = HOST, tenant: str = "acme", timeout: float = 0.0) -> GateClosed:
-    with pytest.raises(GateClosed) as caught:
+async def refused(host: str = HOST, tenant: str = "acme", timeout: float = 0.0) -> CallNotPermitted:
+    with pytest.raises(CallNotPermitted) as caught:
         async with to(host, tenant, timeout):
             pass
     return caught.value
@@ -61,12 +61,11 @@ class Caller:
 
 
 def nothing_is_left() -> bool:
-    """Whether the running loop's gate holds no count and no queue of anybody."""
-    found = gate._gates[asyncio.get_running_loop()]
-    return not found.used and not found.queues
+    """Whether the running loop keeps no slots, of anybody."""
+    return not provider_slots._limits.current().slots
 
 
 async def fail(host: str = HOST, times: int = 1) -> None:
     for _ in range(times):
-        async with to(host, timeout=0.0) as passage:
-            passage.failed()
+        async with to(host, timeout=0.0) as slot:
+            slot.record_failure()

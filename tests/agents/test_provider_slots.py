@@ -1,4 +1,4 @@
-"""The gate before a provider, on real event loops: turns, caps, timeouts, circuits, and slots that always come back."""
+"""Slots of providers, on real event loops: order, caps, timeouts, and slots that are always released."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from apps.agents.engine import gate
-from apps.agents.engine.gate import GateClosed, circuit_state
-from tests.agents.passages import HOST, OTHER_HOST, SOON, Caller, fail, nothing_is_left, refused, settle_down, to
+from apps.agents.engine import provider_slots
+from apps.agents.engine.provider_slots import CallNotPermitted, circuit_state
+from tests.agents.slots import HOST, OTHER_HOST, SOON, Caller, fail, nothing_is_left, refused, settle_down, to
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +183,11 @@ async def test_whoever_gives_up_is_not_kept_in_the_queue(ending: str) -> None:
                 await caller.cancel()
         else:
             await asyncio.gather(*(refused(timeout=0.001) for _ in range(3)))
-        assert not gate._gates[asyncio.get_running_loop()].queues
+        slots = provider_slots._limits.current().slots
+        assert {(key, found.users, len(found._waiters or ())) for key, found in slots.items()} == {
+            (HOST, 2, 0),
+            ((HOST, "acme"), 2, 0),
+        }
 
 
 @pytest.mark.parametrize("released_first", [True, False], ids=["woken-then-cancelled", "cancelled-then-woken"])
@@ -221,7 +225,7 @@ async def test_caps_hold_whatever_happens(settings: Any, seed: int) -> None:
 
     async def call(host: str, tenant: str, timeout: float, stay: float, fate: str) -> None:
         try:
-            async with to(host, tenant, timeout) as passage:
+            async with to(host, tenant, timeout) as slot:
                 for key in (host, (host, tenant)):
                     inside[key] += 1
                     peak[key] = max(peak[key], inside[key])
@@ -229,11 +233,11 @@ async def test_caps_hold_whatever_happens(settings: Any, seed: int) -> None:
                     await asyncio.sleep(stay)
                     if fate == "raises":
                         raise ZeroDivisionError
-                    passage.failed()
+                    slot.record_failure()
                 finally:
                     inside[host] -= 1
                     inside[host, tenant] -= 1
-        except GateClosed as closed:
+        except CallNotPermitted as closed:
             outcomes[closed.kind] += 1
         except ZeroDivisionError:
             outcomes["raised"] += 1
@@ -262,7 +266,7 @@ async def test_caps_hold_whatever_happens(settings: Any, seed: int) -> None:
 # --- Loops ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_loop_has_its_own_gate(settings: Any) -> None:
+def test_each_loop_has_its_own_limits(settings: Any) -> None:
     settings.CLASPER_CIRCUIT_FAILURES = 1
     busy, finished = threading.Event(), threading.Event()
 
@@ -273,8 +277,8 @@ def test_each_loop_has_its_own_gate(settings: Any) -> None:
             await asyncio.to_thread(finished.wait, SOON)
 
     async def pass_by() -> None:
-        async with to(timeout=0.0), to(OTHER_HOST, timeout=0.0) as passage:
-            passage.succeeded()
+        async with to(timeout=0.0), to(OTHER_HOST, timeout=0.0) as slot:
+            slot.record_success()
 
     thread = threading.Thread(target=asyncio.run, args=(keep_busy(),))
     thread.start()
@@ -291,7 +295,7 @@ def test_each_loop_has_its_own_gate(settings: Any) -> None:
 def test_ended_loops_are_forgotten() -> None:
     for _ in range(5):
         asyncio.run(fail())
-    assert sum(loop.is_closed() for loop in gate._gates) <= 1
+    assert sum(loop.is_closed() for loop in provider_slots._limits) <= 1
 
 
 async def test_idle_tenants_cost_nothing() -> None:
