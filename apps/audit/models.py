@@ -39,7 +39,7 @@ class AuditEntry(AppendOnlyModel):
 class AuditHead(models.Model):
     """The end of a tenant's chain: locked while entries are appended, so that the sequence has no gap and no fork.
 
-    `counts` is a JSON object of event type → entries. It stands in the row that every append changes anyway.
+    `counts` is a JSON object of event type → entries. It is part of the row that every append changes anyway.
     """
 
     tenant_id = models.CharField(primary_key=True, max_length=128)

@@ -1,4 +1,4 @@
-"""Querysets of the audit log, shaped so that a tenant's queries walk an index."""
+"""Queries of the audit log, shaped so that those of one tenant walk an index."""
 
 from __future__ import annotations
 
@@ -136,23 +136,23 @@ def chain_rows(tenant_id: str, *, up_to: int, after: int = 0) -> Iterator[ChainR
         after = rows[-1][0]
 
 
-def _raw_rows(*place: Any) -> list[tuple[Any, ...]]:
-    """Rows as the driver gives them: the ORM and its reading of zones take longer than verifying."""
+def _raw_rows(*params: Any) -> list[tuple[Any, ...]]:
+    """Rows as the driver returns them: the ORM, with its time zones, takes longer than verifying."""
     timestamp = "timestamp AT TIME ZONE 'UTC'" if connection.vendor == "postgresql" else "timestamp"
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT seq, {timestamp}, event_type, tenant_id, trace_id, actor, details, prev_hash, hash FROM audit_log"
             " WHERE tenant_id = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
-            place,
+            params,
         )
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
 
 
 def chain_part(tenant_id: str, *, up_to: int, start: datetime | None, end: datetime | None) -> tuple[int, int] | None:
-    """First and last seq of the unbroken part that holds every entry of the time range; None when there is none.
+    """First and last seq of the unbroken part that contains every entry of the time range; None when it is empty.
 
-    Clocks of several processes differ, so entries between two of the range need not lie in it themselves.
+    The clocks of processes differ, so an entry between two of the range need not lie in it.
     """
     if start is None and end is None:
         return 1, up_to
@@ -174,7 +174,7 @@ def chain_chunk(tenant_id: str, *, after: int, up_to: int, size: int) -> list[An
 
 
 def chain_point(tenant_id: str, seq: int) -> ChainPoint:
-    """The place of a stored entry in its chain; the start before the first; without a hash where it is missing."""
+    """The point of a stored entry in its chain; START before the first; without a hash if the entry is missing."""
     if seq < 1:
         return START
     found = AuditEntry.objects.filter(tenant_id=tenant_id, seq=seq).values_list("hash", flat=True).first()

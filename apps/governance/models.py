@@ -1,4 +1,4 @@
-"""What governance stores: budgets with their holds and past periods, and spend by day."""
+"""What governance stores: budgets with their holds and past periods, and daily usage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Budget(models.Model):
 
 
 class BudgetHold(models.Model):
-    """Money set aside for a run until its cost is known. A hold whose lease is over belongs to a dead run."""
+    """Money set aside for a run until its cost is known. A hold whose lease has expired belongs to a dead run."""
 
     run_id = models.CharField(primary_key=True, max_length=36)
     tenant_id = models.CharField(max_length=128)

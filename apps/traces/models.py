@@ -1,4 +1,4 @@
-"""What is remembered of a run: the trace, its steps, their payloads, labels, skills, and the day's sums."""
+"""What is stored of runs: traces, steps, payloads, labels, skills, annotations and day sums; and retention policies."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class TraceLabel(models.Model):
 
 
 class TraceSkill(models.Model):
-    """A skill that stood in the run's prompt, with its version."""
+    """A skill that was part of the run's prompt, with its version."""
 
     id = models.BigAutoField(primary_key=True)
     tenant_id = models.CharField(max_length=128)

@@ -17,9 +17,9 @@ from apps.audit.domain.chain import (
     ChainPoint,
     ChainReport,
     ChainRow,
+    appended_hash,
     check_end,
-    draft,
-    seal,
+    entry_template,
     summarize_all,
     verify,
 )
@@ -49,9 +49,9 @@ GOLDEN: dict[str, Any] = {
 }
 
 
-def sealed(*, seq: int, prev_hash: str, details: dict[str, Any], **shown: Any) -> str:
+def appended(*, seq: int, prev_hash: str, details: dict[str, Any], **shown: Any) -> str:
     """The hash that an entry gets when it is appended."""
-    return seal(draft(details=canonical_json(details), **shown), ChainPoint(seq - 1, prev_hash))
+    return appended_hash(entry_template(details=canonical_json(details), **shown), ChainPoint(seq - 1, prev_hash))
 
 
 def chain(length: int = LENGTH) -> list[ChainRow]:
@@ -84,12 +84,12 @@ def closed(rows: list[ChainRow], head: ChainRow) -> ChainReport:
 
 
 def test_golden_hash() -> None:
-    first = sealed(**GOLDEN)
+    first = appended(**GOLDEN)
     assert first == "174592e9b08e77e62e08db7cef801a89b16fb346f04036d220d8c4cae5e5dca1"
     odd = {"actor": "user:1", "tenant_id": 'acmé "x"\n', "trace_id": None, "event_type": "budget.set"}
     details = {"limit": 1.5, "b": [1, None, True], "a": {"é": "ü"}}
     assert (
-        sealed(**{**GOLDEN, **odd, "details": details, "seq": 2, "prev_hash": first})
+        appended(**{**GOLDEN, **odd, "details": details, "seq": 2, "prev_hash": first})
         == "b711ddab425dc412c812135b94abb3bfc5f57a13205579646309c3b7a7abee77"
     )
 
@@ -99,13 +99,13 @@ def test_hash_is_that_of_the_reference_canonical_json(
     tenant_id: str, actor: str, trace_id: str | None, seq: int, details: dict[str, Any]
 ) -> None:
     shown = {**GOLDEN, "tenant_id": tenant_id, "actor": actor, "trace_id": trace_id, "seq": seq, "details": details}
-    assert sealed(**shown) == entry_hash(**shown)
+    assert appended(**shown) == entry_hash(**shown)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 2**60, "\ud800"], ids=["nan", "big integer", "lone surrogate"])
 def test_what_json_cannot_carry_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        sealed(**{**GOLDEN, "details": {"value": bad}})
+        appended(**{**GOLDEN, "details": {"value": bad}})
 
 
 def test_empty_and_whole_chains_are_valid() -> None:

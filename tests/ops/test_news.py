@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import transaction
 
-from apps.audit.services import signal as audit_news
+from apps.audit.services import signal
 from clasper.core.db import Batch, atomic_batch, writer
 from tests.conftest import run
 from tests.ops.feeds import note
@@ -17,7 +17,7 @@ from tests.world import ACME, GLOBEX, Server
 @pytest.fixture
 def told(store: None) -> Iterator[list[frozenset[str]]]:
     heard: list[frozenset[str]] = []
-    unsubscribe = audit_news.subscribe(heard.append)
+    unsubscribe = signal.subscribe(heard.append)
     yield heard
     unsubscribe()
 
@@ -52,9 +52,9 @@ def test_what_is_rolled_back_is_not_told(told: list[frozenset[str]]) -> None:
     assert told == []
 
 
-def test_who_unsubscribes_is_told_no_more(store: None) -> None:
+def test_who_unsubscribes_is_no_longer_told(store: None) -> None:
     heard: list[frozenset[str]] = []
-    audit_news.subscribe(heard.append)()
+    signal.subscribe(heard.append)()
     note()
     assert heard == []
 
@@ -63,11 +63,11 @@ def test_a_listener_that_fails_changes_nothing(server: Server, caplog: pytest.Lo
     def fail(tenants: frozenset[str]) -> None:
         raise RuntimeError("not listening")
 
-    unsubscribe = audit_news.subscribe(fail)
+    unsubscribe = signal.subscribe(fail)
     try:
         note()
         assert server.send().status_code == 200
     finally:
         unsubscribe()
     assert [entry["seq"] for entry in server.audit(tenant_id=ACME)] == [1, 2, 3]
-    assert "what should follow a commit failed" in caplog.text
+    assert "a call after a commit failed" in caplog.text

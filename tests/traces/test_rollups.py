@@ -276,7 +276,7 @@ def test_the_command_tells_what_it_did(store: None) -> None:
     }
     out, err = StringIO(), StringIO()
     call_command("rebuild_rollups", stdout=out, stderr=err)
-    assert out.getvalue().strip() == "Days made anew: 1, runs in them: 1, days kept: 1."
+    assert out.getvalue().strip() == "Days computed: 1, runs in them: 1, days kept: 1."
     assert err.getvalue().splitlines() == ["acme 2026-02-09: 1 runs", "globex 2026-02-09: kept: traces were deleted"]
     out = StringIO()
     call_command("rebuild_rollups", tenant="nobody", json=True, stdout=out)

@@ -114,7 +114,7 @@ class _Covered(msgspec.Struct, gc=False):
     trace_id: str | None
 
 
-class Draft(NamedTuple):
+class EntryTemplate(NamedTuple):
     """An entry's canonical JSON around the two values known only when it is appended, `prev_hash` and `seq`."""
 
     before: bytes
@@ -150,26 +150,26 @@ class AllChains(Resource, frozen=True, kw_only=True):
     tenants: tuple[TenantChain, ...]
 
 
-def draft(
+def entry_template(
     *, tenant_id: str, timestamp: str, event_type: str, trace_id: str | None, actor: str, details: bytes
-) -> Draft:
+) -> EntryTemplate:
     """The parts of an entry's canonical JSON; `details` is canonical already. Raises ValueError for lone surrogates."""
     before = b'{"actor":%b,"details":%b,"event_type":%b,"prev_hash":"' % (_json(actor), details, _json(event_type))
     after = b',"tenant_id":%b,"timestamp":%b,"trace_id":%b}' % (_json(tenant_id), _json(timestamp), _json(trace_id))
-    return Draft(before, after)
+    return EntryTemplate(before, after)
 
 
-def seal(entry: Draft, previous: ChainPoint) -> str:
-    """The hash of the entry that is appended after `previous`."""
+def appended_hash(template: EntryTemplate, previous: ChainPoint) -> str:
+    """The hash of the entry when it is appended after `previous`."""
     middle = f'{previous.hash}","seq":{previous.seq + 1}'.encode()
-    return hashlib.sha256(entry.before + middle + entry.after).hexdigest()
+    return hashlib.sha256(template.before + middle + template.after).hexdigest()
 
 
 def verify(entries: Iterable[ChainRow], start: ChainPoint = START, *, anchors: Anchors | None = None) -> ChainReport:
     """Checks the entries that follow `start`, in ascending seq, one at a time; stops at the first bad one.
 
     A missing entry is bad under its own seq, a changed or moved one too. An entry whose hash was recomputed after a
-    change is betrayed by the next one, which does not follow it; a chain rewritten to its end, by the anchors.
+    change is revealed by the next one, which does not follow it; a chain rewritten to its end, by the anchors.
     """
     anchors = anchors or {}
     last = start
@@ -180,10 +180,10 @@ def verify(entries: Iterable[ChainRow], start: ChainPoint = START, *, anchors: A
             if row is None:
                 return _report(start, last)
             reason = _error_in(row, last)
-            if not reason and row.seq in anchors and any(each != row.hash for each in anchors[row.seq]):
+            if not reason and row.seq in anchors and any(anchor != row.hash for anchor in anchors[row.seq]):
                 reason = f"entry {row.seq} is not the one its checkpoint names: it or entries before it were rewritten"
         except (AttributeError, TypeError, ValueError):
-            # A column that cannot even be read was not written by us.
+            # We never write a column that cannot be read.
             return _report(start, last, last.seq + 1, f"entry {last.seq + 1} is unreadable")
         if reason:
             return _report(start, last, min(last.seq + 1, row.seq), reason)
@@ -191,7 +191,7 @@ def verify(entries: Iterable[ChainRow], start: ChainPoint = START, *, anchors: A
 
 
 def check_end(report: ChainReport, *, head: ChainPoint, last_stored_seq: int) -> ChainReport:
-    """The report of the entries up to the head, held against the head itself and against what is stored beyond it."""
+    """The report of the entries up to the head, compared with the head itself and with what is stored beyond it."""
     if not report.valid:
         return report
     if report.last_seq < head.seq:

@@ -1,6 +1,6 @@
 """Checkpoints: signed statements of where a tenant's audit chain stood, to be kept outside the database.
 
-A chain that is whole in itself may still have lost its end or have been written anew. Against a checkpoint that shows.
+A chain that is consistent in itself may still have lost its end or have been rewritten. A checkpoint reveals that.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def checkpoint_errors(value: Any) -> list[str]:
         f"public_key must be base64 of {KEY_BYTES} bytes": _is_base64(value.get("public_key"), KEY_BYTES),
         f"signature must be base64 of {SIGNATURE_BYTES} bytes": _is_base64(value.get("signature"), SIGNATURE_BYTES),
     }
-    return [error for error, holds in checks.items() if not holds]
+    return [error for error, passed in checks.items() if not passed]
 
 
 def signature_error(checkpoint: Checkpoint, *, trusted: Collection[str]) -> str:
@@ -101,7 +101,7 @@ def anchors_of(checkpoints: Iterable[Checkpoint]) -> dict[int, set[str]]:
 
 
 def check_anchors(report: ChainReport, anchors: Anchors) -> ChainReport:
-    """The report of a whole chain, which goes through the anchors as far as it reaches, held against those beyond."""
+    """The report of a whole chain, which goes through the anchors as far as it reaches, compared with those beyond."""
     last = max(anchors, default=0)
     if not report.valid or not last:
         return report

@@ -1,1 +1,1 @@
-"""What governance does. One module a concern; callers import the verb they need."""
+"""Services of the audit log: one module for each concern."""

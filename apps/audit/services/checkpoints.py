@@ -1,4 +1,4 @@
-"""Checkpoints of the audit log's chains: giving them out, and verifying chains against them."""
+"""Issues checkpoints of the audit log's chains, and verifies chains against them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def signing_key() -> SigningKey | None:
 
 
 def trusted_keys() -> list[str]:
-    """The public keys whose checkpoints are believed unless the caller names others; without any, all are."""
+    """The public keys whose checkpoints are trusted unless the caller names others; without any, all are."""
     key = signing_key()
     return [] if key is None else [key.public_key]
 
@@ -55,7 +55,7 @@ def take_checkpoint(*, tenant_id: str, actor: str, now: datetime) -> Checkpoint:
 
 
 def existing_chain(tenant_id: str) -> tuple[ChainPoint, int]:
-    """Where the chain's head stands, and the highest stored seq. Raises NotFound when there is neither."""
+    """The chain's head and the highest stored seq. Raises NotFound when there is neither."""
     head, last_stored_seq = chain_end(tenant_id)
     if not head.seq and not last_stored_seq:
         raise NotFound(f"There are no audit entries of {'this tenant' if tenant_id else 'the platform itself'}.")
@@ -63,7 +63,7 @@ def existing_chain(tenant_id: str) -> tuple[ChainPoint, int]:
 
 
 def _sound_end(tenant_id: str) -> ChainPoint:
-    """The chain's head, whose entry matches its hash, follows the one before and is the last."""
+    """The chain's head. Raises Conflict unless its entry matches its hash, follows the previous one and is the last."""
     head, last_stored_seq = existing_chain(tenant_id)
     before = chain_point(tenant_id, head.seq - 1)
     report = verify(chain_rows(tenant_id, after=before.seq, up_to=head.seq), before)
@@ -83,7 +83,7 @@ def verify_against(
 ) -> ChainReport:
     """Verifies a tenant's chain, and that it goes through every one of these checkpoints of it.
 
-    `trusted` are the public keys to believe; None means `trusted_keys()`. A checkpoint with a wrong signature or an
+    `trusted` are the public keys to trust; None means `trusted_keys()`. A checkpoint with a wrong signature or an
     untrusted key makes the report invalid without a bad seq: it says nothing about the chain.
     """
     trusted = trusted_keys() if trusted is None else trusted

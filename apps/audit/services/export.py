@@ -34,7 +34,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What is exported: of each chain the part in the time range, of `recorded_in` only the entries up to `head`."""
+    """What is exported: of every chain the part in the time range, of `recorded_in` only the entries up to `head`."""
 
     tenants: Sequence[str]
     format_name: str
@@ -89,10 +89,10 @@ def plan_export(
 
 
 def export_chunks(export: Export, *, now: datetime) -> Iterator[bytes]:
-    """The export as bytes; csv is for reading and holds entries only.
+    """The export as bytes; csv is for reading and contains entries only.
 
-    In ndjson each chain's entries are followed by a line: what is wrong with them, if they or the entry after them do
-    not verify; else, if there is a signing key, a checkpoint of the last one.
+    In ndjson a chain's entries are followed by a line: what is wrong with them, if they or the entry after them do not
+    verify; otherwise, if there is a signing key, a checkpoint of the last one.
     """
     ndjson = export.format_name == NDJSON
     if not ndjson:
@@ -100,7 +100,7 @@ def export_chunks(export: Export, *, now: datetime) -> Iterator[bytes]:
     for part in filter(None, (_part(export, tenant_id) for tenant_id in export.tenants)):
         report, last = yield from _entries(part, _ndjson if ndjson else _csv)
         if ndjson:
-            yield from _verdict(part.tenant_id, report, last, now=now)
+            yield from _last_line(part.tenant_id, report, last, now=now)
 
 
 def _part(export: Export, tenant_id: str) -> _Part | None:
@@ -116,7 +116,7 @@ def _part(export: Export, tenant_id: str) -> _Part | None:
 def _entries(
     part: _Part, render: Callable[[list[Any]], bytes]
 ) -> Generator[bytes, None, tuple[ChainReport, ChainPoint]]:
-    """The part's chunks; returns whether it verifies, and where its last good entry stands."""
+    """The part's chunks; returns its report and the point of its last good entry."""
     last = chain_point(part.tenant_id, part.first - 1)
     report = verify((), last)
     after = part.first - 1
@@ -133,9 +133,9 @@ def _entries(
 
 
 def _check_the_rest(part: _Part, report: ChainReport, last: ChainPoint) -> ChainReport:
-    """The report of the entries up to `last`, held against what the part lacks, the entry after it, and the head.
+    """The report of the entries up to `last`, compared with what the part lacks, the entry after it, and the head.
 
-    A last entry that was changed together with its hash is betrayed only by what follows it.
+    Only what follows reveals a last entry that was changed together with its hash.
     """
     up_to = min(part.last + 1, part.head.seq)
     if report.valid:
@@ -145,7 +145,7 @@ def _check_the_rest(part: _Part, report: ChainReport, last: ChainPoint) -> Chain
     return check_end(report, head=ChainPoint(up_to, report.last_hash), last_stored_seq=up_to)
 
 
-def _verdict(tenant_id: str, report: ChainReport, last: ChainPoint, *, now: datetime) -> Iterator[bytes]:
+def _last_line(tenant_id: str, report: ChainReport, last: ChainPoint, *, now: datetime) -> Iterator[bytes]:
     if not report.valid:
         found = {"tenant_id": tenant_id, "first_bad_seq": report.first_bad_seq, "reason": report.reason}
         yield msgspec.json.encode({"broken": found}) + b"\n"
@@ -159,7 +159,7 @@ def _ndjson(rows: list[AuditEntry]) -> bytes:
 
 
 def _raw(details: str) -> msgspec.Raw | str:
-    """The stored JSON as it is; a text that is no JSON any more as a text, so that a broken entry is exported too."""
+    """The stored JSON as it is; what is not JSON, as a string, so that broken entries are exported too."""
     try:
         msgspec.json.decode(details)
     except msgspec.DecodeError:
@@ -172,5 +172,5 @@ def _csv(rows: list[AuditEntry]) -> bytes:
 
 
 def _shown(row: AuditEntry) -> dict[str, Any]:
-    # SQLite stores any text as an instant, and Django reads None where it is none.
+    # SQLite stores any text as an instant; Django reads None if it is not one.
     return {name: getattr(row, name) for name in COLUMNS} | {"timestamp": row.timestamp and iso(row.timestamp)}

@@ -39,10 +39,10 @@ from clasper.core.schemas import Count, Instant, Resource, TraceId
 from clasper.core.tenancy import AllTenants, TenantScope
 
 COUNTED_UP_TO = 10_000
-"""Totals beyond this are not counted exactly, so that no list costs a full count."""
+"""Larger totals are not counted exactly, so that no list costs a full count."""
 
 EXAMINED = 10_000
-"""Entries of all tenants that a page looks at, at most, when too many match to be sorted."""
+"""The most entries of all tenants that a page looks at when too many match to be sorted."""
 
 
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
@@ -84,7 +84,7 @@ class AuditPage(Resource, frozen=True, kw_only=True):
 
 
 class AuditStats(Resource, frozen=True, kw_only=True):
-    """How many entries there are, by event, in the last 24 hours, and since when."""
+    """The number of entries, by event and in the last 24 hours, and the time of the oldest."""
 
     total_entries: Count
     entries_by_type: Annotated[dict[str, int], Meta(examples=[{"tool.denied": 12}])]
@@ -106,9 +106,9 @@ def list_audit(
 ) -> AuditPage:
     """The scope's entries, newest first; both ends of the time range belong to it.
 
-    Stable under appends when paged with `before`, the place that `read_cursor` reads from the page before. Where more
-    entries of all tenants match than are counted, a page looks at no more than EXAMINED entries, so it may hold fewer
-    than `limit` and still have a `next_cursor`.
+    Stable under appends when paged with `before`, which `read_cursor` reads from the previous page's cursor. If more
+    entries of all tenants match than are counted, a page looks at no more than EXAMINED of them, so it may have fewer
+    than `limit` entries and still a `next_cursor`.
     """
     event_type = EVENT_ALIASES.get(event_type, event_type) if event_type else None
     matching = audit_entries(
@@ -138,7 +138,7 @@ def list_audit(
 
 
 def audit_after(*, tenant_id: str, seq: int, limit: int) -> list[AuditRecord]:
-    """The tenant's entries that follow `seq`, oldest first. None is left out: a chain has no gaps."""
+    """The tenant's entries that follow `seq`, oldest first and without gaps."""
     return [
         _record(row) for row in AuditEntry.objects.for_tenant(tenant_id).filter(seq__gt=seq).order_by("seq")[:limit]
     ]
@@ -170,18 +170,18 @@ def audit_stats(*, tenants: TenantScope, now: datetime) -> AuditStats:
 
 
 def verify_chain(*, tenant_id: str, anchors: Anchors | None = None) -> ChainReport:
-    """Verifies a tenant's whole chain up to its head, and against the anchors that checkpoints give.
+    """Verifies a tenant's whole chain up to its head, and against the anchors of checkpoints.
 
-    What is appended meanwhile is left for the next time.
+    Leaves entries appended during the verification for the next one.
     """
     head, last_stored_seq = chain_end(tenant_id)
     report = verify(chain_rows(tenant_id, up_to=head.seq), anchors=anchors)
     return check_anchors(check_end(report, head=head, last_stored_seq=last_stored_seq), anchors or {})
 
 
-def verify_all(*, besides: Collection[str] = ()) -> dict[str, ChainReport]:
-    """Verifies every tenant's chain `besides` those; tenants sorted, the platform's own chain under `""`."""
-    return {tenant_id: verify_chain(tenant_id=tenant_id) for tenant_id in audit_tenants() if tenant_id not in besides}
+def verify_all(*, excluding: Collection[str] = ()) -> dict[str, ChainReport]:
+    """Verifies the chain of every tenant not in `excluding`; tenants sorted, the platform's own chain under `""`."""
+    return {tenant_id: verify_chain(tenant_id=tenant_id) for tenant_id in audit_tenants() if tenant_id not in excluding}
 
 
 def _bounded_count(entries: QuerySet[Any]) -> int:
@@ -211,7 +211,7 @@ def _cursor(entry_id: int) -> str:
 
 
 def read_cursor(text: str) -> int:
-    """The place at which a list goes on. Raises ValueError when the cursor is not one of ours."""
+    """The entry before which a list continues. Raises ValueError when the cursor is not one of ours."""
     try:
         match = _CURSOR.fullmatch(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):

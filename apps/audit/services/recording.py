@@ -13,11 +13,11 @@ from apps.audit.domain.chain import (
     GENESIS,
     START,
     ChainPoint,
-    Draft,
-    draft,
-    seal,
+    EntryTemplate,
+    appended_hash,
+    entry_template,
 )
-from apps.audit.services import signal as news
+from apps.audit.services import signal
 from clasper.core.canonical import canonical_json
 from clasper.core.clock import iso
 from clasper.core.db import Batch
@@ -38,7 +38,7 @@ _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class _Pending(NamedTuple):
-    draft: Draft
+    template: EntryTemplate
     timestamp: datetime
     event_type: str
     trace_id: str | None
@@ -49,8 +49,8 @@ class _Pending(NamedTuple):
 class AuditTail:
     """The entries of one batch, appended to their tenants' chains just before the commit.
 
-    The heads are locked as late as that, by one statement and in sorted order, so that chains are held briefly and no
-    two transactions wait for each other in a circle.
+    The heads are locked that late, by one statement and in sorted order, so that locks are brief and no two
+    transactions wait for each other in a circle.
     """
 
     lock_order: ClassVar[int] = 20
@@ -67,7 +67,7 @@ class AuditTail:
         for tenant_id in tenants:
             last, counts = heads.get(tenant_id) or _add_head(batch, tenant_id)
             for entry in self._pending[tenant_id]:
-                end = ChainPoint(last.seq + 1, seal(entry.draft, last))
+                end = ChainPoint(last.seq + 1, appended_hash(entry.template, last))
                 row = (
                     tenant_id,
                     end.seq,
@@ -83,7 +83,7 @@ class AuditTail:
                 counts[entry.event_type] = counts.get(entry.event_type, 0) + 1
                 last = end
             batch.queue(_MOVE_HEAD, (last.seq, last.hash, _encode(counts).decode(), tenant_id))
-        news.announce(batch, self._pending)
+        signal.announce(batch, self._pending)
         self._pending.clear()
 
 
@@ -91,7 +91,7 @@ _Head = tuple[ChainPoint, dict[str, int]]
 
 
 def _lock_heads(batch: Batch, tenants: Sequence[str]) -> dict[str, _Head]:
-    """The heads of those tenants that have a chain."""
+    """The heads of the tenants that have a chain."""
     sql = _READ_HEADS.format(", ".join(["%s"] * len(tenants))) + batch.for_update
     return {
         tenant_id: (ChainPoint(seq, head), _decode_counts(counts))
@@ -100,7 +100,7 @@ def _lock_heads(batch: Batch, tenants: Sequence[str]) -> dict[str, _Head]:
 
 
 def _add_head(batch: Batch, tenant_id: str) -> _Head:
-    """The head of a chain that begins now, unless another process began it meanwhile and has committed."""
+    """The head of a chain that begins now, unless another process has begun it and committed in the meantime."""
     if batch.execute(_ADD_HEAD, (tenant_id, GENESIS)):
         return START, {}
     return _lock_heads(batch, [tenant_id])[tenant_id]
@@ -124,7 +124,7 @@ def record_audit(
         raise ValueError(f"{event_type!r} is not a registered audit event")
     stamp = now.replace(microsecond=now.microsecond // 1000 * 1000)
     content = canonical_json(redact(dict(details))) if details else b"{}"
-    entry = draft(
+    template = entry_template(
         tenant_id=tenant_id,
         timestamp=iso(stamp),
         event_type=event_type,
@@ -132,5 +132,5 @@ def record_audit(
         actor=actor,
         details=content,
     )
-    pending = _Pending(entry, stamp, event_type, trace_id, actor, content.decode())
+    pending = _Pending(template, stamp, event_type, trace_id, actor, content.decode())
     batch.shared(AuditTail).add(tenant_id, pending)

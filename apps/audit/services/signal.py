@@ -1,4 +1,4 @@
-"""Who wants to know at once that a chain has grown: told which tenants, once for each committed batch."""
+"""Tells listeners at once which tenants' chains have grown, once for each committed batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _listeners: tuple[Listener, ...] = ()
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Tells `listener` from now on, until the function that is given back is called."""
+    """Tells `listener` from now on, until the returned function is called."""
     global _listeners
     _listeners = (*_listeners, listener)
 
     def unsubscribe() -> None:
         global _listeners
-        _listeners = tuple(each for each in _listeners if each is not listener)
+        _listeners = tuple(other for other in _listeners if other is not listener)
 
     return unsubscribe
 

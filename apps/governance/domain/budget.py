@@ -1,4 +1,4 @@
-"""The rules of a budget: its terms, its periods, and what an amount would do to it.
+"""A budget's terms and periods, and what an amount would do to it.
 
 Amounts are nano-USD. A period runs from its start up to, but not including, its end; all instants are UTC.
 """
@@ -37,7 +37,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """How far a period's budget is used: settled spend, and what is held for runs under way."""
+    """How much of a period's budget is used: settled spend, and what is reserved for runs under way."""
 
     spent: NanoUSD
     reserved: NanoUSD
@@ -49,8 +49,8 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class SpendCheck:
-    """What an amount would do. `remaining` and `remaining_after` are what the hard limit (else the limit) leaves
-    before and after it; `crosses_soft` says that the soft limit is reached by then."""
+    """What an amount would do. `remaining` and `remaining_after` are what the hard limit (or the limit, without a hard
+    one) leaves before and after it; `crosses_soft` says that the soft limit is reached by then."""
 
     allowed: bool
     remaining: NanoUSD
@@ -65,7 +65,7 @@ def terms_of(
     soft_limit: NanoUSD | None = None,
     hard_limit: HardLimit = "limit",
 ) -> Terms:
-    """The terms with their deerrors: hard limit = limit, soft limit = 80 % of the hard limit (else of the limit).
+    """The terms with their defaults: hard limit = limit, soft limit = 80 % of the hard limit (or of the limit).
 
     Raises InvalidRequest with every error at once.
     """
@@ -96,7 +96,7 @@ def terms_errors(terms: Mapping[str, NanoUSD | str | None]) -> Errors:
 
 
 def period_bounds(period: str, now: datetime) -> tuple[datetime, datetime]:
-    """First instant of the period that holds `now`, and first instant after it. Weeks begin on Monday (ISO 8601)."""
+    """First instant of the period that contains `now`, and first instant after it. Weeks begin on Monday (ISO 8601)."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "daily":
         return day, day + timedelta(days=1)
@@ -115,7 +115,7 @@ def last_instant(period_end: datetime) -> datetime:
 
 
 def check_spend(terms: Terms, balance: Balance, amount: NanoUSD) -> SpendCheck:
-    """Whether `amount` may still be spent: spent + reserved + amount ≤ hard limit. Nothing more costs always may."""
+    """Whether `amount` may still be spent: spent + reserved + amount ≤ hard limit. An amount of 0 always may."""
     bound = terms.limit if terms.hard_limit is None else terms.hard_limit
     after = balance.committed + amount
     return SpendCheck(
@@ -127,5 +127,5 @@ def check_spend(terms: Terms, balance: Balance, amount: NanoUSD) -> SpendCheck:
 
 
 def soft_warning(terms: Terms) -> str:
-    """The sentence that a check answers with when spending reaches the soft limit."""
+    """The warning when spending reaches the soft limit."""
     return f"Reaches the soft limit of {usd(terms.soft_limit):.2f} USD for this {terms.period} budget."

@@ -15,7 +15,7 @@ from clasper.core.usage import Usage
 Recommendation = Literal["ok", "warn", "block"]
 
 MAX_TOKENS = 100_000_000
-"""Of either kind: far more than any model takes, and still within MAX_AMOUNT at the dearest price there can be."""
+"""Of either kind: far more than any model takes, and still within MAX_AMOUNT at the highest possible price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class PricedCall:
 class Advice:
     """What to do about a call: `ok`, `warn` (it reaches the soft limit) or `block` (the run would be refused).
 
-    `would_exceed` says that the hard limit does not hold it; `reason` is a sentence, empty when all is well.
+    `would_exceed` says that the hard limit does not cover it; `reason` is a sentence, empty when there is no objection.
     """
 
     would_exceed: bool
@@ -60,7 +60,7 @@ def price_call(
 
 
 def advise(call: PricedCall, *, terms: Terms, check: SpendCheck, allow_unpriced: bool) -> Advice:
-    """The advice for a tenant with a budget; `check` is the budget's verdict on the call's whole cost."""
+    """The advice for a tenant with a budget; `check` says what the call's whole cost would do to the budget."""
     refused = not check.allowed
     if call.estimated and not allow_unpriced:
         return Advice(refused, "block", UnpricedModel.default_message)

@@ -30,7 +30,7 @@ LISTED_VERSION = f"genai-prices {genai_prices.__version__}"
 SETTINGS_VERSION = "settings"
 
 MAX_OUTPUT_TOKENS = 2**31 - 1
-"""What `affordable_output` answers when output costs nothing: more than any model gives."""
+"""What `affordable_output` returns when output costs nothing: more than any model produces."""
 
 MAX_CACHED_MODELS = 4096
 """Model names come from callers, so the cache is bounded; the whole list of our providers fits several times."""
@@ -68,7 +68,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Integer rates: nano-USD per token times `scale`. They hold for prompts of more than `above` tokens."""
+    """Integer rates: nano-USD per token times `scale`. They apply to prompts of more than `above` tokens."""
 
     above: int
     scale: int
@@ -107,7 +107,7 @@ class Price:
         rates = self.tiers[0]
         if len(self.tiers) > 1:
             prompt_tokens = usage.prompt_tokens
-            rates = next(each for each in reversed(self.tiers) if prompt_tokens > each.above)
+            rates = next(tier for tier in reversed(self.tiers) if prompt_tokens > tier.above)
         prompt = usage.input * rates.input + usage.cached * rates.cached + usage.cache_write * rates.cache_write
         answer = usage.output * rates.output
         if rates.scale == 1:
@@ -115,7 +115,7 @@ class Price:
         return Cost(_rounded(prompt, rates.scale), _rounded(answer, rates.scale))
 
     def worst_case(self, *, prompt_tokens: int, max_output_tokens: int) -> NanoUSD:
-        """The most that a call within these tokens can cost: dearest bucket, dearest tier, rounded up."""
+        """The most that a call within these tokens can cost: the most expensive bucket and tier, rounded up."""
         return NanoUSD(max(rates.worst_case(prompt_tokens, max_output_tokens) for rates in self.tiers))
 
     def affordable_output(self, *, budget: NanoUSD, prompt_tokens: int) -> int:
@@ -221,7 +221,7 @@ UNKNOWN = Price("unknown", LISTED_VERSION, None, _NOTHING)
 OFFLINE = Price("priced", "offline", 128_000, _linear("0.15", "0.6"))
 """The offline model costs what a small hosted one does, so that budgets move in a demonstration."""
 CEILING = Price("priced", "ceiling", None, _linear("150", "600"))
-"""The dearest text model that any of our providers lists (o1-pro), so that an estimate is not below the truth."""
+"""The most expensive text model of any of our providers (o1-pro), so that no estimate is too low."""
 
 
 # --- The library's data ----------------------------------------------------------------------------------------------

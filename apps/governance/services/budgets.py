@@ -1,4 +1,4 @@
-"""Budgets as people set, read and ask them; what runs do with the money is `reservations`."""
+"""Budgets as people set, read and check them; how runs use the money is in `reservations`."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def set_budget(
     hard_limit: HardLimit = "limit",
     allow_unpriced: bool | None = None,
 ) -> TenantBudget:
-    """Creates or replaces the tenant's budget; what is left out takes its default, `allow_unpriced` its last value.
+    """Creates or replaces the tenant's budget; terms left out take their defaults, `allow_unpriced` keeps its value.
 
     What was already spent in the period counts, also for a new budget or another period. Writes `budget.set` with the
     budget before and after. Raises InvalidRequest naming every error.
@@ -155,7 +155,7 @@ def check_budget(*, tenant_id: str, amount: NanoUSD, now: datetime) -> BudgetChe
 
 
 def _apply(budget: Budget, terms: Terms, now: datetime) -> None:
-    """Puts new terms on a locked budget. A raised soft limit may warn again; a changed period opens with its ledger."""
+    """Gives a locked budget new terms. A raised soft limit may warn again; a changed period starts with its ledger."""
     if budget.period != terms.period:
         budget.period = terms.period
         budget.period_start, budget.period_end = period_bounds(terms.period, now)
@@ -167,7 +167,7 @@ def _apply(budget: Budget, terms: Terms, now: datetime) -> None:
 
 
 def _sum_of_holds(tenant_id: str) -> int:
-    """Runs may still hold money of a budget that was deleted; the new one answers for it."""
+    """What runs still hold of a budget that was deleted; the new budget must cover it."""
     held = BudgetHold.objects.filter(tenant_id=tenant_id).aggregate(amount=Sum("amount"))["amount"]
     return int(held or 0)
 

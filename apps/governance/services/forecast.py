@@ -1,4 +1,4 @@
-"""What a run would cost and whether the tenant's budget would hold it."""
+"""What a run would cost, and whether the tenant's budget would cover it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Forecast(Resource, frozen=True, kw_only=True, rename="camel"):
 def forecast_cost(
     *, tenant_id: str, model: str, input_tokens: int, output_tokens: int, now: datetime, provider: str = ""
 ) -> Forecast:
-    """Prices a call of `model` as a run's is priced, and asks the tenant's budget as a check does. Reserves nothing.
+    """Prices a call of `model` as a run's is priced, and checks it against the tenant's budget. Reserves nothing.
 
     `provider` is whose model a bare name means; by default the server's. Raises InvalidRequest for a name that means no
     model.

@@ -1,4 +1,4 @@
-"""The process's one price book, made from the settings."""
+"""The process's price book, made from the settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clasper.core.clock import utc_now
 def price_book() -> PriceBook:
     """The prices in force: the settings' overrides over the listed ones.
 
-    Raises ImproperlyConfigured naming every error of CLASPER_PRICE_OVERRIDES.
+    Raises ImproperlyConfigured naming every error in CLASPER_PRICE_OVERRIDES.
     """
     try:
         return PriceBook(settings.CLASPER_PRICE_OVERRIDES, today=lambda: utc_now().date())

@@ -1,4 +1,4 @@
-"""Reservations: money is set aside before each model call and settled after it. Jobs of the run path.
+"""Reservations: money is set aside before each model call and settled after it, in the writes of the run path.
 
 Invariant at every commit: spent + reserved ≤ hard limit (as long as no provider uses more than it was allowed to), and
 reserved = the sum of the tenant's holds. Whatever changes a hold locks the budget's row first, tenants in ascending
@@ -40,7 +40,7 @@ _WARN = "UPDATE tenant_budgets SET warned = TRUE WHERE tenant_id = %s AND NOT wa
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The answer to `reserve`.
+    """What `reserve` returns.
 
     `held` is what was set aside by this call; None means that nothing limits the run (no budget, or one that only
     watches). `available` is what the hard limit leaves free after this decision. `allow_unpriced` says whether a model
@@ -102,7 +102,7 @@ def settle_call(
     trace_id: str | None,
     more: bool,
 ) -> None:
-    """Books what a model call really cost and frees what the run held for it; `more` when another call follows.
+    """Books what a model call cost and frees what the run held for it; `more` when another call follows.
 
     A cost of 0 only frees. The real cost is booked even where it exceeds the hold. The first settlement that reaches
     the soft limit in a period writes one `budget.warning`.
@@ -131,9 +131,9 @@ def settle_call(
 
 
 def release_expired(batch: Batch, *, now: datetime, limit: int = 200) -> list[tuple[str, str]]:
-    """Frees the holds of at most `limit` runs whose lease is over; gives their (tenant, run) in tenant order.
+    """Frees the holds of at most `limit` runs whose lease has expired; returns their (tenant, run) in tenant order.
 
-    Locks many tenants, so it wants a transaction of its own, not one shared with other tenants' jobs.
+    Locks many tenants, so it needs a transaction of its own, not one shared with other tenants' writes.
     """
     expired = batch.fetch_all(
         "SELECT tenant_id, run_id FROM budget_holds WHERE lease_until <= %s ORDER BY lease_until LIMIT %s", (now, limit)
@@ -159,9 +159,9 @@ def release_expired(batch: Batch, *, now: datetime, limit: int = 200) -> list[tu
 
 
 def roll_over_due(batch: Batch, *, now: datetime) -> int:
-    """Begins the current period of every budget whose last one is over; gives how many. Runs do the same lazily.
+    """Begins the current period of every budget whose last one is over; returns their number. Runs do so lazily.
 
-    Locks many tenants, so it wants a transaction of its own, like `release_expired`.
+    Locks many tenants, so it needs a transaction of its own, like `release_expired`.
     """
     due = batch.fetch_all("SELECT tenant_id FROM tenant_budgets WHERE period_end <= %s ORDER BY tenant_id", (now,))
     for (tenant_id,) in due:
@@ -171,7 +171,7 @@ def roll_over_due(batch: Batch, *, now: datetime) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Locked:
-    """The parts of a locked budget that decide about a reservation."""
+    """The fields of a locked budget that decide about a reservation."""
 
     hard_limit: NanoUSD | None
     spent: NanoUSD

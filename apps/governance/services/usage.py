@@ -1,4 +1,4 @@
-"""The usage ledger: what each tenant's runs used, one row a UTC day."""
+"""The usage ledger: what each tenant's runs used, one row for each UTC day."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class UsageTotals(Resource, frozen=True, kw_only=True):
 
 
 class UsageSums:
-    """What the jobs of one batch used, written as one statement for each tenant and day."""
+    """What the runs of one batch used, written by one statement for each tenant and day."""
 
     lock_order: ClassVar[int] = 30
 

@@ -1,1 +1,1 @@
-"""Rules of traces: pure functions over frozen values; no database, clock, settings or network."""
+"""The domain of traces: pure functions over frozen values; no database, clock, settings or network."""

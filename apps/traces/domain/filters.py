@@ -1,4 +1,4 @@
-"""Which runs a question is about, as one value for lists, links, labels and exports."""
+"""Which runs a list, link, label or export is about, as one value."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from clasper.core.tenancy import TenantScope
 class Filters:
     """All given filters narrow; `""` and None mean not given.
 
-    `model` is a name, or `provider/name`; `provider` and `model_name` say both halves for certain. `label_value` None
-    asks for the label with any value. Costs are nano-USD; times and costs include both ends. `text` is an exact id of
-    the run, its task, message, document or user, or stands somewhere in the stored texts.
+    `model` is a name, or `provider/name`; `provider` and `model_name` are the two halves when they are certain.
+    `label_value` None asks for the label with any value. Costs are nano-USD; ranges include both ends. `text` is an
+    exact id of the run, its task, message, document or user, or is contained in the stored texts.
     """
 
     tenants: TenantScope

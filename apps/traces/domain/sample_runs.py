@@ -42,7 +42,7 @@ _PROTECTED = ("baseline", "incident", "hold")
 
 _FAILURES: tuple[tuple[float, Status, str, str], ...] = (
     (0.045, "error", "provider_error", "The model's provider answered 503 after 3 attempts."),
-    (0.055, "error", "budget_exceeded", "The budget does not hold the run."),
+    (0.055, "error", "budget_exceeded", "The budget does not cover the run."),
     (0.070, "timeout", "timeout", "The run took longer than allowed."),
     (0.085, "cancelled", "cancelled", "The caller went away."),
 )

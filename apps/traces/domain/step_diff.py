@@ -12,7 +12,7 @@ from clasper.core.canonical import canonical_json
 
 
 def step_digest(step: StepView) -> str:
-    """Hex SHA-256 of what the step did: type, name, status, code, input, output; never when, how long or how dear."""
+    """Hex SHA-256 of what the step did: type, name, status, code, input, output; never its time, duration or cost."""
     facts = {
         "type": step.type,
         "name": step.name,

@@ -59,7 +59,7 @@ def _span(start: int, end: int) -> str:
 
 
 def _hunks(blocks: Sequence[_Block]) -> Iterator[list[_Block]]:
-    """Blocks whose contexts touch stand in one hunk."""
+    """Blocks whose contexts touch form one hunk."""
     hunk: list[_Block] = []
     for block in blocks:
         if hunk and block[0] - hunk[-1][1] > 2 * _CONTEXT:

@@ -1,1 +1,1 @@
-"""What traces do: `recording` writes a run as it happens, `reading` answers questions about runs."""
+"""Services of traces: `recording` writes runs as they happen, `reading` lists and shows them."""

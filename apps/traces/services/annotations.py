@@ -1,4 +1,4 @@
-"""Notes on a run: added, never changed."""
+"""Notes on a run, which are added and never changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ADD = """INSERT INTO trace_annotations (tenant_id, trace_id, key, value, create
 def annotate_trace(
     *, tenants: TenantScope, trace_id: str, key: str, value: str, actor: str, now: datetime, author: str = ""
 ) -> AnnotationView:
-    """Adds a note to a run; it is redacted. `author` is whom the caller names, else the actor.
+    """Adds a note to a run; it is redacted. `author` is whoever the caller names, by default the actor.
 
     Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest beyond MAX_ANNOTATIONS.
     """

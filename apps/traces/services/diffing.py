@@ -1,4 +1,4 @@
-"""Comparing two stored runs."""
+"""Compares two stored runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clasper.core.tenancy import TenantScope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What differs, as `diff_traces` gives it, and the same in one sentence."""
+    """What differs, as `diff_traces` returns it, and the same in one sentence."""
 
     diff: dict[str, Any]
     summary_text: str
@@ -24,7 +24,7 @@ class Comparison:
 def show_comparison(
     *, tenants: TenantScope, base_id: str, compare_id: str, include_text: bool, actor: str, now: datetime
 ) -> Comparison:
-    """The same as `compare_traces`, for somebody who asked for it: audited when texts are among what he gets."""
+    """As `compare_traces`, for a caller; audited if texts are among what the caller gets."""
     base, compare = _pair(tenants, base_id, compare_id)
     if include_text:
         record_read([base, compare], part="diff", actor=actor, now=now)

@@ -113,17 +113,17 @@ def enforce_all(
 ) -> list[Enforcement]:
     """Applies every policy there is, tenant by tenant.
 
-    A tenant at which the work broke off is logged, keeps nobody else waiting, and counts as not complete.
+    If the work for a tenant fails, that is logged, the others go on, and its result is not complete.
     """
     done = []
-    for each in all_policies():
+    for owned in all_policies():
         if stopped():
             break
-        found = Enforcement(tenant_id=each.tenant_id, cutoff=cutoff(each.policy, now), dry_run=dry_run)
+        found = Enforcement(tenant_id=owned.tenant_id, cutoff=cutoff(owned.policy, now), dry_run=dry_run)
         try:
             _enforce(found, actor, now, progress, stopped)
         except DatabaseError:
-            logger.exception("retention broke off", extra={"tenant_id": each.tenant_id})
+            logger.exception("retention broke off", extra={"tenant_id": owned.tenant_id})
         done.append(found)
     return done
 
@@ -145,7 +145,7 @@ def _enforce(
 def _work(
     done: Enforcement, pace: _Pace, now: datetime, progress: Progress | None, stopped: Callable[[], bool]
 ) -> bool:
-    """Whether it came to the end. The policy is read again for each page, so that a mistaken one can be mended."""
+    """Whether it reached the end. The policy is read again for each page, so that a mistake in it can be corrected."""
     policy = policy_of(tenant_id=done.tenant_id)
     for page in _pages(done.tenant_id, until=done.cutoff if policy.keeps_all else now):
         policy = policy_of(tenant_id=done.tenant_id)
@@ -194,7 +194,7 @@ def _candidates(page: Sequence[_Row], policy: Policy, now: datetime) -> list[_Ca
         )
         for id_, status, at, mode in page
     )
-    return [each for each in found if each.action != "keep"]
+    return [candidate for candidate in found if candidate.action != "keep"]
 
 
 class _Sorted(NamedTuple):
@@ -204,24 +204,22 @@ class _Sorted(NamedTuple):
 
 
 def _sort(batch: Batch, tenant_id: str, candidates: Sequence[_Candidate], *, lock: bool = False) -> _Sorted:
-    """Tells apart those that are still there and that nothing protects.
+    """Sorts the candidates that still exist into those to delete and those to strip, and counts the protected ones.
 
-    One that somebody else is writing to is passed over: its turn comes next time, and enforcement never waits for a
-    run.
+    Skips those that are being written to until the next enforcement, so that it never waits for a run.
     """
-    ids = [each.trace_id for each in candidates]
+    ids = [candidate.trace_id for candidate in candidates]
     # By the id alone, which is the primary key: with the tenant, SQLite would walk an index of all the tenant's traces.
     sql = f"SELECT id FROM traces WHERE id IN ({_marks(ids)})"
     if lock and batch.for_update:
         sql += f"{batch.for_update} SKIP LOCKED"
     there = {row[0] for row in batch.fetch_all(sql, ids)}
-    held = protected(batch, tenant_id, sorted(there)) if there else set()
-    reach = there - held
-    free = [each for each in candidates if each.trace_id in reach]
+    kept = protected(batch, tenant_id, sorted(there)) if there else set()
+    free = [candidate for candidate in candidates if candidate.trace_id in there - kept]
     return _Sorted(
-        delete=[each.trace_id for each in free if each.action == "delete"],
-        strip=[each.trace_id for each in free if each.action == "strip"],
-        protected=len(held),
+        delete=[candidate.trace_id for candidate in free if candidate.action == "delete"],
+        strip=[candidate.trace_id for candidate in free if candidate.action == "strip"],
+        protected=len(kept),
     )
 
 

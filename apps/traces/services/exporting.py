@@ -1,4 +1,4 @@
-"""Runs in bulk: batch after batch by keyset, so that an export of any size holds one batch in memory."""
+"""Exports runs batch by batch, so that an export of any size keeps only one batch in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 500
 STEPS = "steps"
 CONTENT = "content"
 PARTS = (STEPS, CONTENT)
-"""What may be exported besides the rows of the list: the steps, and the stored texts."""
+"""What may be exported in addition to the rows of the list: the steps, and the stored texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Exported:
 
 
 def record_export(*, filters: Filters, file_format: str, parts: Collection[str], actor: str, now: datetime) -> None:
-    """Audits an export before its first row is given out, with what was asked for."""
+    """Audits an export, with its filters, before its first row is sent."""
     given = {name: _plain(value) for name, value in asdict(filters).items() if value not in (None, "")}
     del given["tenants"]
     if not isinstance(filters.tenants, AllTenants):
@@ -64,7 +64,7 @@ def record_export(*, filters: Filters, file_format: str, parts: Collection[str],
 
 
 def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator[list[Exported]]:
-    """The runs that match, newest first, in batches of at most BATCH; each batch is one look at the database."""
+    """The runs that match, newest first, in batches of at most BATCH; each batch is read on its own."""
     found = search(filters)
     after: queries.CursorKey | None = None
     while True:
@@ -80,7 +80,7 @@ def _exported(rows: list[Trace], parts: Collection[str]) -> list[Exported]:
     made = []
     for row, summary in zip(rows, summaries(rows), strict=True):
         texts = (payloads or {}).get(row.id, {})
-        views = None if steps is None else tuple(step_view(each, texts.get(each.seq)) for each in steps.get(row.id, ()))
+        views = None if steps is None else tuple(step_view(step, texts.get(step.seq)) for step in steps.get(row.id, ()))
         made.append(Exported(summary, views, None if payloads is None else _content(texts.get(0))))
     return made
 

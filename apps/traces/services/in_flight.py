@@ -1,4 +1,4 @@
-"""How many runs are under way, for monitoring."""
+"""The number of runs under way, for monitoring."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import connection
 
 COUNTED_UP_TO = 100_000
 
-# With a literal status and a range of leases SQLite, too, takes the index that holds only these rows.
+# With a literal status and a range of leases, SQLite, too, uses the index of only these rows.
 _RUNNING = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM traces WHERE status = 'running' AND lease_until >= '2000-01-01 00:00:00'"
     f" LIMIT {COUNTED_UP_TO}) AS counted"

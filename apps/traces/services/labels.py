@@ -1,4 +1,4 @@
-"""Labels that people and callers put on a run, and the audit entry that says so."""
+"""Labels that people and callers put on a run; changes are audited."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _REMOVE = "DELETE FROM trace_labels WHERE tenant_id = %s AND trace_id = %s AND k
 def label_trace(
     *, tenants: TenantScope, trace_id: str, changes: Mapping[str, str | None], actor: str, now: datetime
 ) -> dict[str, str]:
-    """Merges labels into those of a run and gives all it has then; None or "" removes one. They are redacted.
+    """Merges labels into those of a run and returns all of them; None or "" removes one. They are redacted.
 
     Raises NotFound for an unknown id and another tenant's run alike, InvalidRequest for more than MAX_LABELS labels.
     """
     with atomic_batch() as batch:
         trace = lock_trace(batch, tenants=tenants, trace_id=trace_id)
-        place = (trace.tenant_id, trace_id.lower())
-        before: dict[str, str] = dict(batch.fetch_all(_READ, place))
+        owner = (trace.tenant_id, trace_id.lower())
+        before: dict[str, str] = dict(batch.fetch_all(_READ, owner))
         wanted = {stored_key(key): redact_text(text)[:MAX_VALUE] if text else None for key, text in changes.items()}
         merged = {key: value for key, value in {**before, **wanted}.items() if value is not None}
         if len(merged) > MAX_LABELS:
@@ -41,9 +41,9 @@ def label_trace(
         added = {key: value for key, value in merged.items() if before.get(key) != value}
         removed = sorted(before.keys() - merged.keys())
         for key, value in added.items():
-            batch.execute(_SET, (*place, key, value, trace.started_at))
+            batch.execute(_SET, (*owner, key, value, trace.started_at))
         for key in removed:
-            batch.execute(_REMOVE, (*place, key))
+            batch.execute(_REMOVE, (*owner, key))
         if added or removed:
             record_audit(
                 batch,
@@ -58,19 +58,19 @@ def label_trace(
 
 
 def stored_key(key: str) -> str:
-    """The key of a label or annotation as it may be stored; it is never empty, even when nothing of it may."""
+    """The key of a label or annotation as it may be stored: redacted, but never empty."""
     return redact_text(key)[:MAX_KEY] or "[WITHHELD]"
 
 
 class LockedTrace(NamedTuple):
-    """Whose the run is, and when it began, as the database gives it."""
+    """The run's tenant and start, as the database returns it."""
 
     tenant_id: str
     started_at: Any
 
 
 def lock_trace(batch: Batch, *, tenants: TenantScope, trace_id: str) -> LockedTrace:
-    """Keeps others from changing what belongs to the run until the batch ends. Raises NotFound."""
+    """Keeps others from changing the run's labels and annotations until the batch ends. Raises NotFound."""
     row = None
     if is_uuid(trace_id):
         sql = f"SELECT tenant_id, started_at FROM traces WHERE id = %s{batch.for_update}"

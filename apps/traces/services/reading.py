@@ -1,4 +1,4 @@
-"""Reading runs: lists and one trace. Tenant first in every question."""
+"""Reads runs: lists, and single traces."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read_cursor(cursor: str) -> CursorKey:
 
 
 def read_trace(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime) -> TraceDetail:
-    """One run with its steps for somebody who asked for it; audited as `trace.read` when texts are among what he gets.
+    """One run with its steps, for a caller; audited as `trace.read` if texts are among what the caller gets.
 
     Raises NotFound for an unknown id and another tenant's run alike.
     """
@@ -76,10 +76,10 @@ def read_trace(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime
 
 
 def record_read(traces: Collection[TraceDetail], *, part: str, actor: str, now: datetime) -> None:
-    """Audits that texts of runs were given out; `part` says as what: the trace, its replay, or a diff of answers.
+    """Audits that texts of runs were read; `part` says as what: the trace, its replay, or a diff of answers.
 
-    The run is named in the details: filtered by a run, the log shows what it did and what was done to it, however
-    often it was looked at.
+    The run is named only in the details: filtered by a run, the log then shows what the run did and what was done to
+    it, not how often it was read.
     """
     with atomic_batch() as batch:
         for trace in traces:
@@ -94,7 +94,7 @@ def record_read(traces: Collection[TraceDetail], *, part: str, actor: str, now: 
 
 
 def has_texts(trace: TraceDetail) -> bool:
-    """Whether anything is left of what was said in the run."""
+    """Whether any texts of the run are left."""
     said = (trace.input, trace.output, *(step.input for step in trace.steps), *(step.output for step in trace.steps))
     return bool(trace.error) or any(text is not None for text in said)
 

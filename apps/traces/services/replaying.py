@@ -1,4 +1,4 @@
-"""What a run must be known by to be repeated."""
+"""What is stored of a run for repeating it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class ReplaySource:
 
     @property
     def request(self) -> Mapping[str, Any]:
-        """What was asked: message, messages, metadata."""
+        """The request: message, messages, metadata."""
         found: Mapping[str, Any] = self.trace.input
         return found
 
 
 def replay_source(*, tenants: TenantScope, trace_id: str) -> ReplaySource:
-    """The run with what it was asked. Raises NotFound; Conflict `trace_running` or `trace_stripped` when it cannot be
-    repeated, because it has not ended or retention has removed its texts."""
+    """The run with its request. Raises NotFound, and Conflict `trace_running` or `trace_stripped` when it cannot be
+    repeated because it has not ended or retention has removed its texts."""
     trace = get_trace(tenants=tenants, trace_id=trace_id)
     if trace.summary.status == "running":
         raise Conflict("The run has not ended yet.", code="trace_running")

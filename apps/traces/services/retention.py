@@ -1,4 +1,4 @@
-"""Retention policies: set, read, counted, and heeded when a run settles. `enforcement` applies them to older traces."""
+"""Sets, reads, counts, and applies retention policies when runs settle; `enforcement` applies them to older traces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from clasper.core.tenancy import TenantScope
 POLICY_SET = "retention.policy"
 
 POLICY_SECONDS = 5
-"""How long a process goes by a policy that another one has changed."""
+"""How long a process may use a policy that another one has changed."""
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Policy))
 _READ_DEMANDING = (
@@ -38,7 +38,7 @@ _READ_DEMANDING = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPolicy:
-    """A tenant's policy and when it was made and last changed."""
+    """A tenant's policy, and when it was created and last changed."""
 
     tenant_id: str
     policy: Policy
@@ -48,7 +48,7 @@ class TenantPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionStats:
-    """How many policies there are, their average window in days (0 without any), and how many by strategy."""
+    """The number of policies, their average window in days (0 without any), and their number by strategy."""
 
     policies: int
     average_days: int
@@ -114,9 +114,9 @@ def retention_stats(*, tenants: TenantScope) -> RetentionStats:
 
 
 class DemandingPolicies:
-    """The policies that do not simply keep everything, read at most every POLICY_SECONDS.
+    """The policies that do not keep everything, read at most every POLICY_SECONDS.
 
-    A process has them all at hand, so that a run asks the database nothing, whether its tenant has a policy or not.
+    They are all in memory, so that a run costs no query, whether its tenant has a policy or not.
     """
 
     def __init__(self) -> None:
@@ -124,25 +124,25 @@ class DemandingPolicies:
         self._read_at: datetime | None = None
 
     def of(self, batch: Batch, tenant_id: str, now: datetime) -> Policy | None:
-        """The tenant's policy, or None when it keeps everything or there is none."""
+        """The tenant's policy, or None when it has none that removes anything."""
         if self._read_at is None or abs(now - self._read_at) >= _POLICY_AGE:
             self._policies = {row[0]: _as_policy(row[1:]) for row in batch.fetch_all(_READ_DEMANDING)}
             self._read_at = now
         return self._policies.get(tenant_id)
 
     def forget(self) -> None:
-        """Reads again next time."""
+        """Makes the next use read the policies again."""
         self._read_at = None
 
 
 _POLICY_AGE = timedelta(seconds=POLICY_SECONDS)
 
 demanding = DemandingPolicies()
-"""The process's own; runs settle in one thread."""
+"""This process's; runs settle in one thread."""
 
 
 def settle_storage(batch: Batch, *, tenant_id: str, trace_id: str, status: str, now: datetime) -> StorageMode:
-    """What may be stored of the texts of a run that ends now. What was stored of them beyond that is removed."""
+    """What may be stored of the texts of a run that ends now. Removes what is stored already beyond that."""
     policy = demanding.of(batch, tenant_id, now)
     if policy is None:
         return "full"
@@ -157,7 +157,7 @@ def settle_storage(batch: Batch, *, tenant_id: str, trace_id: str, status: str, 
 
 
 def protected(batch: Batch, tenant_id: str, trace_ids: Sequence[str]) -> set[str]:
-    """Those of the traces that a label or an annotation keeps from retention."""
+    """Those of the traces that a label or an annotation protects from retention."""
     keys, ids = _marks(PROTECTING_KEYS), _marks(trace_ids)
     one = f"tenant_id = %s AND trace_id IN ({ids}) AND key IN ({keys})"
     rows = batch.fetch_all(
@@ -168,8 +168,7 @@ def protected(batch: Batch, tenant_id: str, trace_ids: Sequence[str]) -> set[str
 
 
 def strip(batch: Batch, tenant_id: str, trace_ids: Sequence[str], mode: StorageMode) -> None:
-    """Removes the texts that `mode` does not leave, and says so on the traces. Facts stay, an error's code among
-    them."""
+    """Removes the texts that `mode` does not keep, and notes that on the traces. Facts such as an error's code stay."""
     marks = _marks(trace_ids)
     but_own = " AND seq <> 0" if mode == "summary" else ""
     error = ", error = ''" if mode == "minimal" else ""

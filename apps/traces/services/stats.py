@@ -18,12 +18,12 @@ DIMENSIONS: Mapping[str, str] = {
     "environment": "environment",
     "risk_level": "risk",
 }
-"""What runs can be grouped by besides the day: the name of the API, and the dimension of the day sums."""
+"""What runs can be grouped by, apart from the day: names in the API to dimensions of the day sums."""
 
 DAY = "day"
 
 MOST_GROUPS = 5_000
-"""Callers choose the names of agents, workspaces and environments, so there may be any number of groups."""
+"""Bounds the groups: callers choose the names of agents, workspaces and environments."""
 
 
 def trace_stats(*, tenants: TenantScope, start: datetime | None = None, end: datetime | None = None) -> TraceStats:
@@ -47,10 +47,10 @@ def grouped_stats(
     start: datetime | None = None,
     end: datetime | None = None,
 ) -> GroupedStats:
-    """The same sums, apart for each value of a key of DIMENSIONS, for each day, or for each value on each day.
+    """The same sums by a key of DIMENSIONS, by day, or by both.
 
-    The dearest groups first; days in their order. Beyond MOST_GROUPS the oldest days or the cheapest groups are left
-    out.
+    The most expensive groups first; days in their order. Beyond MOST_GROUPS, the oldest days or the cheapest groups are
+    left out.
     """
     by = (*((DAY,) if by_day else ()), *(("value",) if dimension else ()))
     name = DIMENSIONS[dimension or "status"]

@@ -91,12 +91,12 @@ def _entries(options: dict[str, Any]) -> Iterator[bytes]:
 
 
 def _checkpoints(tenant: str | None, broken: list[str]) -> Iterator[bytes]:
-    """A line for each chain; those that get no checkpoint are told in `broken`, so that the others get theirs."""
-    for each in audit_tenants() if tenant is None else [tenant]:
+    """One line for every chain; those that get no checkpoint are added to `broken`, so that the others get theirs."""
+    for tenant_id in audit_tenants() if tenant is None else [tenant]:
         try:
-            checkpoint = take_checkpoint(tenant_id=each, actor=ACTOR, now=utc_now())
+            checkpoint = take_checkpoint(tenant_id=tenant_id, actor=ACTOR, now=utc_now())
         except Conflict as error:
-            broken.append(f"{each or '(platform)'}: {error.message}")
+            broken.append(f"{tenant_id or '(platform)'}: {error.message}")
         else:
             yield msgspec.json.encode({"checkpoint": checkpoint}) + b"\n"
 

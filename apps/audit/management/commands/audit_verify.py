@@ -1,4 +1,4 @@
-"""manage.py audit_verify: recompute the audit log's hash chains, and hold them against checkpoints."""
+"""manage.py audit_verify: recompute the audit log's hash chains and compare them with checkpoints."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         tenant: str | None = options["tenant"]
-        checkpoints = [each for name in options["checkpoint"] for each in _read(name)]
-        if checkpoints and tenant is not None and all(each.tenant_id != tenant for each in checkpoints):
+        checkpoints = [found for name in options["checkpoint"] for found in _read(name)]
+        if checkpoints and tenant is not None and all(found.tenant_id != tenant for found in checkpoints):
             raise CommandError(f"none of these checkpoints is of the tenant {tenant!r}", returncode=2)
         reports = _reports(tenant, checkpoints, trusted=options["checkpoint_key"] or trusted_keys())
         if options["json"]:
@@ -72,17 +72,17 @@ class Command(BaseCommand):
 def _reports(
     tenant: str | None, checkpoints: Sequence[Checkpoint], *, trusted: Sequence[str]
 ) -> dict[str, ChainReport]:
-    """Every chain's report with None, where those with checkpoints are held against them."""
-    named = {each.tenant_id for each in checkpoints} if tenant is None else {tenant}
-    reports = {} if tenant is not None else verify_all(besides=named)
+    """Reports of the tenant's chain or, with None, of every chain; those with checkpoints are compared with them."""
+    named = {found.tenant_id for found in checkpoints} if tenant is None else {tenant}
+    reports = {} if tenant is not None else verify_all(excluding=named)
     for tenant_id in named:
-        own = [each for each in checkpoints if each.tenant_id == tenant_id]
+        own = [found for found in checkpoints if found.tenant_id == tenant_id]
         reports[tenant_id] = verify_against(tenant_id=tenant_id, checkpoints=own, trusted=trusted)
     return dict(sorted(reports.items()))
 
 
 def _read(name: str) -> list[Checkpoint]:
-    """The checkpoints of a file. Raises CommandError (exit code 2) when it holds none or cannot be read."""
+    """The checkpoints of a file. Raises CommandError (exit code 2) when it contains none or cannot be read."""
     try:
         found = [read_checkpoint(value) for value in _values(Path(name).read_text())]
     except (OSError, ValueError) as error:

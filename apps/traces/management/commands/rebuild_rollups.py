@@ -1,4 +1,4 @@
-"""manage.py rebuild_rollups: make the day sums behind statistics and dashboards anew."""
+"""manage.py rebuild_rollups: compute the day sums behind statistics and dashboards again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ deleted some of its traces, and their sums are all that is left of them.
 
 
 class Command(BaseCommand):
-    help = "Makes the day sums of runs anew from the traces, day by day."
+    help = "Computes the day sums of runs again from the traces, day by day."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             by_tenant = {tenant: _body(each) for tenant, each in done.items()}
             self.stdout.write(json.dumps({**_body(total), "tenants": by_tenant}))
             return
-        self.stdout.write(f"Days made anew: {total.days}, runs in them: {total.runs:,}, days kept: {total.kept}.")
+        self.stdout.write(f"Days computed: {total.days}, runs in them: {total.runs:,}, days kept: {total.kept}.")
 
     def _progress(self, tenant_id: str, day: date, runs: int | None) -> None:
         what = "kept: traces were deleted" if runs is None else f"{runs:,} runs"

@@ -24,8 +24,8 @@ EPILOG = """examples:
   manage.py seed_traces --count 1000000 --tenant acme --days 90 --seed 1
   manage.py seed_traces --count 10000 --until 2026-02-10T12:00:00Z --json
 
-The same tenant, count, days, seed and end give the same runs, in any database. Runs that are there already are refused.
-Usage and the sums of /traces/stats count them; a budget that is set already does not.
+The same tenant, count, days, seed and end produce the same runs, in any database. Runs that exist already are refused.
+Usage and the sums of /traces/stats count them; an existing budget does not.
 """
 
 
@@ -40,14 +40,14 @@ class Command(BaseCommand):
         parser.add_argument("--count", type=int, required=True, metavar="N", help="how many runs")
         parser.add_argument("--tenant", default="acme", help="whose runs they are (default: acme)")
         parser.add_argument("--days", type=int, default=90, metavar="N", help="spread over so many days (default: 90)")
-        parser.add_argument("--seed", type=int, default=1, metavar="N", help="another number, other runs (default: 1)")
-        parser.add_argument("--until", help="where the days end, ISO 8601 (default: the hour's beginning)")
-        parser.add_argument("--yes", action="store_true", help="do it in production too")
+        parser.add_argument("--seed", type=int, default=1, metavar="N", help="other numbers, other runs (default: 1)")
+        parser.add_argument("--until", help="end of the period, ISO 8601 (default: the start of the hour)")
+        parser.add_argument("--yes", action="store_true", help="allow it in production")
         parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION and not options["yes"]:
-            raise CommandError("This is production: invented runs would count as usage. --yes does it all the same.")
+            raise CommandError("In production, invented runs would count as usage. Use --yes to write them anyway.")
         until = _checked(options)
         began = time.monotonic()
         try:
@@ -64,12 +64,12 @@ class Command(BaseCommand):
         self._report(options, until, time.monotonic() - began)
 
     def _progress(self, count: int) -> Any:
-        told = time.monotonic()
+        reported = time.monotonic()
 
         def progress(written: int) -> None:
-            nonlocal told
-            if time.monotonic() - told >= PROGRESS_SECONDS:
-                told = time.monotonic()
+            nonlocal reported
+            if time.monotonic() - reported >= PROGRESS_SECONDS:
+                reported = time.monotonic()
                 self.stderr.write(f"{written:,} of {count:,} runs")
 
         return progress
@@ -89,21 +89,21 @@ def _silent(written: int) -> None:
 
 
 def _checked(options: dict[str, Any]) -> datetime:
-    """The end that the options name. Raises CommandError naming every fault."""
-    faults = []
+    """The end of the period. Raises CommandError naming everything that is wrong with the options."""
+    errors = []
     if not 1 <= options["count"] <= MAX_COUNT:
-        faults.append(f"--count must lie between 1 and {MAX_COUNT}.")
+        errors.append(f"--count must lie between 1 and {MAX_COUNT}.")
     if not 1 <= options["days"] <= MAX_DAYS:
-        faults.append(f"--days must lie between 1 and {MAX_DAYS}.")
+        errors.append(f"--days must lie between 1 and {MAX_DAYS}.")
     if not 1 <= len(options["tenant"]) <= 128:
-        faults.append("--tenant must have 1 to 128 characters.")
+        errors.append("--tenant must have 1 to 128 characters.")
     until = utc_now().replace(minute=0, second=0, microsecond=0)
     try:
         until = parse_iso(options["until"]) if options["until"] else until
     except ValueError:
-        faults.append("--until must be an ISO 8601 instant, for example 2026-02-10T12:00:00Z.")
+        errors.append("--until must be an ISO 8601 instant, for example 2026-02-10T12:00:00Z.")
     if until.year - options["days"] // 365 < 1972:
-        faults.append("--until must lie so late that all runs began after 1970.")
-    if faults:
-        raise CommandError("\n  ".join(faults), returncode=2)
+        errors.append("--until must be late enough for all runs to start after 1970.")
+    if errors:
+        raise CommandError("\n  ".join(errors), returncode=2)
     return until
