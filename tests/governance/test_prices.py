@@ -235,7 +235,7 @@ def test_callers_cannot_grow_the_cache_without_bound(monkeypatch: pytest.MonkeyP
     book = PriceBook({})
     prices: list[Price] = [book.price("openai", f"made-up-{number}") for number in range(10)]
     assert {price.status for price in prices} == {"unknown"}
-    assert len(book._known) == 3
+    assert book._dated_prices.cache_info().currsize == 3
 
 
 def test_rounding_is_half_to_even() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from cachetools import FIFOCache
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
@@ -24,7 +25,7 @@ from apps.identity.services.authentication import (
     record_denial,
     require,
 )
-from apps.identity.services.keys import UNKNOWN_KEY, NewKey, create_api_key, revoke_api_key
+from apps.identity.services.keys import NewKey, create_api_key, revoke_api_key
 from clasper.core.auth import Principal
 from clasper.core.db import atomic_batch
 from clasper.core.errors import ClasperError, InvalidDaemonKey, PermissionDenied, RateLimited, Unauthenticated
@@ -40,8 +41,8 @@ NOBODY = "clk_" + "x" * 43
 def fresh(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     """Nothing remembered and no failure counted yet; both daemon keys configured."""
     monkeypatch.setattr(access, "_failures", access._FailureBudget())
-    monkeypatch.setattr(access, "_known", access._LookupCache())
-    monkeypatch.setattr(access, "_unknown", access._LookupCache())
+    monkeypatch.setattr(access, "_known", FIFOCache(access.CACHED_KEYS))
+    monkeypatch.setattr(access, "_unknown", FIFOCache(access.CACHED_KEYS))
     settings.AGENT_DAEMON_API_KEY = DAEMON
     settings.AGENT_DAEMON_API_KEY_PREVIOUS = PREVIOUS
 
@@ -229,12 +230,16 @@ def test_an_unknown_key_is_remembered_too(store: None, now: datetime) -> None:
     assert not [query for query in queries if "api_keys" in query["sql"]]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
-    monkeypatch.setattr(access, "CACHED_KEYS", 3)
-    memory = access._LookupCache()
-    for digest in ("a", "b", "a", "c", "d"):
-        memory.put(digest, UNKNOWN_KEY, now)
-    assert [memory.get(digest, now) is not None for digest in "abcd"] == [True, False, True, True]
+def test_a_flood_of_unknown_keys_evicts_the_oldest_of_them_and_no_real_one(
+    store: None, monkeypatch: pytest.MonkeyPatch, now: datetime
+) -> None:
+    monkeypatch.setattr(access, "_unknown", FIFOCache(3))
+    real = make(now).key
+    authenticate(headers(bearer=real), now=now)
+    for secret in ("a", "b", "c", "d"):
+        access._look_up(secret, now)
+    cached = [secret for secret in ("a", "b", "c", "d", real) if access._cached(secret, now)]
+    assert cached == ["b", "c", "d", real]
 
 
 def test_a_flood_of_failures_cannot_fill_the_log(store: None, now: datetime, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from cachetools import LRUCache
+
 from apps.workspaces.domain.composition import SkillUse, StaticPrompt, compose_static
 from apps.workspaces.domain.workspace import Memory, Workspace
 
@@ -35,12 +37,11 @@ class Prompt:
 
 
 class PromptCache:
-    """Static prompts by workspace content, role and choice of skills; the least used ones give way. Thread-safe."""
+    """The `size` static prompts used last, by workspace content, role and choice of skills. Thread-safe."""
 
     def __init__(self, size: int = 64) -> None:
-        self._size = size
         self._lock = threading.Lock()
-        self._prompts: dict[tuple[object, ...], StaticPrompt] = {}
+        self._prompts: LRUCache[tuple[object, ...], StaticPrompt] = LRUCache(size)
 
     def static(
         self,
@@ -59,8 +60,7 @@ class PromptCache:
             forced &= {skill.file.name for skill in workspace.enabled_skills}
         key = (workspace.revision, soul or f"role {role}", skills_max_chars, forced, allowed_skills)
         with self._lock:
-            if (prompt := self._prompts.pop(key, None)) is not None:
-                self._prompts[key] = prompt
+            if (prompt := self._prompts.get(key)) is not None:
                 return prompt
         prompt = compose_static(
             workspace,
@@ -71,8 +71,6 @@ class PromptCache:
         )
         with self._lock:
             self._prompts[key] = prompt
-            while len(self._prompts) > self._size:
-                del self._prompts[next(iter(self._prompts))]
         return prompt
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
 import genai_prices
@@ -136,18 +137,13 @@ class PriceBook:
         self._overrides = _parse_overrides(overrides)
         self._today = today or (lambda: date.max)
         self._providers: dict[str, Provider] = {provider.id: provider for provider in get_snapshot().providers}
-        self._known: dict[PriceKey, tuple[tuple[date, Price], ...]] = {}
+        self._dated_prices = lru_cache(maxsize=MAX_CACHED_MODELS)(self._find)
 
     def price(self, provider: str, model: str) -> Price:
         """The price of `model` at `provider`, both as Clasper names them; prefixed and dated ids are understood."""
         if len(model) > MAX_MODEL_CHARS:
             return UNKNOWN
-        key = (provider, model)
-        dated = self._known.get(key)
-        if dated is None:
-            dated = self._find(_provider_id(provider), model.strip().lower())
-            if len(self._known) < MAX_CACHED_MODELS:
-                self._known[key] = dated
+        dated = self._dated_prices(provider, model)
         if len(dated) == 1:
             return dated[0][1]
         today = self._today()
@@ -165,8 +161,9 @@ class PriceBook:
         """The price at which an unknown model is estimated for a tenant that opted in (`Budget.allow_unpriced`)."""
         return CEILING
 
-    def _find(self, provider_id: str, model: str) -> tuple[tuple[date, Price], ...]:
-        names = list(_names(provider_id, model))
+    def _find(self, provider: str, model: str) -> tuple[tuple[date, Price], ...]:
+        provider_id = _provider_id(provider)
+        names = list(_names(provider_id, model.strip().lower()))
         listed = self._listed(provider_id, names)
         for name in names:
             if (provider_id, name) in self._overrides:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache, partial
 
 from asgiref.sync import sync_to_async
+from cachetools import FIFOCache
 from django.conf import settings
 from django.db import close_old_connections
 from limits import RateLimitItem, parse
@@ -195,38 +196,27 @@ def _record_failure(batch: Batch, refusal: _Refused, now: datetime) -> None:
     )
 
 
-class _LookupCache:
-    """Lookups by the hash of their secret, each for CACHED_FOR; the oldest make room."""
+_Lookups = FIFOCache[str, tuple[KeyLookup, datetime]]
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: dict[str, tuple[KeyLookup, datetime]] = {}
-
-    def get(self, digest: str, now: datetime) -> KeyLookup | None:
-        found, since = self._entries.get(digest, (None, now))
-        return found if abs(now - since) < CACHED_FOR else None
-
-    def put(self, digest: str, found: KeyLookup, now: datetime) -> None:
-        with self._lock:
-            self._entries.pop(digest, None)
-            while len(self._entries) >= CACHED_KEYS:
-                del self._entries[next(iter(self._entries))]
-            self._entries[digest] = found, now
-
-
-_known, _unknown = _LookupCache(), _LookupCache()
-"""Apart, so that a flood of invented keys does not drive out the real ones."""
+_known: _Lookups = FIFOCache(CACHED_KEYS)
+_unknown: _Lookups = FIFOCache(CACHED_KEYS)
+"""Lookups and their times by the hash of the secret. Separate, so that a flood of invented keys does not evict the real
+ones."""
+_lookups_lock = threading.Lock()
 
 
 def _cached(secret: str, now: datetime) -> KeyLookup | None:
     digest = secret_hash(secret)
-    return _known.get(digest, now) or _unknown.get(digest, now)
+    with _lookups_lock:
+        entries = _known.get(digest), _unknown.get(digest)
+    return next((entry[0] for entry in entries if entry and abs(now - entry[1]) < CACHED_FOR), None)
 
 
 def _look_up(secret: str, now: datetime) -> KeyLookup:
     found = look_up_key(secret, now)
     cache = _known if found.principal else _unknown
-    cache.put(secret_hash(secret), found, now)
+    with _lookups_lock:
+        cache[secret_hash(secret)] = found, now
     return found
 
 
