@@ -1,4 +1,4 @@
-"""Looking at what agents wrote; nothing is changed here."""
+"""What agents wrote; nothing can be changed here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:
 
 
 class ReadOnlyAdmin(_ModelAdmin):
-    """Rows may be read only."""
+    """Rows can only be read."""
 
     list_filter = ("tenant_id",)
     show_full_result_count = False

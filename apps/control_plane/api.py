@@ -1,41 +1,25 @@
-"""The contract's endpoints. Whoever holds a valid agent token acts within that token's scope; nobody else gets in."""
+"""The contract's endpoints. The bearer of a valid agent token acts within that token's scope."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import jwt
 from django.conf import settings
+from msgspec import UNSET
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.control_plane import queries
-from apps.control_plane.domain import requests, shop
-from apps.control_plane.domain.schema import Faults, faults_of
+from apps.control_plane.domain import contract, shop
 from apps.control_plane.domain.scope import Scope, scope_of
 from apps.control_plane.services import threads, tools
 from clasper.core.clock import utc_now
-from clasper.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from clasper.core.errors import PermissionDenied, Unauthenticated
+from clasper.core.validation import read
 
-P = TypeVar("P")
-
-CONTRACT_VERSION = "v1"
-FEATURES = {
-    "tasks": True,
-    "messages": True,
-    "documents": True,
-    "notifications_dispatch": False,
-    "events_sse": False,
-    "heartbeat": False,
-    "standup": False,
-    "tool_requests": False,
-    "tools": True,
-    "tool_discover": True,
-    "tool_execute": True,
-    "tool_idempotency": True,
-}
 _CLOCK_SKEW_SECONDS = 30
 
 
@@ -71,18 +55,8 @@ def _scope(request: Request) -> Scope:
     return cast(Scope, request.auth)
 
 
-def _body(request: Request) -> dict[str, Any]:
-    return cast("dict[str, Any]", request.data)
-
-
-def _valid(read: P | Faults) -> P:
-    if isinstance(read, dict):
-        raise InvalidRequest(field_errors=read)
-    return read
-
-
-def _page(request: Request) -> requests.Page:
-    return _valid(requests.read_page(request.query_params.get("limit"), request.query_params.get("cursor")))
+def _page(request: Request) -> contract.Page:
+    return read(contract.Page, request.query_params.dict(), strict=False)
 
 
 def _trace_id(request: Request) -> str:
@@ -93,7 +67,7 @@ class CapabilitiesView(ContractView):
     """What this control plane offers."""
 
     def get(self, request: Request) -> Response:
-        return Response({"contract_version": CONTRACT_VERSION, "features": FEATURES})
+        return Response({"contract_version": contract.CONTRACT_VERSION, "features": contract.FEATURES})
 
 
 class TasksView(ContractView):
@@ -103,7 +77,7 @@ class TasksView(ContractView):
         return Response(queries.list_tasks(scope=_scope(request), page=_page(request)))
 
     def post(self, request: Request) -> Response:
-        new = _valid(requests.read_task(_body(request)))
+        new = read(contract.NewTask, request.data)
         return Response(threads.create_task(scope=_scope(request), new=new, now=utc_now()))
 
 
@@ -111,7 +85,7 @@ class TaskView(ContractView):
     """One task."""
 
     def get(self, request: Request, task_id: str) -> Response:
-        return Response(queries.task_record(queries.find_task(scope=_scope(request), task_id=task_id)))
+        return Response(queries.find_task(scope=_scope(request), task_id=task_id))
 
 
 class TaskMessagesView(ContractView):
@@ -132,16 +106,17 @@ class MessagesView(ContractView):
     """Adding a message to a task."""
 
     def post(self, request: Request) -> Response:
-        scope = _scope(request)
-        new = _valid(requests.read_message(_body(request), agent_role=scope.agent_role))
-        return Response(threads.create_message(scope=scope, new=new, trace_id=_trace_id(request), now=utc_now()))
+        new = read(contract.NewMessage, request.data)
+        return Response(
+            threads.create_message(scope=_scope(request), new=new, trace_id=_trace_id(request), now=utc_now())
+        )
 
 
 class DocumentsView(ContractView):
     """Adding a document to a task."""
 
     def post(self, request: Request) -> Response:
-        new = _valid(requests.read_document(_body(request)))
+        new = read(contract.NewDocument, request.data)
         return Response(
             threads.create_document(scope=_scope(request), new=new, trace_id=_trace_id(request), now=utc_now())
         )
@@ -151,7 +126,7 @@ class ToolsView(ContractView):
     """The tools agents may call."""
 
     def get(self, request: Request) -> Response:
-        return Response({"tools": [{"name": name, **tool} for name, tool in shop.TOOLS.items()]})
+        return Response({"tools": [shop.described(name) for name in shop.TOOLS]})
 
 
 class ToolView(ContractView):
@@ -159,20 +134,11 @@ class ToolView(ContractView):
 
     def post(self, request: Request, name: str) -> Response:
         scope = _scope(request)
-        body = _body(request)
-        if faults := faults_of(body, requests.TOOL_CALL):
-            raise InvalidRequest(field_errors=faults)
-        if scope.tenant_id != body.get("tenant_id", scope.tenant_id):
+        call = read(contract.ToolCall, request.data)
+        if call.tenant_id not in (UNSET, scope.tenant_id):
             raise PermissionDenied("The token belongs to another tenant.")
-        result = tools.run_tool(
-            scope=scope,
-            name=name,
-            arguments=body.get("arguments", {}),
-            key=body.get("idempotency_key") or "",
-            trace_id=body.get("trace_id") or _trace_id(request),
-            now=utc_now(),
-        )
-        return Response(result)
+        trace_id = call.trace_id or _trace_id(request)
+        return Response(tools.run_tool(scope=scope, name=name, call=call, trace_id=trace_id, now=utc_now()))
 
 
 class HealthView(ContractView):

@@ -1,4 +1,4 @@
-"""What the embedded control plane remembers: tasks with their messages and documents, used keys, and the demo shop."""
+"""What the embedded control plane stores: tasks with their messages and documents, used keys, and the demo shop."""
 
 from __future__ import annotations
 

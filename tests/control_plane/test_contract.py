@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -152,7 +154,16 @@ def test_a_full_last_page_has_no_next(agent: Agent) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"limit": 0}, {"limit": 101}, {"limit": "x"}, {"limit": ""}, {"limit": "²"}, {"cursor": "x"}, {"cursor": ""}],
+    [
+        {"limit": 0},
+        {"limit": 101},
+        {"limit": "x"},
+        {"limit": ""},
+        {"limit": "²"},
+        {"limit": "9" * 500},
+        {"cursor": "x"},
+        {"cursor": ""},
+    ],
 )
 def test_bad_paging(agent: Agent, query: dict[str, Any]) -> None:
     response = agent.client.get(f"{ROOT}/tasks", query)
@@ -256,6 +267,8 @@ def test_two_roles_of_a_user_share_its_tasks(agent: Agent) -> None:
         ("messages", {}, {"task_id", "content"}),
         ("messages", {"task_id": 1, "content": None, "actor_type": "robot"}, {"task_id", "content", "actor_type"}),
         ("messages", {"task_id": "t", "content": "x", "attachments": "a"}, {"attachments"}),
+        ("messages", {"task_id": "t" * 65, "content": "x", "agent_role": "r" * 129}, {"task_id", "agent_role"}),
+        ("messages", {"task_id": "", "content": "", "actor_type": None}, {"task_id", "actor_type"}),
         ("documents", {}, {"task_id", "title", "content"}),
         ("documents", {"task_id": "t", "title": "x", "content": "y", "doc_type": True}, {"doc_type"}),
     ],
@@ -264,6 +277,31 @@ def test_every_fault_is_named(agent: Agent, endpoint: str, body: dict[str, Any],
     found = agent.post(f"{ROOT}/{endpoint}", body, 400)
     assert set(found) == {"error", "code", "details"}
     assert set(found["details"]["fieldErrors"]) == faults
+
+
+def test_null_means_left_out_where_the_contract_allows_it(agent: Agent) -> None:
+    task = agent.post(f"{ROOT}/tasks", {"title": "x", "description": None, "metadata": None, "idempotency_key": None})
+    assert (task["description"], task["metadata"]) == ("", {})
+    body = {"task_id": task["id"], "content": "", "agent_role": None, "attachments": None}
+    message = agent.post(f"{ROOT}/messages", body)
+    assert (message["agent_role"], message["attachments"], message["actor_type"]) == ("jarvis", {}, "agent")
+
+
+def test_a_key_used_before_an_upgrade_still_answers(agent: Agent) -> None:
+    """Hashes and responses of requests are stored; they must not depend on how this code names things."""
+    request = {"description": "", "key": "k", "metadata": {"a": 1}, "status": "in_progress", "title": "x"}
+    record = {"id": UNKNOWN_ID, "title": "x", "status": "in_progress", "description": "", "metadata": {"a": 1}}
+    UsedKey.objects.create(
+        tenant_id="user-1",
+        user_id="user-1",
+        endpoint="tasks",
+        key="k",
+        request_hash=hashlib.sha256(json.dumps(request, separators=(",", ":")).encode()).hexdigest(),
+        response=json.dumps({**record, "created_at": "2026-01-05T09:00:00.120Z"}),
+        created_at=datetime.now(UTC),
+    )
+    found = agent.post(f"{ROOT}/tasks", {"title": "x", "metadata": {"a": 1}, "idempotency_key": "k"})
+    assert found == {**record, "created_at": "2026-01-05T09:00:00.120Z"}
 
 
 def test_unknown_fields_are_accepted(agent: Agent) -> None:

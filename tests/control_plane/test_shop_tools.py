@@ -31,10 +31,32 @@ def call(name: str, arguments: Any = None, *, tenant: str = "acme", status: int 
     return response.json()
 
 
+def parameters(required: list[str], **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+ORDER_ID = {"type": "string", "minLength": 1, "maxLength": 32, "description": "For example ORD-1001."}
+AMOUNT = {"type": "number", "minimum": 0.01, "description": "In EUR; without it, all that is left is refunded."}
+
+
 def test_the_list_has_names_descriptions_and_schemas() -> None:
     tools = call("")["tools"]
-    assert [each["name"] for each in tools] == ["customers:search", "orders:lookup", "orders:refund"]
-    assert all(each["description"] and each["parameters"]["type"] == "object" for each in tools)
+    assert all(tool["description"].endswith(".") for tool in tools)
+    assert {tool["name"]: tool["parameters"] for tool in tools} == {
+        "customers:search": parameters(
+            ["query"],
+            query={"type": "string", "minLength": 2, "maxLength": 100},
+            limit={"type": "integer", "minimum": 1, "maximum": 20},
+        ),
+        "orders:lookup": parameters(["order_id"], order_id=ORDER_ID),
+        "orders:refund": parameters(
+            ["order_id", "reason"],
+            order_id=ORDER_ID,
+            amount=AMOUNT,
+            reason={"type": "string", "minLength": 3, "maxLength": 500},
+        ),
+    }
+    assert [tool["name"] for tool in tools] == ["customers:search", "orders:lookup", "orders:refund"]
 
 
 def test_an_order_is_looked_up() -> None:
@@ -117,6 +139,10 @@ def test_each_tenant_has_its_own_shop() -> None:
         ("orders:refund", {"amount": 0, "reason": "okay"}, {"arguments.order_id", "arguments.amount"}),
         ("orders:refund", {"order_id": "ORD-1001", "reason": "no"}, {"arguments.reason"}),
         ("customers:search", {"query": "x", "limit": 1.5}, {"arguments.query", "arguments.limit"}),
+        ("customers:search", {"query": "xy", "limit": True}, {"arguments.limit"}),
+        ("customers:search", {"query": "xy", "limit": 21}, {"arguments.limit"}),
+        ("orders:refund", {"order_id": "ORD-1001", "reason": "okay", "amount": None}, {"arguments.amount"}),
+        ("orders:refund", {"order_id": "ORD-1001", "reason": "okay", "amount": 10**400}, {"arguments.amount"}),
         ("orders:lookup", [], {"arguments"}),
     ],
 )
@@ -134,6 +160,8 @@ def test_a_token_does_not_open_another_tenants_shop() -> None:
     body = {"order_id": "ORD-1001"}
     assert call("orders:lookup", body, tenant_id="acme")["order_id"] == "ORD-1001"
     assert call("orders:lookup", body, tenant_id="globex", status=403)["code"] == "permission_denied"
+    assert call("orders:lookup", body, tenant_id="", status=403)["code"] == "permission_denied"
+    assert call("orders:lookup", body, tenant_id=None, status=400)["details"]["fieldErrors"].keys() == {"tenant_id"}
 
 
 def test_refunds_at_once_never_pay_more_than_the_order() -> None:

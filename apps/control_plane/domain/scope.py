@@ -1,4 +1,4 @@
-"""For whom a request is made, as its agent token says. Everything is read and written within a scope."""
+"""Whose request it is, by its agent token. Everything is read and written within a scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo shop behind the embedded control plane's tools: its stock of data, its tools and its rules for refunds.
+"""The demo shop behind the embedded control plane's tools: its data, its tools and its rules for refunds.
 
 Harbor & Pine sells outdoor goods. Every tenant gets the same shop to start with, so that examples and
 tests can name its orders; what a tenant's agents do to it is the tenant's alone.
@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from functools import cache
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from clasper.core.schemas import Input
 
 CURRENCY: Final = "EUR"
 REFUNDABLE: Final = ("paid", "shipped", "delivered", "partially_refunded")
@@ -41,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order as it stands when the shop opens."""
+    """An order of a new shop."""
 
     number: str
     customer: str
@@ -113,13 +119,13 @@ class RefundRefused:
 
 
 def decide_refund(
-    *, number: str, status: str, total_cents: int, refunded_cents: int, amount: float | None
+    *, number: str, status: str, total_cents: int, refunded_cents: int, amount: float | UnsetType
 ) -> int | RefundRefused:
     """The cents to pay back: what was asked for, or all that is left of the order."""
     left = total_cents - refunded_cents
     if status not in REFUNDABLE or left <= 0:
         return RefundRefused(f"Order {number} is {status} and cannot be refunded.")
-    if amount is None:
+    if amount is UNSET:
         return left
     cents = Decimal(str(amount)).scaleb(2)
     if cents != cents.to_integral_value():
@@ -129,45 +135,47 @@ def decide_refund(
     return int(cents)
 
 
-_ORDER_ID: Final = {"type": "string", "minLength": 1, "maxLength": 32, "description": "For example ORD-1001."}
+OrderId = Annotated[str, Meta(min_length=1, max_length=32, description="For example ORD-1001.")]
 
-TOOLS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "customers:search": {
-        "description": "Finds customers of the shop by a part of their name, e-mail address or city.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "query": {"type": "string", "minLength": 2, "maxLength": 100},
-                "limit": {"type": "integer", "minimum": 1, "maximum": SEARCH_LIMIT},
-            },
-            "required": ["query"],
-            "additionalProperties": False,
-        },
-    },
-    "orders:lookup": {
-        "description": "Shows an order: status, customer, items, total and what has been refunded.",
-        "parameters": {
-            "type": "object",
-            "properties": {"order_id": _ORDER_ID},
-            "required": ["order_id"],
-            "additionalProperties": False,
-        },
-    },
-    "orders:refund": {
-        "description": "Pays money of an order back to the customer. This cannot be undone.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "order_id": _ORDER_ID,
-                "amount": {
-                    "type": "number",
-                    "minimum": 0.01,
-                    "description": f"In {CURRENCY}; without it, all that is left is refunded.",
-                },
-                "reason": {"type": "string", "minLength": 3, "maxLength": 500},
-            },
-            "required": ["order_id", "reason"],
-            "additionalProperties": False,
-        },
-    },
+
+class CustomerSearch(Input, frozen=True, kw_only=True):
+    """Finds customers of the shop by a part of their name, e-mail address or city."""
+
+    query: Annotated[str, Meta(min_length=2, max_length=100)]
+    limit: Annotated[int, Meta(ge=1, le=SEARCH_LIMIT)] = SEARCH_LIMIT
+
+
+class OrderLookup(Input, frozen=True, kw_only=True):
+    """Shows an order: status, customer, items, total and what has been refunded."""
+
+    order_id: OrderId
+
+
+class OrderRefund(Input, frozen=True, kw_only=True):
+    """Pays money of an order back to the customer. This cannot be undone."""
+
+    order_id: OrderId
+    amount: (
+        Annotated[float, Meta(ge=0.01, description=f"In {CURRENCY}; without it, all that is left is refunded.")]
+        | UnsetType
+    ) = UNSET
+    reason: Annotated[str, Meta(min_length=3, max_length=500)]
+
+
+TOOLS: Final[Mapping[str, type[Input]]] = {
+    "customers:search": CustomerSearch,
+    "orders:lookup": OrderLookup,
+    "orders:refund": OrderRefund,
 }
+"""The arguments of the tools; models see their docstrings as the tools' descriptions."""
+
+
+@cache
+def described(name: str) -> dict[str, Any]:
+    """A tool as the contract lists it: name, description and the JSON Schema of its arguments."""
+    kind = TOOLS[name]
+    parameters = msgspec.json.schema_components([kind])[1][kind.__name__]
+    del parameters["title"]
+    for argument in parameters["properties"].values():
+        argument.pop("default", None)
+    return {"name": name, "description": parameters.pop("description"), "parameters": parameters}

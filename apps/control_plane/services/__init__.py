@@ -1,1 +1,1 @@
-"""Verbs of the embedded control plane. Each is one transaction and safe to repeat under its idempotency key."""
+"""Services of the embedded control plane: single transactions, safe to repeat under an idempotency key."""

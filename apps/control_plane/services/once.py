@@ -1,4 +1,4 @@
-"""Doing something once for an idempotency key: a repeated request gets the first response, another is refused."""
+"""Doing something once for an idempotency key: a repetition gets the first response, another request is refused."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ R = TypeVar("R")
 
 
 def once(
-    *, scope: Scope, endpoint: str, key: str, request: Any, kind: type[R], now: datetime, create: Callable[[], R]
+    *, scope: Scope, endpoint: str, key: str | None, request: Any, kind: type[R], now: datetime, create: Callable[[], R]
 ) -> R:
     """The result of `create`, or the one it had for the same `request` under this key of the user and endpoint.
 
     Key and effect are committed together; of concurrent requests one creates and the others wait for it. Without a key
-    it just creates. Raises IdempotencyMismatch when the key was used for another request.
+    every call creates. Raises IdempotencyMismatch when the key was used for a different request.
     """
     with transaction.atomic():
         if not key:

@@ -1,8 +1,9 @@
-"""The tools of the demo shop: each works on the caller's tenant's own shop, which opens when it is first used."""
+"""The tools of the demo shop: each works on the caller's tenant's own shop, which is created on first use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,89 +11,86 @@ import msgspec
 from django.db.models import Q
 
 from apps.control_plane.domain import shop
-from apps.control_plane.domain.schema import faults_of
+from apps.control_plane.domain.contract import ToolCall
 from apps.control_plane.domain.scope import Scope
 from apps.control_plane.models import ShopCustomer, ShopOrder, ShopRefund
 from apps.control_plane.services.once import once
 from clasper.core.clock import iso
 from clasper.core.errors import Conflict, InvalidRequest, NotFound
+from clasper.core.schemas import Input
+from clasper.core.validation import read
 
 Result = dict[str, Any]
 
 
-def run_tool(
-    *, scope: Scope, name: str, arguments: Mapping[str, Any], key: str, trace_id: str, now: datetime
-) -> Result:
-    """Runs a tool and gives its JSON result.
+def run_tool(*, scope: Scope, name: str, call: ToolCall, trace_id: str, now: datetime) -> Result:
+    """Runs a tool and returns its JSON result.
 
-    Raises NotFound for an unknown tool or order, InvalidRequest with every fault of the arguments, Conflict for a
+    Raises NotFound for an unknown tool or order, InvalidRequest with every error in the arguments, Conflict for a
     refund that the shop does not allow, and IdempotencyMismatch.
     """
-    tool = shop.TOOLS.get(name)
-    if tool is None:
+    if name not in shop.TOOLS:
         raise NotFound("No such tool.", code="tool_not_found")
-    if faults := faults_of(arguments, tool["parameters"], prefix="arguments."):
-        raise InvalidRequest("The tool's arguments are not valid.", field_errors=faults)
+    arguments = _read_arguments(shop.TOOLS[name], call.arguments)
 
     def create() -> Result:
         open_shop(tenant_id=scope.tenant_id)
         return _TOOLS[name](scope, arguments, trace_id, now)
 
     return once(
-        scope=scope,
-        endpoint=f"tools/{name}",
-        key=key,
-        request=arguments,
-        kind=dict[str, Any],
-        now=now,
-        create=create,
+        scope=scope, endpoint=f"tools/{name}", key=call.key, request=call.arguments, kind=Result, now=now, create=create
     )
 
 
 def open_shop(*, tenant_id: str) -> None:
-    """Gives the tenant its demo shop, once."""
+    """Creates the tenant's demo shop unless it exists."""
     if ShopOrder.objects.for_tenant(tenant_id).exists():
         return
     ShopCustomer.objects.bulk_create(
-        [
-            ShopCustomer(tenant_id=tenant_id, number=each.number, name=each.name, email=each.email, city=each.city)
-            for each in shop.CUSTOMERS
-        ],
-        ignore_conflicts=True,
+        [ShopCustomer(tenant_id=tenant_id, **asdict(customer)) for customer in shop.CUSTOMERS], ignore_conflicts=True
     )
     ShopOrder.objects.bulk_create(
         [
             ShopOrder(
                 tenant_id=tenant_id,
-                number=each.number,
-                customer_number=each.customer,
-                status=each.status,
-                items=msgspec.json.encode(each.items).decode(),
-                total_cents=each.total_cents,
-                placed_at=each.placed_at,
+                number=order.number,
+                customer_number=order.customer,
+                status=order.status,
+                items=msgspec.json.encode(order.items).decode(),
+                total_cents=order.total_cents,
+                placed_at=order.placed_at,
             )
-            for each in shop.opening_orders()
+            for order in shop.opening_orders()
         ],
         ignore_conflicts=True,
     )
 
 
-def _search_customers(scope: Scope, arguments: Mapping[str, Any], trace_id: str, now: datetime) -> Result:
-    query = arguments["query"]
+def _read_arguments(kind: type[Input], arguments: dict[str, Any]) -> Input:
+    try:
+        return read(kind, arguments)
+    except InvalidRequest as error:
+        errors = {f"arguments.{name}": texts for name, texts in error.details["fieldErrors"].items()}
+        raise InvalidRequest("The tool's arguments are not valid.", field_errors=errors) from error
+
+
+def _search_customers(scope: Scope, arguments: shop.CustomerSearch, trace_id: str, now: datetime) -> Result:
+    query = arguments.query
     found = (
         ShopCustomer.objects.for_tenant(scope.tenant_id)
         .filter(Q(name__icontains=query) | Q(email__icontains=query) | Q(city__icontains=query))
-        .order_by("number")[: arguments.get("limit", shop.SEARCH_LIMIT)]
+        .order_by("number")[: arguments.limit]
     )
     return {
         "customers": [
-            {"customer_id": each.number, "name": each.name, "email": each.email, "city": each.city} for each in found
+            {"customer_id": customer.number, "name": customer.name, "email": customer.email, "city": customer.city}
+            for customer in found
         ]
     }
 
 
-def _look_up_order(scope: Scope, arguments: Mapping[str, Any], trace_id: str, now: datetime) -> Result:
-    order = _order(scope, arguments["order_id"])
+def _look_up_order(scope: Scope, arguments: shop.OrderLookup, trace_id: str, now: datetime) -> Result:
+    order = _order(scope, arguments.order_id)
     customer = ShopCustomer.objects.for_tenant(scope.tenant_id).get(number=order.customer_number)
     items = msgspec.json.decode(order.items, type=list[shop.Item])
     return {
@@ -110,14 +108,14 @@ def _look_up_order(scope: Scope, arguments: Mapping[str, Any], trace_id: str, no
     }
 
 
-def _refund_order(scope: Scope, arguments: Mapping[str, Any], trace_id: str, now: datetime) -> Result:
-    order = _order(scope, arguments["order_id"], lock=True)
+def _refund_order(scope: Scope, arguments: shop.OrderRefund, trace_id: str, now: datetime) -> Result:
+    order = _order(scope, arguments.order_id, lock=True)
     decision = shop.decide_refund(
         number=order.number,
         status=order.status,
         total_cents=order.total_cents,
         refunded_cents=order.refunded_cents,
-        amount=arguments.get("amount"),
+        amount=arguments.amount,
     )
     if isinstance(decision, shop.RefundRefused):
         raise Conflict(decision.reason, code="refund_refused")
@@ -128,7 +126,7 @@ def _refund_order(scope: Scope, arguments: Mapping[str, Any], trace_id: str, now
         tenant_id=scope.tenant_id,
         order_number=order.number,
         amount_cents=decision,
-        reason=arguments["reason"],
+        reason=arguments.reason,
         actor=scope.actor,
         trace_id=trace_id,
         created_at=now,
@@ -151,7 +149,7 @@ def _order(scope: Scope, number: str, *, lock: bool = False) -> ShopOrder:
     return order
 
 
-_TOOLS: Final[Mapping[str, Callable[[Scope, Mapping[str, Any], str, datetime], Result]]] = {
+_TOOLS: Final[Mapping[str, Callable[[Scope, Any, str, datetime], Result]]] = {
     "customers:search": _search_customers,
     "orders:lookup": _look_up_order,
     "orders:refund": _refund_order,
