@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -195,6 +197,19 @@ def test_a_collector_that_refuses_harms_no_run_and_is_reported_once(
     lines = [record for record in caplog.records if record.name == "clasper.telemetry"]
     assert [line.getMessage() for line in lines] == ["telemetry of runs was lost"]
     assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+def test_a_collector_that_hangs_delays_neither_a_run_nor_the_stop(
+    server: Server, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.agents.engine.spans.CLOSE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.CLASPER_OTEL_ENDPOINT = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        observe.start_export()
+        assert server.send().status_code == 200
+        began = time.monotonic()
+        observe.stop_export()
+        assert time.monotonic() - began < 2
 
 
 def test_it_is_off_without_an_endpoint(server: Server) -> None:
