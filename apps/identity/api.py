@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, NoReturn, TypeVar
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -27,7 +26,6 @@ from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from clasper.core.errors import PermissionDenied, Unauthenticated
-from clasper.core.inputs import validated
 from clasper.core.schemas import Input, Query
 from clasper.core.tenancy import AllTenants, OneTenant, TenantScope
 from clasper.core.validation import read
@@ -113,12 +111,6 @@ def _read(kind: type[I], request: Request, given: Any, *, strict: bool) -> tuple
     if takes_tenant and named is None and isinstance(tenants, OneTenant):
         given = {**given, "tenant_id": tenants.tenant_id}
     return tenants, read(kind, given, strict=strict)
-
-
-def asked(kind: type[serializers.Serializer[Any]], request: Request) -> tuple[TenantScope, dict[str, Any]]:
-    """Whose data the caller asks about, then the query. Raises PermissionDenied before ValidationError."""
-    tenants = tenant_of(request, request.query_params.get("tenant_id"))
-    return tenants, validated(kind, request.query_params)
 
 
 def require_platform(request: Request) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, partial
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Union, get_args, get_origin
 
 import msgspec
 
@@ -36,6 +36,13 @@ class Codec:
     read: Callable[[Any], Any]
     write: Render = str
     json: Any = str
+
+
+class Internal:
+    """Marks a field that is not shown."""
+
+
+INTERNAL: Final = Internal()
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,6 +158,11 @@ def item_of(kind: Any) -> Any:
     return get_args(kind)[1 if is_mapping(kind) else 0]
 
 
+def shown_fields(kind: type[msgspec.Struct]) -> list[msgspec.structs.FieldInfo]:
+    """The fields of a Struct that callers see."""
+    return [each for each in msgspec.structs.fields(kind) if INTERNAL not in metadata_of(each.type)]
+
+
 def is_struct(kind: Any) -> bool:
     """Whether a type is a Struct class."""
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
@@ -166,7 +178,7 @@ def render(value: Any) -> Any:
 
 @cache
 def _struct_renderer(kind: type[msgspec.Struct]) -> Render:
-    fields = [(each.name, each.encode_name, _renderer(each.type)) for each in msgspec.structs.fields(kind)]
+    fields = [(each.name, each.encode_name, _renderer(each.type)) for each in shown_fields(kind)]
 
     def shown(value: Any) -> dict[str, Any]:
         return {

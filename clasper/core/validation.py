@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -12,6 +12,9 @@ from clasper.core.schemas import Codec, Errors, Input, bare, codec_of, is_mappin
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 S = TypeVar("S", bound=msgspec.Struct)
+
+MAX_KEY_CHARS = 80
+"""So much of a wrong key is repeated in an error."""
 
 REQUIRED = "This field is required."
 
@@ -62,7 +65,7 @@ def _read_fields(kind: type[Input], given: Any, strict: bool) -> tuple[dict[str,
             values[field.name] = _read_field(field, given[field.encode_name], strict)
         except ValueError as error:  # msgspec.ValidationError is one
             texts = [] if field.codec else _inner_errors(given[field.encode_name], field.kind, "", strict)
-            errors[field.encode_name] = texts or [_text(str(each), "") for each in error.args]
+            errors[field.encode_name] = texts or [_text(str(each), "", field.kind) for each in error.args]
     if kind.__struct_config__.forbid_unknown_fields:
         names = [field.encode_name for field in _fields(kind)]
         for name in given.keys() - kind.aliases.keys() - set(names):
@@ -96,7 +99,7 @@ def _errors(value: Any, kind: Any, path: str, strict: bool) -> list[str]:
     try:
         msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        return _inner_errors(value, kind, path, strict) or [_text(str(error), path)]
+        return _inner_errors(value, kind, path, strict) or [_text(str(error), path, kind)]
     return []
 
 
@@ -106,6 +109,14 @@ def _inner_errors(value: Any, kind: Any, path: str, strict: bool) -> list[str]:
         item = next((item_of(each) for each in members if not is_mapping(each) and item_of(each)), None)
         items = enumerate(value) if item is not None else ()
         return [text for n, each in items for text in _errors(each, item, f"{path}[{n}]", strict)]
+    if isinstance(value, dict) and (mapping := next(filter(is_mapping, members), None)) is not None:
+        key, item = get_args(mapping)
+        return [
+            text
+            for name, each in value.items()
+            for here in [f"{path}[{name[:MAX_KEY_CHARS]!r}]"]
+            for text in _errors(name, key, here, strict) + _errors(each, item, here, strict)
+        ]
     struct = next((each for each in members if is_struct(each)), None)
     if struct is None or not isinstance(value, dict):
         return []
@@ -119,8 +130,13 @@ def _inner_errors(value: Any, kind: Any, path: str, strict: bool) -> list[str]:
     return found
 
 
-def _text(message: str, path: str) -> str:
+def _text(message: str, path: str, kind: Any = None) -> str:
     message = message.split(" - at `")[0]
+    if message.startswith("Invalid enum value"):
+        choices = [
+            choice for each in members_of(kind) if get_origin(bare(each)) is Literal for choice in get_args(bare(each))
+        ]
+        message = f"Must be one of {', '.join(choices)}."
     return f"{path.lstrip('.')}: {message}" if path else message
 
 

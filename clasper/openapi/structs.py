@@ -21,6 +21,7 @@ from clasper.core.schemas import (
     item_of,
     members_of,
     metadata_of,
+    shown_fields,
 )
 
 REF = "#/components/schemas/{name}"
@@ -65,7 +66,7 @@ def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
     schema: dict[str, Any] = {
         "type": "object",
         "description": (kind.__doc__ or "").partition("\n\n")[0],
-        "properties": {field.encode_name: _property(field) for field in msgspec.structs.fields(kind)},
+        "properties": {field.encode_name: _property(field) for field in shown_fields(kind)},
     }
     if required := _required(kind):
         schema["required"] = required
@@ -76,14 +77,14 @@ def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 def nested_structs(kind: Any) -> list[type[msgspec.Struct]]:
     """The Structs that the fields of a Struct refer to."""
-    found = [each for field in msgspec.structs.fields(kind) for each in _structs(field.type)]
+    found = [each for field in shown_fields(kind) for each in _structs(field.type)]
     return list(dict.fromkeys(found))
 
 
 def example_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """A Struct as it may look: what is required, and what has an example of its own."""
     example, required = {}, _required(kind)
-    for field in msgspec.structs.fields(kind):
+    for field in shown_fields(kind):
         own = _examples(metadata_of(field.type))
         if own:
             example[field.encode_name] = own[0]
@@ -94,7 +95,7 @@ def example_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 def _required(kind: type[msgspec.Struct]) -> list[str]:
     shown = issubclass(kind, Resource)
-    fields = msgspec.structs.fields(kind)
+    fields = shown_fields(kind)
     return [each.encode_name for each in fields if each.required or (shown and each.default is not msgspec.UNSET)]
 
 
@@ -102,7 +103,7 @@ def _parameters(given: Any) -> list[Any]:
     if not is_struct(given):
         return [given]
     found = []
-    for field in msgspec.structs.fields(given):
+    for field in shown_fields(given):
         schema = _property(field)
         examples = schema.pop("examples", [])
         found.append(

@@ -5,27 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apps.traces.domain.views import StepView, TraceDetail, TraceSummary
+from apps.traces.domain.views import StepView, TraceCost, TraceDetail, TraceRisk, TraceUsage
 from tests.world import ACME
 
 START = datetime(2026, 2, 10, 12, 0, tzinfo=UTC)
 
 
 def step(seq: int, kind: str, name: str, **facts: Any) -> StepView:
-    standing: dict[str, Any] = {
-        "provider": "",
-        "status": "ok",
-        "code": "",
-        "started_at": START,
-        "duration_ms": 5,
-        "attempt": 1,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "cost": 0,
-        "input": None,
-        "output": None,
-    }
-    return StepView(seq=seq, type=kind, name=name, **{**standing, **facts})
+    name_field = {"llm_call": "model", "tool_call": "tool_name"}.get(kind, "label")
+    standing: dict[str, Any] = {"status": "ok", "code": None, "started_at": START, "duration_ms": 5, "output": None}
+    facts["arguments"] = facts.pop("input", None)
+    return StepView(seq=seq, type=kind, **{name_field: name, **standing, **facts})
 
 
 def searches(number: int, first: int = 2, **facts: Any) -> list[StepView]:
@@ -33,8 +23,10 @@ def searches(number: int, first: int = 2, **facts: Any) -> list[StepView]:
 
 
 def detail(trace_id: str = "trace-id-1", *, steps: list[StepView] | None = None, **facts: Any) -> TraceDetail:
-    """A run that ended well; `facts` are fields of the trace or of its summary."""
-    summary: dict[str, Any] = {
+    """A run that ended well; `facts` are fields of the trace or of its usage."""
+    tokens = {"prompt_tokens": 1200, "completion_tokens": 300}
+    usage = {name: facts.pop(name, value) for name, value in tokens.items()}
+    own: dict[str, Any] = {
         "id": trace_id,
         "tenant_id": ACME,
         "workspace_id": "default",
@@ -43,42 +35,40 @@ def detail(trace_id: str = "trace-id-1", *, steps: list[StepView] | None = None,
         "user_id": "u-1",
         "kind": "send",
         "status": "success",
-        "error_code": "",
+        "error_code": None,
         "started_at": START,
         "ended_at": START + timedelta(seconds=2),
         "duration_ms": 2000,
         "provider": "openai",
         "model": "gpt-4",
-        "prompt_tokens": 1200,
-        "completion_tokens": 300,
+        "total_tokens": sum(usage.values()),
         "cost": 50_000_000,
         "estimated": False,
         "risk_score": 10,
         "risk_level": "low",
         "labels": {},
-    }
-    own: dict[str, Any] = {
-        "error": "",
+        "error": None,
         "workspace_hash": "sha256:0",
-        "price_version": "test",
-        "risk_factors": {},
         "redactions": 0,
-        "cached_tokens": 0,
-        "cache_write_tokens": 0,
-        "reasoning_tokens": 0,
-        "task_id": "",
-        "message_id": "",
-        "document_id": "",
+        "task_id": None,
+        "message_id": None,
+        "document_id": None,
         "annotations": (),
-        "replay_of": "",
+        "replay_of": None,
         "storage_mode": "full",
         "skill_versions": {"summarize": "1.0.0"},
         "input": {"message": "Hello"},
         "output": {"response": "Hi"},
         "steps": tuple(steps if steps is not None else [step(1, "llm_call", facts.get("model", "gpt-4"))]),
+        **facts,
     }
     return TraceDetail(
-        summary=TraceSummary(**{name: facts.pop(name, value) for name, value in summary.items()}), **{**own, **facts}
+        **own,
+        usage=TraceUsage(
+            **usage, total_tokens=own["total_tokens"], cached_tokens=0, cache_write_tokens=0, reasoning_tokens=0
+        ),
+        priced=TraceCost(model=own["model"], total_cost=own["cost"], price_version="test"),
+        risk=TraceRisk(score=10, level="low", factors={}),
     )
 
 

@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from apps.audit.services.reading import list_audit
+from apps.traces.domain.retention import PolicyChange
 from apps.traces.services.enforcement import Enforcement, enforce
 from apps.traces.services.retention import set_policy
 from clasper.core.tenancy import OneTenant
+from clasper.core.validation import read
 from tests.traces.retention_runs import NOW
 from tests.world import ACME
 
@@ -17,7 +19,7 @@ DAY = timedelta(days=1)
 
 
 def policy(tenant_id: str = ACME, **values: Any) -> None:
-    set_policy(tenant_id=tenant_id, actor="user:test", now=NOW, values=values)
+    set_policy(tenant_id=tenant_id, actor="user:test", now=NOW, values=read(PolicyChange, values).values)
 
 
 def enforced(tenant_id: str = ACME, **options: Any) -> Enforcement:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from apps.traces.domain.diff import diff_traces, step_digests, summary_sentence
 from apps.traces.domain.views import StepView
@@ -261,7 +261,7 @@ def test_what_retention_has_stripped_from_one_run_is_no_difference() -> None:
 def test_what_is_left_of_stripped_runs_is_compared() -> None:
     whole = detail("a", steps=searches(1, 1))
     summary = detail("b", storage_mode="summary", steps=[step(1, "tool_call", "search", status="error")])
-    found = diff_traces(whole, dataclasses.replace(summary, output={"response": "Ho"}))
+    found = diff_traces(whole, replace(summary, output={"response": "Ho"}))
     assert found["summary"]["significantChanges"] == ["tool_calls", "output"]
     assert found["steps"]["firstDivergence"]["reason"] == "status"
     failed = detail("c", storage_mode="minimal", steps=[], output=None, status="error", error_code="timeout")
@@ -273,21 +273,21 @@ def test_what_is_left_of_stripped_runs_is_compared() -> None:
 CALL = step(1, "tool_call", "search", input={"q": 1}, output=["x"])
 PARTINGS: dict[str, tuple[StepView, dict[str, Any], str]] = {
     "type": (CALL, {"type": "error"}, "type"),
-    "name": (CALL, {"name": "find"}, "name"),
+    "name": (CALL, {"tool_name": "find"}, "name"),
     "status": (CALL, {"status": "denied"}, "status"),
     "code": (CALL, {"code": "limit"}, "status"),
-    "arguments": (CALL, {"input": {"q": 2}}, "arguments"),
-    "true is not one": (CALL, {"input": {"q": True}}, "arguments"),
+    "arguments": (CALL, {"arguments": {"q": 2}}, "arguments"),
+    "true is not one": (CALL, {"arguments": {"q": True}}, "arguments"),
     "result": (CALL, {"output": None}, "result"),
-    "model": (step(1, "llm_call", "gpt-4"), {"name": "o3"}, "model"),
-    "the first of two": (CALL, {"input": None, "output": None}, "arguments"),
+    "model": (step(1, "llm_call", "gpt-4"), {"model": "o3"}, "model"),
+    "the first of two": (CALL, {"arguments": None, "output": None}, "arguments"),
 }
 
 
 @pytest.mark.parametrize("name", PARTINGS)
 def test_where_two_runs_part(name: str) -> None:
     old, change, reason = PARTINGS[name]
-    new, opening = dataclasses.replace(old, **change), step(0, "llm_call", "gpt-4")
+    new, opening = replace(old, **change), step(0, "llm_call", "gpt-4")
     found = diff_traces(detail(steps=[opening, old]), detail(steps=[opening, new]))["steps"]
     assert found["identical"] is False
     assert (found["firstDivergence"]["index"], found["firstDivergence"]["reason"]) == (1, reason)
@@ -306,14 +306,14 @@ ALIKE: dict[str, dict[str, Any]] = {
     "when": {"started_at": START + timedelta(days=1), "duration_ms": 900},
     "place and provider": {"seq": 9, "attempt": 2, "provider": "azure"},
     "price": {"cost": 7, "prompt_tokens": 8, "completion_tokens": 9},
-    "order of keys": {"input": {"b": 2, "a": 1}},
+    "order of keys": {"arguments": {"b": 2, "a": 1}},
 }
 
 
 @pytest.mark.parametrize("name", ALIKE)
 def test_a_digest_says_what_a_step_did_and_nothing_else(name: str) -> None:
     old = step(1, "tool_call", "search", input={"a": 1, "b": 2})
-    (one,), (other,) = (step_digests(detail(steps=[each])) for each in (old, dataclasses.replace(old, **ALIKE[name])))
+    (one,), (other,) = (step_digests(detail(steps=[each])) for each in (old, replace(old, **ALIKE[name])))
     assert one == other
     assert len(one) == 64
 

@@ -22,17 +22,17 @@ from tests.world import ACME, GLOBEX, Server, tenant_key
 
 def stored(seen: TraceDetail, *, running: bool = False, tenant_id: str = ACME) -> str:
     """Writes the run as the engine does, under a new id; gives the id."""
-    summary, trace_id = seen.summary, new_id()
+    trace_id = new_id()
     opening = TraceStart(
         id=trace_id,
         tenant_id=tenant_id,
-        workspace_id=summary.workspace_id,
-        environment=summary.environment,
-        agent_id=summary.agent_id,
-        user_id=summary.user_id,
-        kind=summary.kind,
-        provider=summary.provider,
-        model=summary.model,
+        workspace_id=seen.workspace_id,
+        environment=seen.environment,
+        agent_id=seen.agent_id,
+        user_id=seen.user_id,
+        kind=seen.kind,
+        provider=seen.provider,
+        model=seen.model,
         workspace_hash=seen.workspace_hash,
         risk=Risk(score=10, level="low", factors={}),
         skills=seen.skill_versions,
@@ -51,10 +51,10 @@ def stored(seen: TraceDetail, *, running: bool = False, tenant_id: str = ACME) -
             status="success",
             ended_at=START + timedelta(seconds=2),
             duration_ms=2000,
-            provider=summary.provider,
-            model=summary.model,
-            usage=Usage(input=summary.prompt_tokens, output=summary.completion_tokens),
-            cost=NanoUSD(summary.cost),
+            provider=seen.provider,
+            model=seen.model,
+            usage=Usage(input=seen.usage.prompt_tokens, output=seen.usage.completion_tokens),
+            cost=NanoUSD(seen.cost),
             price_version="test",
             estimated=False,
             output=seen.output["response"],

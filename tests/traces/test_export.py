@@ -115,7 +115,7 @@ def test_batches_cover_everything_once(
     Told(tenant_id=GLOBEX, labels={"team": "x"}).write()
     batches = list(exporting.export_batches(filters=Filters(tenants=OneTenant(ACME), **query)))
     assert [len(batch) for batch in batches] == [4, 4, 3]
-    assert sorted(run.summary.id for batch in batches for run in batch) == sorted(ids)
+    assert sorted(run.id for batch in batches for run in batch) == sorted(ids)
     assert sorted(row["id"] for row in objects(server, tenant_id=ACME, **query)) == sorted(ids)
 
 

@@ -197,8 +197,8 @@ def test_a_name_that_is_no_field_of_a_policy_changes_nothing(server: Server) -> 
     answer = server.post(POLICY, {"tenant_id": ACME, "days": 3, "storage_mode": "none"})
     assert answer.status_code == 400
     faults = answer.json()["details"]["fieldErrors"]
-    assert faults["storage_mode"] == ["Choose one of full, summary, minimal."]
-    assert faults["days"][0].startswith("There is no such field; there are tenant_id, retention_days,")
+    assert faults["storage_mode"] == ["Must be one of full, summary, minimal."]
+    assert faults["days"][0].startswith("Unknown field. Allowed: retention_days, sampling_strategy,")
     assert server.get(POLICY, params={"tenant_id": ACME}).status_code == 404
 
 

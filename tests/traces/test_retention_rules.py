@@ -13,14 +13,16 @@ from apps.traces.domain.retention import (
     STORAGE_MODES,
     STRATEGIES,
     Policy,
+    PolicyChange,
     cutoff,
     in_sample,
     keeps,
     mode_at_settle,
-    policy_errors,
     retention_action,
 )
+from clasper.core.errors import InvalidRequest
 from clasper.core.ids import new_id
+from clasper.core.validation import read
 
 NOW = datetime(2026, 2, 10, 12, 0, tzinfo=UTC)
 ID = "0194c8f0-7e1a-7000-8000-000000000001"
@@ -54,14 +56,18 @@ FAULTY: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", FAULTY)
 def test_a_faulty_field_is_named(name: str) -> None:
-    assert list(policy_errors(FAULTY[name])) == list(FAULTY[name])
+    with pytest.raises(InvalidRequest) as caught:
+        read(PolicyChange, FAULTY[name])
+    assert list(caught.value.details["fieldErrors"]) == list(FAULTY[name])
 
 
 def test_all_faults_are_named_at_once() -> None:
     values: dict[str, Any] = {
         "retention_days": 0, "sampling_strategy": "x", "sample_rate": 2, "storage_mode": "x"
     }  # fmt: skip
-    assert policy_errors(values).keys() == values.keys()
+    with pytest.raises(InvalidRequest) as caught:
+        read(PolicyChange, values)
+    assert caught.value.details["fieldErrors"].keys() == values.keys()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_all_faults_are_named_at_once() -> None:
     ids=["nothing", "least", "most", "words"],
 )
 def test_what_a_policy_may_say(values: dict[str, Any]) -> None:
-    assert policy_errors(values) == {}
+    assert read(PolicyChange, values).values == values
 
 
 def test_the_sample_is_told_by_the_ids_hash() -> None:

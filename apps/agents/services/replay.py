@@ -47,7 +47,7 @@ def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: dat
     record_read([trace], part="replay", actor=actor, now=now)
     files = _texts(trace.workspace_hash)
     return {
-        "trace_id": trace.summary.id,
+        "trace_id": trace.id,
         "original_request": {
             "message": asked.get("message", ""),
             "messages": asked.get("messages", []),
@@ -55,8 +55,8 @@ def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: dat
         },
         "workspace_snapshot": {"hash": trace.workspace_hash, "kept": files is not None, "files": files or {}},
         "skill_versions": dict(trace.skill_versions),
-        "kind": trace.summary.kind,
-        "model": f"{trace.summary.provider}/{trace.summary.model}",
+        "kind": trace.kind,
+        "model": f"{trace.provider}/{trace.model}",
         "temperature": asked.get("temperature", TEMPERATURE),
         "tools": [tool["name"] for tool in source.tools],
     }
@@ -77,15 +77,14 @@ def replay_request(
     options = _stored(metadata, Options) if instructions is None else Options(system_prompt=asked.get("system_prompt"))
     if body.override is not None and instructions is None:
         metadata = {**metadata, "system_prompt": body.override}
-    summary = trace.summary
     return RunRequest(
         kind="replay",
         principal=principal,
-        tenant_id=summary.tenant_id,
-        workspace_id=summary.workspace_id,
-        environment=summary.environment,
-        user_id=summary.user_id,
-        agent_role=summary.agent_id,
+        tenant_id=trace.tenant_id,
+        workspace_id=trace.workspace_id,
+        environment=trace.environment,
+        user_id=trace.user_id,
+        agent_role=trace.agent_id,
         message=asked.get("message", ""),
         history=tuple(_stored(asked.get("messages") or [], list[Turn])),
         system_prompt=options.system_prompt if body.override is None else body.override,
@@ -96,12 +95,12 @@ def replay_request(
         kickoff_plan=bool(options.kickoff_plan),
         kickoff_note=options.kickoff_note or "",
         timezone=options.timezone or "",
-        model=body.model or f"{summary.provider}/{summary.model}",
+        model=body.model or f"{trace.provider}/{trace.model}",
         skip_backend=True,
         force_include_skills=tuple(options.force_include_skills or ()),
-        replay_of=summary.id,
+        replay_of=trace.id,
         workspace=_workspace(trace, body),
-        as_of=_stored(asked["as_of"], datetime) if "as_of" in asked else summary.started_at,
+        as_of=_stored(asked["as_of"], datetime) if "as_of" in asked else trace.started_at,
         recording=_recording(source) if body.tools == "recorded" else None,
         options={**metadata, "replay": body.changes},
         answer=replay_answer,

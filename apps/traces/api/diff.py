@@ -1,68 +1,68 @@
-"""The door to comparisons: POST /traces/diff."""
+"""Comparisons over HTTP: POST /traces/diff."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
-from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from msgspec import UNSET, Meta, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.identity.api import principal_of, tenant_of
+from apps.identity.api import principal_of, read_body
 from apps.identity.domain.permissions import TRACES_READ
 from apps.traces.services.diffing import show_comparison
 from clasper.core.clock import utc_now
+from clasper.core.http import operation
+from clasper.core.schemas import AnyTenantId, Input, Resource
+
+GivenId = Annotated[str, Meta(min_length=1, max_length=64, examples=["0194c8f0-7e1a-7000-8000-000000000001"])]
 
 
-class DiffInput(serializers.Serializer[Any]):
+class DiffInput(Input, frozen=True, kw_only=True):
     """The two runs, and what to tell of them."""
 
-    base_trace_id = serializers.CharField(max_length=64)
-    compare_trace_id = serializers.CharField(max_length=64)
-    include_summary = serializers.BooleanField(default=True, help_text="Tell it in one sentence too.")
-    include_output_diff = serializers.BooleanField(
-        default=False, help_text="Add the answers' diff: unified, at most 2,000 lines and 64 KiB."
-    )
-    tenant_id = serializers.CharField(
-        required=False,
-        max_length=128,
-        help_text="Narrows the platform key to one tenant; a tenant's key stands for it.",
-    )
+    base_trace_id: GivenId
+    compare_trace_id: GivenId
+    include_summary: Annotated[bool, Meta(description="Tell it in one sentence too.")] = True
+    include_output_diff: Annotated[
+        bool, Meta(description="Add the answers' diff: unified, at most 2,000 lines and 64 KiB.")
+    ] = False
+    tenant_id: AnyTenantId = None
 
 
-class DiffAnswer(serializers.Serializer[Any]):
-    """Sections of the comparison, each with the values of both runs; deltas are the compared run's less the base's."""
+class DiffAnswer(Resource, frozen=True, kw_only=True):
+    """Sections of the comparison, with the values of both runs; deltas are the compared run's less the base's."""
 
-    diff = serializers.DictField(
-        help_text="`summary.totalDifferences` counts the sections that differ, `summary.significantChanges` names what"
-        " matters, `steps.firstDivergence` shows where the runs part."
-    )
-    summary_text = serializers.CharField(required=False, help_text="Absent with `include_summary: false`.")
+    diff: Annotated[
+        dict[str, Any],
+        Meta(
+            description="`summary.totalDifferences` counts the sections that differ, `summary.significantChanges` "
+            "names what matters, `steps.firstDivergence` shows where the runs part.",
+            examples=[{"summary": {"totalDifferences": 1, "significantChanges": ["model"]}}],
+        ),
+    ]
+    summary_text: Annotated[
+        str | UnsetType,
+        Meta(description="Absent with `include_summary: false`.", examples=["Compared traces a vs b: model changed."]),
+    ] = UNSET
 
 
 class DiffView(APIView):
     """`POST /traces/diff`"""
 
-    required_scopes: ClassVar[dict[str, str]] = {"POST": TRACES_READ}
+    required_scopes = {"POST": TRACES_READ}
 
-    @extend_schema(operation_id="traces_diff", request=DiffInput, responses=DiffAnswer)
+    @operation("traces_diff", body=DiffInput, response=DiffAnswer)
     def post(self, request: Request) -> Response:
         """How two runs differ: model, cost, tokens, skills, tool calls, steps, answer, error, time."""
-        named = request.data.get("tenant_id") if isinstance(request.data, dict) else None
-        tenants = tenant_of(request, str(named) if isinstance(named, str | int) else None)
-        given = DiffInput(data=request.data)
-        given.is_valid(raise_exception=True)
-        values = given.validated_data
+        tenants, body = read_body(DiffInput, request)
         found = show_comparison(
             tenants=tenants,
-            base_id=values["base_trace_id"],
-            compare_id=values["compare_trace_id"],
-            include_text=values["include_output_diff"],
+            base_id=body.base_trace_id,
+            compare_id=body.compare_trace_id,
+            include_text=body.include_output_diff,
             actor=principal_of(request).actor,
             now=utc_now(),
         )
-        return Response(
-            {"diff": found.diff, **({"summary_text": found.summary_text} if values["include_summary"] else {})}
-        )
+        return Response(DiffAnswer(diff=found.diff, summary_text=found.summary_text if body.include_summary else UNSET))

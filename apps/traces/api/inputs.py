@@ -1,111 +1,120 @@
-"""What the doors of traces take: the filters of lists and exports, and where a page begins."""
+"""What the endpoints of traces take: the filters of lists and exports, and where a page begins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
 
-from rest_framework import serializers
+from msgspec import Meta
 
-from apps.governance.api.legacy import USDField
+from apps.governance.domain.risk import Level
 from apps.traces.domain.filters import Filters
-from apps.traces.domain.record import STATUSES
+from apps.traces.domain.record import Status
+from apps.traces.queries import CursorKey
 from apps.traces.services.reading import read_cursor
-from clasper.core.inputs import END_BEFORE_START, CursorField, Input, InstantField, OneOfField
-from clasper.core.money import from_usd
+from clasper.core.schemas import AnyTenantId, Codec, Errors, Instant, LastInstant, Money, Query
 from clasper.core.tenancy import TenantScope
 
-RISK_LEVELS = ("low", "medium", "high", "critical")
 MAX_OFFSET = 10_000
 """Where exact counting stops too; a cursor leads further."""
 
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Id = Annotated[str, Meta(min_length=1, max_length=128)]
+Cursor = Annotated[CursorKey | None, Codec(read=read_cursor), Meta(description="The next_cursor of the page before.")]
 
-class FilterInput(Input):
+
+class DaysQuery(Query, frozen=True, kw_only=True):
+    """A tenant and a range of time."""
+
+    tenant_id: AnyTenantId = None
+    start_date: Annotated[Instant | None, Meta(description="Began not before. `start_time` is the same.")] = None
+    end_date: Annotated[LastInstant | None, Meta(description="Began not after. `end_time` is the same.")] = None
+
+    aliases: ClassVar[Mapping[str, str]] = {"start_time": "start_date", "end_time": "end_date"}
+
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        ends_first = _is_less(values, "end_date", "start_date")
+        return {"end_date": ["The end must not be before the start."]} if ends_first else {}
+
+
+class FilterInput(DaysQuery, frozen=True, kw_only=True):
     """Filters of lists and exports; all of them narrow."""
 
-    tenant_id = serializers.CharField(required=False, max_length=128)
-    agent_id = serializers.CharField(required=False, max_length=64, help_text="The role. `agent_role` is the same.")
-    status = OneOfField(required=False, choices=STATUSES)
-    model = serializers.CharField(required=False, max_length=160, help_text="A name, or provider/name.")
-    workspace_id = serializers.CharField(required=False, max_length=64)
-    environment = serializers.CharField(required=False, max_length=64)
-    user_id = serializers.CharField(required=False, max_length=128)
-    kind = serializers.CharField(required=False, max_length=16, help_text="`send`, `stream`, `llm_task`, ...")
-    risk = OneOfField(required=False, choices=RISK_LEVELS, help_text="`risk_level` is the same.")
-    min_cost = USDField(required=False, help_text="At least this many USD.")
-    max_cost = USDField(required=False, help_text="At most this many USD.")
-    label = serializers.CharField(required=False, max_length=64, trim_whitespace=False)  # type: ignore[assignment]  # a filter, not a caption
-    label_value = serializers.CharField(required=False, max_length=256, allow_blank=True, trim_whitespace=False)
-    replay_of = serializers.UUIDField(required=False, help_text="Repetitions of this trace.")
-    text = serializers.CharField(
-        required=False, max_length=200, help_text="An exact id, or words in the texts of the newest 10,000 runs."
-    )
-    start_date = InstantField(required=False, help_text="Began not before. `start_time` is the same.")
-    end_date = InstantField(required=False, last=True, help_text="Began not after. `end_time` is the same.")
+    agent_id: Annotated[Name | None, Meta(description="The role. `agent_role` is the same.")] = None
+    status: Status | None = None
+    model: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=160)] | None, Meta(description="A name, or provider/name.")
+    ] = None
+    workspace_id: Name | None = None
+    environment: Name | None = None
+    user_id: Id | None = None
+    kind: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=16)] | None, Meta(description="`send`, `stream`, `llm_task`, …")
+    ] = None
+    risk: Annotated[Level | None, Meta(description="`risk_level` is the same.")] = None
+    min_cost: Annotated[Money | None, Meta(description="At least this many USD.")] = None
+    max_cost: Annotated[Money | None, Meta(description="At most this many USD.")] = None
+    label: Name | None = None
+    label_value: Annotated[Annotated[str, Meta(max_length=256)] | None, Meta(description="Default: any.")] = None
+    replay_of: Annotated[UUID | None, Meta(description="Repetitions of this trace.")] = None
+    text: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=200)] | None,
+        Meta(description="An exact id, or words in the texts of the newest 10,000 runs."),
+    ] = None
 
-    aliases = {
-        "agent_role": "agent_id",
-        "risk_level": "risk",
-        "start_time": "start_date",
-        "end_time": "end_date",
-    }
+    aliases: ClassVar[Mapping[str, str]] = {**DaysQuery.aliases, "agent_role": "agent_id", "risk_level": "risk"}
 
-    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        faults: dict[str, list[str]] = {}
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        errors = super().cross_field_errors(values, given)
         if "label_value" in given and "label" not in given:
-            faults["label_value"] = ["label_value needs label."]
-        faults |= order_faults(values)
+            errors["label_value"] = ["label_value needs label."]
         if _is_less(values, "max_cost", "min_cost"):
-            faults["max_cost"] = ["The most is less than the least."]
-        return faults
+            errors["max_cost"] = ["max_cost must not be below min_cost."]
+        return errors
+
+    def filters(self, tenants: TenantScope) -> Filters:
+        """The filters, for the services."""
+        texts = ("status", "agent_id", "model", "workspace_id", "environment", "user_id", "kind", "label", "text")
+        return Filters(
+            tenants=tenants,
+            risk_level=self.risk or "",
+            replay_of=str(self.replay_of or ""),
+            label_value=self.label_value,
+            start=self.start_date,
+            end=self.end_date,
+            min_cost=self.min_cost,
+            max_cost=self.max_cost,
+            **{name: getattr(self, name) or "" for name in texts},
+        )
 
 
-class ListInput(FilterInput):
+class ListInput(FilterInput, frozen=True, kw_only=True):
     """The filters, and which page of what they leave."""
 
-    limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=50)
-    offset = serializers.IntegerField(required=False, min_value=0, max_value=MAX_OFFSET, default=0)
-    cursor = CursorField(
-        read=read_cursor,
-        required=False,
-        help_text="The next_cursor of the page before; reaches further than offset.",
+    limit: Annotated[int, Meta(ge=1, le=100)] = 50
+    offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
+    cursor: Annotated[Cursor, Meta(description="The next_cursor of the page before; reaches further than offset.")] = (
+        None
     )
 
-    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        faults = dict(super().rule_faults(values, given))
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        errors = super().cross_field_errors(values, given)
         if "cursor" in given and values.get("offset"):
-            faults["offset"] = ["Give either a cursor or an offset."]
-        return faults
+            errors["offset"] = ["Use either cursor or offset."]
+        return errors
 
 
-class PageInput(Input):
+class PageInput(Query, frozen=True, kw_only=True):
     """A tenant and which page, for the shorter lists."""
 
-    tenant_id = serializers.CharField(required=False, max_length=128)
-    limit = serializers.IntegerField(required=False, min_value=1, max_value=500, default=100)
-    cursor = CursorField(read=read_cursor, required=False, help_text="The next_cursor of the page before.")
-
-
-def filters_of(tenants: TenantScope, query: Mapping[str, Any]) -> Filters:
-    """The filters of a validated FilterInput."""
-    texts = ("status", "agent_id", "model", "workspace_id", "environment", "user_id", "kind", "label", "text")
-    return Filters(
-        tenants=tenants,
-        risk_level=query.get("risk", ""),
-        replay_of=str(query.get("replay_of", "")),
-        label_value=query.get("label_value"),
-        start=query.get("start_date"),
-        end=query.get("end_date"),
-        min_cost=from_usd(query["min_cost"]) if "min_cost" in query else None,
-        max_cost=from_usd(query["max_cost"]) if "max_cost" in query else None,
-        **{name: query.get(name, "") for name in texts},
-    )
-
-
-def order_faults(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What is wrong with a range of `start_date` and `end_date`."""
-    return {"end_date": [END_BEFORE_START]} if _is_less(values, "end_date", "start_date") else {}
+    tenant_id: AnyTenantId = None
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100
+    cursor: Cursor = None
 
 
 def _is_less(values: Mapping[str, Any], high: str, low: str) -> bool:
-    return high in values and low in values and bool(values[high] < values[low])
+    return values.get(high) is not None and values.get(low) is not None and bool(values[high] < values[low])

@@ -2,78 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.identity.api import asked, principal_of, tenant_of
+from apps.identity.api import principal_of, read_body, read_query
 from apps.identity.domain.permissions import TRACES_READ, TRACES_WRITE
 from apps.traces.api.inputs import PageInput
-from apps.traces.api.shapes import page_json
 from apps.traces.domain.filters import Filters
+from apps.traces.domain.views import Labels
 from apps.traces.services.labels import MAX_KEY, MAX_VALUE, label_trace
 from apps.traces.services.reading import list_traces
 from clasper.core.clock import utc_now
-from clasper.core.inputs import Input, validated
+from clasper.core.http import operation
+from clasper.core.schemas import Count, Input, Resource, TraceId
+
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
+Value = Annotated[str, Meta(max_length=MAX_VALUE)]
 
 
-class LabelsInput(Input):
+class LabelsInput(Input, frozen=True, kw_only=True):
     """Labels to set; null or "" removes one."""
 
-    labels = serializers.DictField(
-        help_text=f"Keys of 1 to {MAX_KEY} characters; values of at most {MAX_VALUE}, or null."
-    )
-
-    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        faults = [
-            f"{key[:80]!r}: {fault}" for key, value in values.get("labels", {}).items() for fault in _faults(key, value)
-        ]
-        return {"labels": faults} if faults else {}
+    labels: Annotated[
+        dict[Key, Value | None],
+        Meta(
+            description=f"Keys of 1 to {MAX_KEY} characters; values of at most {MAX_VALUE}, or null.",
+            examples=[{"team": "blue"}],
+        ),
+    ]
 
 
-def _faults(key: str, value: Any) -> Iterator[str]:
-    if not 0 < len(key) <= MAX_KEY:
-        yield f"keys have 1 to {MAX_KEY} characters."
-    if not isinstance(value, str | None):
-        yield "values are texts."
-    elif len(value or "") > MAX_VALUE:
-        yield f"values have at most {MAX_VALUE} characters."
-
-
-class LabelQuery(PageInput):
+class LabelQuery(PageInput, frozen=True, kw_only=True):
     """A label, with a value or with any."""
 
-    label = serializers.CharField(  # type: ignore[assignment]  # a filter, not a caption
-        max_length=MAX_KEY, trim_whitespace=False, help_text="`label_key` is the same."
-    )
-    value = serializers.CharField(
-        required=False,
-        max_length=MAX_VALUE,
-        allow_blank=True,
-        trim_whitespace=False,
-        help_text="Any, when not given. `label_value` is the same.",
-    )
+    label: Annotated[Key, Meta(description="`label_key` is the same.", examples=["team"])]
+    value: Annotated[Value | None, Meta(description="Any, when left out. `label_value` is the same.")] = None
 
-    aliases = {"label_key": "label", "label_value": "value"}
+    aliases: ClassVar[Mapping[str, str]] = {"label_key": "label", "label_value": "value"}
 
 
-class LabelAnswer(serializers.Serializer[Any]):
-    status = serializers.CharField()
-    trace_id = serializers.CharField()
-    labels = serializers.DictField(child=serializers.CharField())
+class LabelAnswer(Resource, frozen=True, kw_only=True):
+    """All labels of the run."""
+
+    status: Literal["ok"] = "ok"
+    trace_id: TraceId
+    labels: Labels
 
 
-class ByLabelAnswer(serializers.Serializer[Any]):
-    traces = serializers.ListField(child=serializers.CharField())
-    total = serializers.IntegerField()
-    total_is_exact = serializers.BooleanField()
-    limit = serializers.IntegerField()
-    next_cursor = serializers.CharField(allow_null=True)
+class TraceIdPage(Resource, frozen=True, kw_only=True):
+    """A page of ids of runs, newest first."""
+
+    traces: tuple[TraceId, ...]
+    total: Count
+    total_is_exact: bool
+    limit: Count
+    next_cursor: Annotated[str | None, Meta(examples=[None])]
 
 
 class TraceLabelView(APIView):
@@ -81,19 +69,18 @@ class TraceLabelView(APIView):
 
     required_scopes = {"POST": TRACES_WRITE}
 
-    @extend_schema(operation_id="traces_label", request=LabelsInput, responses=LabelAnswer)
+    @operation("traces_label", body=LabelsInput, response=LabelAnswer)
     def post(self, request: Request, trace_id: str) -> Response:
-        """Add, change or remove labels; the others stay. Answers with all labels of the run."""
-        tenants = tenant_of(request, None)
-        changes = validated(LabelsInput, request.data)["labels"]
+        """Add, change or remove labels; the others stay. Returns all labels of the run."""
+        tenants, body = read_body(LabelsInput, request)
         labels = label_trace(
             tenants=tenants,
             trace_id=trace_id,
-            changes=changes,
+            changes=body.labels,
             actor=principal_of(request).actor,
             now=utc_now(),
         )
-        return Response({"status": "ok", "trace_id": trace_id.lower(), "labels": labels})
+        return Response(LabelAnswer(trace_id=trace_id.lower(), labels=labels))
 
 
 class TraceByLabelView(APIView):
@@ -101,10 +88,18 @@ class TraceByLabelView(APIView):
 
     required_scopes = {"GET": TRACES_READ}
 
-    @extend_schema(operation_id="traces_by_label", parameters=[LabelQuery], responses=ByLabelAnswer)
+    @operation("traces_by_label", query=LabelQuery, response=TraceIdPage)
     def get(self, request: Request) -> Response:
         """Ids of the runs that carry a label, newest first."""
-        tenants, query = asked(LabelQuery, request)
-        filters = Filters(tenants=tenants, label=query["label"], label_value=query.get("value"))
-        page = list_traces(filters=filters, limit=query["limit"], after=query.get("cursor"))
-        return Response({**page_json(page, [trace.id for trace in page.traces]), "limit": query["limit"]})
+        tenants, query = read_query(LabelQuery, request)
+        filters = Filters(tenants=tenants, label=query.label, label_value=query.value)
+        page = list_traces(filters=filters, limit=query.limit, after=query.cursor)
+        return Response(
+            TraceIdPage(
+                traces=tuple(trace.id for trace in page.traces),
+                total=page.total,
+                total_is_exact=page.total_is_exact,
+                limit=page.limit,
+                next_cursor=page.next_cursor,
+            )
+        )

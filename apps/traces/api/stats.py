@@ -3,51 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from msgspec import UNSET, Meta, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.identity.api import asked
+from apps.identity.api import read_query
 from apps.identity.domain.permissions import TRACES_READ
-from apps.traces.api.inputs import order_faults
+from apps.traces.api.inputs import DaysQuery
 from apps.traces.domain.views import Totals
 from apps.traces.services.stats import DAY, DIMENSIONS, grouped_stats, trace_stats
-from clasper.core.inputs import Input, InstantField
-from clasper.core.money import usd
+from clasper.core.http import operation
+from clasper.core.money import NanoUSD
+from clasper.core.schemas import Codec, Count, Money, Resource
 
-GROUPS = (DAY, *DIMENSIONS)
-
-
-class GroupField(serializers.CharField):
-    """`day`, one of the dimensions, or both separated by a comma; gives (by day, dimension or "")."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        names = [name.strip() for name in super().to_internal_value(data).split(",")]
-        dimensions = [name for name in names if name != DAY]
-        if len(set(names)) < len(names) or len(dimensions) > 1 or not {*dimensions} <= DIMENSIONS.keys():
-            raise serializers.ValidationError(
-                f"Give {DAY}, one of {', '.join(DIMENSIONS)}, or {DAY} and one of them separated by a comma."
-            )
-        return DAY in names, "".join(dimensions)
+Grouping = tuple[bool, str]
+"""By day, and the dimension or ""."""
 
 
-class StatsInput(Input):
-    """Tenant and days of the sums, and what the runs are grouped by."""
+def _read_grouping(text: str) -> Grouping:
+    names = [name.strip() for name in text.split(",")]
+    dimensions = [name for name in names if name != DAY]
+    if len(set(names)) < len(names) or len(dimensions) > 1 or not {*dimensions} <= DIMENSIONS.keys():
+        one_of = ", ".join(DIMENSIONS)
+        raise ValueError(f"Must be {DAY}, one of {one_of}, or {DAY} and one of them separated by a comma.")
+    return DAY in names, "".join(dimensions)
 
-    tenant_id = serializers.CharField(required=False, max_length=128)
-    start_date = InstantField(required=False, help_text="From this UTC day on. `start_time` is the same.")
-    end_date = InstantField(required=False, last=True, help_text="Up to this UTC day. `end_time` is the same.")
-    group_by = GroupField(required=False, max_length=64, help_text=f"`{DAY}`, one of {', '.join(DIMENSIONS)}, or both.")
 
-    aliases = {"start_time": "start_date", "end_time": "end_date"}
+class StatsInput(DaysQuery, frozen=True, kw_only=True):
+    """Tenant and whole UTC days of the sums, and what the runs are grouped by."""
 
-    def rule_faults(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, list[str]]:
-        return order_faults(values)
+    group_by: Annotated[
+        Grouping | None,
+        Codec(read=_read_grouping),
+        Meta(description=f"`{DAY}`, one of {', '.join(DIMENSIONS)}, or both."),
+    ] = None
+
+
+class Sums(Resource, frozen=True, kw_only=True):
+    """What ended runs took."""
+
+    total_traces: Count
+    avg_duration_ms: Count
+    total_tokens: Count
+    total_cost: Money
+
+
+class GroupSums(Sums, frozen=True, kw_only=True):
+    """The sums of a group; the field that the runs were grouped by names it."""
+
+    day: Annotated[str | UnsetType, Meta(examples=["2026-02-01"])] = UNSET
+    status: str | UnsetType = UNSET
+    model: Annotated[str | UnsetType, Meta(examples=["gpt-4o"])] = UNSET
+    agent_id: str | UnsetType = UNSET
+    workspace_id: str | UnsetType = UNSET
+    environment: str | UnsetType = UNSET
+    risk_level: str | UnsetType = UNSET
+
+
+class StatsAnswer(Sums, frozen=True, kw_only=True):
+    """The sums of all runs; with `group_by` also of each group."""
+
+    traces_by_status: Annotated[Mapping[str, int], Meta(examples=[{"success": 10, "error": 1, "timeout": 1}])]
+    error_rate: Annotated[float, Meta(description="The share that did not succeed.", examples=[0.1667])]
+    groups: tuple[GroupSums, ...] | UnsetType = UNSET
+    groups_are_complete: Annotated[
+        bool | UnsetType, Meta(description="False when there are more groups than are returned.")
+    ] = UNSET
 
 
 class TraceStatsView(APIView):
@@ -55,31 +79,31 @@ class TraceStatsView(APIView):
 
     required_scopes = {"GET": TRACES_READ}
 
-    @extend_schema(operation_id="traces_stats", parameters=[StatsInput], responses=OpenApiTypes.OBJECT)
+    @operation("traces_stats", query=StatsInput, response=StatsAnswer)
     def get(self, request: Request) -> Response:
-        """Sums over ended runs, by whole UTC days; with `group_by` also for each group, the dearest first."""
-        tenants, query = asked(StatsInput, request)
-        days = {"start": query.get("start_date"), "end": query.get("end_date")}
+        """Sums over ended runs, by whole UTC days; with `group_by` also for each group, the most expensive first."""
+        tenants, query = read_query(StatsInput, request)
+        days = {"start": query.start_date, "end": query.end_date}
         stats = trace_stats(tenants=tenants, **days)
+        runs = stats.whole.runs
         by_status = {"success": 0, "error": 0, "timeout": 0, **stats.by_status}
-        ended_badly = stats.whole.runs - by_status["success"]
-        body = {
-            "total_traces": stats.whole.runs,
+        shown: dict[str, Any] = {
+            **_sums(stats.whole),
             "traces_by_status": by_status,
-            **_averages(stats.whole),
-            "error_rate": ended_badly / stats.whole.runs if stats.whole.runs else 0,
+            "error_rate": (runs - by_status["success"]) / runs if runs else 0,
         }
-        if "group_by" in query:
-            by_day, dimension = query["group_by"]
+        if query.group_by is not None:
+            by_day, dimension = query.group_by
             grouped = grouped_stats(tenants=tenants, dimension=dimension, by_day=by_day, **days)
-            groups = [{**key, "total_traces": sums.runs, **_averages(sums)} for key, sums in grouped.groups]
-            body |= {"groups": groups, "groups_are_complete": grouped.complete}
-        return Response(body)
+            shown["groups"] = tuple(GroupSums(**{**key, **_sums(sums)}) for key, sums in grouped.groups)
+            shown["groups_are_complete"] = grouped.complete
+        return Response(StatsAnswer(**shown))
 
 
-def _averages(sums: Totals) -> dict[str, Any]:
+def _sums(sums: Totals) -> dict[str, Any]:
     return {
+        "total_traces": sums.runs,
         "avg_duration_ms": round(sums.duration_ms / sums.runs) if sums.runs else 0,
         "total_tokens": sums.tokens,
-        "total_cost": usd(sums.cost),
+        "total_cost": NanoUSD(sums.cost),
     }

@@ -6,10 +6,11 @@ compared as far as retention has left them in both runs; `context` says how much
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from apps.traces.domain.retention import poorer
 from apps.traces.domain.step_diff import outline, step_digests, steps, tool_calls
@@ -29,7 +30,7 @@ def diff_traces(base: TraceDetail, compare: TraceDetail, *, include_text: bool =
     With `include_text`, `output.textDiff` holds unified diff lines of the two answers. `messagesEqual`,
     `messageLengthDelta` and `textDiff` are None when an answer was stripped.
     """
-    old, new = base.summary, compare.summary
+    old, new = base, compare
     mode = compare.storage_mode if poorer(compare.storage_mode, base.storage_mode) else base.storage_mode
     known = _left(base, mode), _left(compare, mode)
     diff: dict[str, Any] = {
@@ -87,8 +88,8 @@ def _left(detail: TraceDetail, mode: str) -> TraceDetail:
     """The run with what a storage mode leaves of its texts."""
     if mode == "full":
         return detail
-    bare = tuple(dataclasses.replace(step, input=None, output=None) for step in detail.steps)
-    return dataclasses.replace(detail, steps=bare, error="" if mode == "minimal" else detail.error)
+    bare = tuple(replace(step, arguments=None, output=None) for step in detail.steps)
+    return replace(detail, steps=bare, error=None if mode == "minimal" else detail.error)
 
 
 # --- Sections ---------------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def _skills(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _usage(base: TraceDetail, compare: TraceDetail) -> dict[str, int]:
-    old, new = base.summary, compare.summary
+    old, new = base.usage, compare.usage
     given, written = new.prompt_tokens - old.prompt_tokens, new.completion_tokens - old.completion_tokens
     return {
         "baseInputTokens": old.prompt_tokens,
@@ -150,7 +151,7 @@ def _answer(detail: TraceDetail) -> str | None:
 
 
 def _errors(base: TraceDetail, compare: TraceDetail) -> dict[str, Any]:
-    old, new = base.summary, compare.summary
+    old, new = base, compare
     return {
         "baseError": base.error or None,
         "compareError": compare.error or None,
@@ -179,17 +180,17 @@ def _differing(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail)
         "workspace": diff["workspace"]["changed"],
         "skills": any(skills[part] for part in ("added", "removed", "changed")),
         "usage": bool(usage["inputTokenDelta"] or usage["outputTokenDelta"]),
-        "cost": base.summary.cost != compare.summary.cost,
+        "cost": base.cost != compare.cost,
         "toolCalls": calls,
         "steps": unexplained,
         "output": diff["output"]["messagesEqual"] is False,
-        "errors": _failed_otherwise(base, compare) or base.summary.status != compare.summary.status,
+        "errors": _failed_otherwise(base, compare) or base.status != compare.status,
     }
 
 
 def _significant(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail) -> list[str]:
     """What matters, in the order of the reference's sample."""
-    old, new = base.summary, compare.summary
+    old, new = base, compare
     tools = diff["toolCalls"]
     flipped = any(change["differences"]["successChanged"] for change in tools["changed"])
     found = {
@@ -207,7 +208,7 @@ def _significant(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetai
 
 
 def _failed_otherwise(base: TraceDetail, compare: TraceDetail) -> bool:
-    return (base.error, base.summary.error_code) != (compare.error, compare.summary.error_code)
+    return (base.error, base.error_code) != (compare.error, compare.error_code)
 
 
 def _over_a_fifth(old: int, new: int) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+from clasper.core.schemas import Input, Resource
 
 SamplingStrategy = Literal["full", "errors_only", "sampled"]
 STRATEGIES: tuple[SamplingStrategy, ...] = ("full", "errors_only", "sampled")
@@ -26,13 +27,16 @@ MIN_DAYS, MAX_DAYS = 1, 3650
 _HASHES = 2.0**256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+Days = Annotated[int, Meta(ge=MIN_DAYS, le=MAX_DAYS)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Policy(Resource, frozen=True, kw_only=True, rename="camel"):
     """How long traces are kept, which of them, and with how much of their texts. The defaults are a new policy's."""
 
-    retention_days: int = 90
+    retention_days: Days = 90
     sampling_strategy: SamplingStrategy = "full"
-    sample_rate: float = 0.1
+    sample_rate: Share = 0.1
     storage_mode: StorageMode = "full"
 
     @property
@@ -41,20 +45,25 @@ class Policy:
         return self.sampling_strategy == "full" and self.storage_mode == "full"
 
 
-def policy_errors(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What is wrong with the given fields of a policy, by field; absent fields have no error."""
-    errors = {}
-    days = values.get("retention_days", MIN_DAYS)
-    if not _is_number(days) or days != int(days) or not MIN_DAYS <= days <= MAX_DAYS:
-        errors["retention_days"] = [f"Must be a whole number of days from {MIN_DAYS} to {MAX_DAYS}."]
-    if values.get("sampling_strategy", "full") not in STRATEGIES:
-        errors["sampling_strategy"] = [f"Must be one of {', '.join(STRATEGIES)}."]
-    rate = values.get("sample_rate", 0.0)
-    if not _is_number(rate) or not 0 <= rate <= 1:
-        errors["sample_rate"] = ["Must be a number from 0 to 1."]
-    if values.get("storage_mode", "full") not in STORAGE_MODES:
-        errors["storage_mode"] = [f"Must be one of {', '.join(STORAGE_MODES)}."]
-    return errors
+class PolicyChange(Input, frozen=True, kw_only=True):
+    """The fields of a policy that change."""
+
+    retention_days: Annotated[
+        Days | UnsetType, Meta(description="Days a trace is kept. Default: 90.", examples=[30])
+    ] = UNSET
+    sampling_strategy: Annotated[
+        SamplingStrategy | UnsetType, Meta(description="Which traces are kept. Default: full.")
+    ] = UNSET
+    sample_rate: Annotated[Share | UnsetType, Meta(description="The share that `sampled` keeps. Default: 0.1.")] = UNSET
+    storage_mode: Annotated[
+        StorageMode | UnsetType, Meta(description="How much of their texts is kept. Default: full.")
+    ] = UNSET
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields of Policy that were given."""
+        given = {name: getattr(self, name) for name in PolicyChange.__struct_fields__}
+        return {name: value for name, value in given.items() if value is not UNSET}
 
 
 def in_sample(trace_id: str, rate: float) -> bool:
@@ -95,7 +104,3 @@ def poorer(mode: str, than: str) -> bool:
     """Whether a storage mode leaves less of the texts than another."""
     modes: tuple[str, ...] = STORAGE_MODES
     return modes.index(mode) > modes.index(than)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -128,7 +128,7 @@ def _reason(old: StepView, new: StepView) -> str:
     return "result" if _canonical(old.output) != _canonical(new.output) else "model"
 
 
-def outline(detail: TraceDetail) -> list[tuple[str, str, str]]:
+def outline(detail: TraceDetail) -> list[tuple[str, str, str | None]]:
     """What the steps came to, without the tool calls and the models' names."""
     return [(step.type, step.status, step.code) for step in detail.steps if step.type != "tool_call"]
 

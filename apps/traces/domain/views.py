@@ -4,106 +4,159 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType, field
+
+from apps.governance.domain.risk import Level
+from apps.traces.domain.record import Status, StepType
+from apps.traces.domain.retention import StorageMode
+from clasper.core.schemas import Count, Instant, Money, Resource, TenantId, TraceId
+
+Labels = Annotated[Mapping[str, str], Meta(examples=[{"team": "blue"}])]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceSummary:
-    """One row of a list; never any text of the run."""
+class TraceSummary(Resource, frozen=True, kw_only=True):
+    """A run in a list, without its texts."""
 
-    id: str
-    tenant_id: str
-    workspace_id: str
-    environment: str
-    agent_id: str
-    user_id: str
-    kind: str
-    status: str
-    error_code: str
-    started_at: datetime
-    ended_at: datetime | None
-    duration_ms: int | None
-    provider: str
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost: int
-    estimated: bool
-    risk_score: int
-    risk_level: str
-    labels: Mapping[str, str]
+    id: TraceId
+    tenant_id: TenantId
+    agent_id: Annotated[str, Meta(description="The agent's role.", examples=["support"])]
+    status: Annotated[Status, Meta(examples=["success"])]
+    started_at: Instant = field(name="start_time")
+    ended_at: Instant | None = field(name="end_time")
+    duration_ms: Count | None
+    total_tokens: Count
+    cost: Money = field(name="total_cost")
+    labels: Labels
+    workspace_id: Annotated[str, Meta(examples=["default"])]
+    environment: Annotated[str, Meta(examples=["default"])]
+    user_id: Annotated[str, Meta(examples=["ada"])]
+    kind: Annotated[str, Meta(description="`send`, `stream`, `llm_task`, …", examples=["send"])]
+    provider: Annotated[str, Meta(examples=["openai"])]
+    model: Annotated[str, Meta(examples=["gpt-4o"])]
+    error_code: Annotated[str | None, Meta(examples=[None])]
+    risk_score: Annotated[int, Meta(examples=[7])]
+    risk_level: Level
+    estimated: Annotated[bool, Meta(description="The price was not known.", examples=[False])]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepView:
-    """One step with its redacted payload; `input` and `output` are None when stripped or absent."""
+class StepView(Resource, frozen=True, kw_only=True):
+    """A step. `model` … `cost` belong to model calls, `tool_name` … `success` to tool calls, `name` to the others.
 
-    seq: int
-    type: str
-    name: str
-    provider: str
-    status: str
-    code: str
-    started_at: datetime
-    duration_ms: int
-    attempt: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost: int
-    input: Any
-    output: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnotationView:
-    """A note on a run."""
-
-    id: int
-    trace_id: str
-    key: str
-    value: str
-    created_at: datetime
-    created_by: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceDetail:
-    """Everything kept of one run."""
-
-    summary: TraceSummary
-    error: str
-    workspace_hash: str
-    price_version: str
-    risk_factors: Mapping[str, Any]
-    redactions: int
-    cached_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    task_id: str
-    message_id: str
-    document_id: str
-    skill_versions: Mapping[str, str]
-    steps: tuple[StepView, ...]
-    annotations: tuple[AnnotationView, ...]
-    replay_of: str
-    storage_mode: str
-    input: Any
-    output: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TracePage:
-    """A page of a list. `total` is exact up to the cap of counting; `next_cursor` is empty on the last page.
-
-    `text_searched` is the number of runs whose texts were read, None when no text was asked for.
+    `input` and `output` are redacted, and null when they were stripped.
     """
 
+    seq: Count
+    type: StepType
+    status: Annotated[str, Meta(examples=["ok"])]
+    code: Annotated[str | None, Meta(examples=[None])]
+    duration_ms: Count
+    started_at: Instant = field(name="timestamp")
+    model: Annotated[str | UnsetType, Meta(examples=["gpt-4o"])] = UNSET
+    provider: Annotated[str | UnsetType, Meta(examples=["openai"])] = UNSET
+    attempt: Annotated[int | UnsetType, Meta(examples=[1])] = UNSET
+    prompt_tokens: Annotated[int | UnsetType, Meta(examples=[1250])] = UNSET
+    completion_tokens: Annotated[int | UnsetType, Meta(examples=[150])] = UNSET
+    cost: Annotated[Money | UnsetType, Meta(examples=[0.0485])] = UNSET
+    tool_name: str | UnsetType = UNSET
+    arguments: Any = field(name="input", default=UNSET)
+    output: Any = field(default=UNSET)
+    permitted: bool | UnsetType = UNSET
+    success: bool | UnsetType = UNSET
+    label: str | UnsetType = field(name="name", default=UNSET)
+
+    @property
+    def name(self) -> str:
+        """The model, the tool, or what failed."""
+        return self.tool_name or self.model or self.label or ""
+
+    @property
+    def input(self) -> Any:
+        """The arguments of a tool call; None for other steps."""
+        return None if self.arguments is UNSET else self.arguments
+
+
+class AnnotationView(Resource, frozen=True, kw_only=True, rename="camel"):
+    """A note on a run."""
+
+    id: Count
+    trace_id: TraceId
+    key: Annotated[str, Meta(examples=["incident"])]
+    value: Annotated[str, Meta(examples=["INC-123"])]
+    created_at: Instant
+    created_by: Annotated[str, Meta(description="As named, or the credential, type:id.", examples=["user:ada"])]
+
+
+class TraceUsage(Resource, frozen=True, kw_only=True):
+    """Tokens of all model calls of the run; cached ones count as prompt tokens."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+    cached_tokens: Count
+    cache_write_tokens: Count
+    reasoning_tokens: Count
+
+
+class TraceCost(Resource, frozen=True, kw_only=True, rename="camel"):
+    """What the run cost."""
+
+    model: Annotated[str, Meta(examples=["gpt-4o"])]
+    total_cost: Money
+    currency: Literal["USD"] = "USD"
+    price_version: Annotated[str, Meta(examples=["genai-prices 0.2.3"])]
+
+
+class TraceRisk(Resource, frozen=True, kw_only=True):
+    """The run's risk as it was scored when it ran."""
+
+    score: Annotated[int, Meta(examples=[7])]
+    level: Level
+    factors: Annotated[Mapping[str, Any], Meta(examples=[{"toolBreadth": 0, "modelVolatility": 35}])]
+
+
+class TraceDetail(TraceSummary, frozen=True, kw_only=True):
+    """Everything that is kept of a run. `input` and `output` are redacted, and null when they were stripped."""
+
+    workspace_hash: Annotated[str, Meta(examples=["sha256:0f…"])]
+    skill_versions: Annotated[Mapping[str, str], Meta(examples=[{"summarize": "1.0.0"}])]
+    task_id: Annotated[str | None, Meta(examples=["task-1"])]
+    document_id: Annotated[str | None, Meta(examples=[None])]
+    message_id: Annotated[str | None, Meta(examples=[None])]
+    steps: tuple[StepView, ...]
+    usage: TraceUsage
+    priced: TraceCost = field(name="cost")
+    error: Annotated[str | None, Meta(examples=[None])]
+    risk: TraceRisk
+    redactions: Count
+    storage_mode: StorageMode
+    replay_of: Annotated[str | None, Meta(description="The run that this one repeats.", examples=[None])]
+    annotations: tuple[AnnotationView, ...]
+    input: Annotated[Any, Meta(examples=[{"message": "Hello"}])]
+    output: Annotated[Any, Meta(examples=[{"response": "Hi"}])]
+
+
+class ExportedTrace(TraceSummary, frozen=True, kw_only=True):
+    """A run in an export; steps and texts only if they were asked for."""
+
+    steps: tuple[StepView, ...] | UnsetType = UNSET
+    input: Any = field(default=UNSET)
+    output: Any = field(default=UNSET)
+
+
+class TracePage(Resource, frozen=True, kw_only=True):
+    """A page of a list of runs, newest first."""
+
     traces: tuple[TraceSummary, ...]
-    total: int
-    total_is_exact: bool
-    next_cursor: str
-    text_searched: int | None = None
+    total: Count
+    total_is_exact: Annotated[bool, Meta(description="False when more runs match than are counted.")]
+    next_cursor: Annotated[str | None, Meta(description="Null on the last page.", examples=[None])]
+    limit: Count
+    offset: Annotated[Count | UnsetType, Meta(description="Of `GET /traces`.")] = UNSET
+    text_searched: Annotated[
+        Count | UnsetType, Meta(description="How many runs' texts were read, if a text was asked for.")
+    ] = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

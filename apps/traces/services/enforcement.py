@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 
+import msgspec
 from django.db import DatabaseError, connection
 from django.db.models import Q
+from msgspec import Meta
 
 from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import Policy, RetentionAction, cutoff, retention_action
@@ -19,6 +21,7 @@ from apps.traces.models import Trace
 from apps.traces.services.retention import all_policies, policy_of, protected, strip
 from clasper.core.clock import iso
 from clasper.core.db import Batch, atomic_batch, write_back
+from clasper.core.schemas import INTERNAL, Count, Instant, Resource, TenantId
 
 logger = logging.getLogger("clasper.retention")
 
@@ -38,24 +41,29 @@ REST = 2.0
 _TABLES = ("trace_payloads", "trace_steps", "trace_labels", "trace_skills", "trace_annotations")
 
 
-@dataclass(slots=True, kw_only=True)
-class Enforcement:
-    """What was done for a tenant, or with `dry_run` would be; while it is under way, what was done so far.
+class Enforcement(Resource, frozen=False, kw_only=True):  # type: ignore[misc]  # its counts grow
+    """What was done for a tenant, or with `dry_run` would be; while it is under way, what was done so far."""
 
-    `protected` counts the traces that would have gone or been stripped but for a label or annotation. `oldest` is when
-    the oldest remaining trace began, None when there is none. Durations in milliseconds.
-    """
-
-    tenant_id: str
-    cutoff: datetime
-    dry_run: bool = False
-    deleted: int = 0
-    stripped: int = 0
-    protected: int = 0
-    oldest: datetime | None = None
-    duration_ms: int = 0
-    longest_transaction_ms: float = 0.0
-    complete: bool = False
+    tenant_id: TenantId = msgspec.field(name="tenantId")
+    cutoff: Annotated[Instant, Meta(description="Traces that began before this are too old.")] = msgspec.field(
+        name="cutoffDate"
+    )
+    dry_run: bool = msgspec.field(name="dryRun", default=False)
+    deleted: Count = msgspec.field(name="tracesDeleted", default=0)
+    stripped: Annotated[Count, Meta(description="Traces whose texts were removed.")] = msgspec.field(
+        name="tracesStripped", default=0
+    )
+    protected: Annotated[Count, Meta(description="Traces left alone for a label or annotation.")] = msgspec.field(
+        name="tracesProtected", default=0
+    )
+    oldest: Annotated[Instant | None, Meta(description="When it began; null without a trace.")] = msgspec.field(
+        name="oldestRemainingTrace", default=None
+    )
+    duration_ms: Count = msgspec.field(name="durationMs", default=0)
+    longest_transaction_ms: Annotated[float, Meta(examples=[1.5])] = msgspec.field(
+        name="longestTransactionMs", default=0.0
+    )
+    complete: Annotated[bool, INTERNAL] = False
 
 
 Progress = Callable[[Enforcement], None]
@@ -119,7 +127,7 @@ def enforce_all(
     for owned in all_policies():
         if stopped():
             break
-        found = Enforcement(tenant_id=owned.tenant_id, cutoff=cutoff(owned.policy, now), dry_run=dry_run)
+        found = Enforcement(tenant_id=owned.tenant_id, cutoff=cutoff(owned, now), dry_run=dry_run)
         try:
             _enforce(found, actor, now, progress, stopped)
         except DatabaseError:

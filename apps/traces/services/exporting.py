@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from apps.audit.services.recording import record_audit
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
-from apps.traces.domain.views import StepView, TraceSummary
-from apps.traces.models import Trace, TracePayload
-from apps.traces.services.reading import step_view, summaries, value_of
+from apps.traces.domain.views import ExportedTrace, StepView
+from apps.traces.models import Trace
+from apps.traces.services.reading import step_view, summary_fields, value_of
 from apps.traces.services.searching import search
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
@@ -25,23 +28,6 @@ STEPS = "steps"
 CONTENT = "content"
 PARTS = (STEPS, CONTENT)
 """What may be exported in addition to the rows of the list: the steps, and the stored texts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The stored texts of a run; None where there are none."""
-
-    input: Any
-    output: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """A run of an export; `steps` and `content` are None unless asked for."""
-
-    summary: TraceSummary
-    steps: tuple[StepView, ...] | None
-    content: Content | None
 
 
 def record_export(*, filters: Filters, file_format: str, parts: Collection[str], actor: str, now: datetime) -> None:
@@ -63,7 +49,7 @@ def record_export(*, filters: Filters, file_format: str, parts: Collection[str],
         )
 
 
-def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator[list[Exported]]:
+def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator[list[ExportedTrace]]:
     """The runs that match, newest first, in batches of at most BATCH; each batch is read on its own."""
     found = search(filters)
     after: queries.CursorKey | None = None
@@ -74,19 +60,26 @@ def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator
             return
 
 
-def _exported(rows: list[Trace], parts: Collection[str]) -> list[Exported]:
+def _exported(rows: list[Trace], parts: Collection[str]) -> list[ExportedTrace]:
+    labels = queries.labels_of(rows)
     steps = queries.steps_of_all(rows) if STEPS in parts else None
-    payloads = queries.payloads_of_all(rows) if CONTENT in parts else None
-    made = []
-    for row, summary in zip(rows, summaries(rows), strict=True):
-        texts = (payloads or {}).get(row.id, {})
-        views = None if steps is None else tuple(step_view(step, texts.get(step.seq)) for step in steps.get(row.id, ()))
-        made.append(Exported(summary, views, None if payloads is None else _content(texts.get(0))))
-    return made
+    payloads = queries.payloads_of_all(rows) if CONTENT in parts else {}
+    exported = []
+    for row in rows:
+        texts = payloads.get(row.id, {})
+        more: dict[str, Any] = {}
+        if steps is not None:
+            views = (step_view(step, texts.get(step.seq)) for step in steps.get(row.id, ()))
+            more["steps"] = tuple(views if CONTENT in parts else map(_without_texts, views))
+        if CONTENT in parts:
+            own = texts.get(0)
+            more |= {"input": value_of(own.input) if own else None, "output": value_of(own.output) if own else None}
+        exported.append(ExportedTrace(**summary_fields(row, labels.get(row.id, {})), **more))
+    return exported
 
 
-def _content(own: TracePayload | None) -> Content:
-    return Content(value_of(own.input), value_of(own.output)) if own else Content(None, None)
+def _without_texts(step: StepView) -> StepView:
+    return replace(step, arguments=UNSET, output=UNSET)
 
 
 def _plain(value: Any) -> Any:

@@ -6,15 +6,27 @@ import base64
 import binascii
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from django.db.models import QuerySet
+from msgspec import UNSET
 
 from apps.audit.services.recording import record_audit
+from apps.governance.domain.risk import Level
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
-from apps.traces.domain.views import AnnotationView, StepView, TraceDetail, TracePage, TraceSummary
+from apps.traces.domain.retention import StorageMode
+from apps.traces.domain.views import (
+    AnnotationView,
+    StepView,
+    TraceCost,
+    TraceDetail,
+    TracePage,
+    TraceRisk,
+    TraceSummary,
+    TraceUsage,
+)
 from apps.traces.models import Trace, TraceAnnotation, TracePayload, TraceStep
 from apps.traces.queries import CursorKey
 from apps.traces.services.searching import search
@@ -22,7 +34,13 @@ from clasper.core.clock import parse_iso
 from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound
 from clasper.core.ids import is_uuid
+from clasper.core.money import NanoUSD
 from clasper.core.tenancy import TenantScope
+
+_AS_STORED = (
+    *("id", "tenant_id", "agent_id", "status", "started_at", "ended_at", "duration_ms", "cost", "workspace_id"),
+    *("environment", "user_id", "kind", "provider", "model", "risk_score", "risk_level", "estimated"),
+)
 
 
 def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: CursorKey | None = None) -> TracePage:
@@ -37,8 +55,9 @@ def list_traces(*, filters: Filters, limit: int, offset: int = 0, after: CursorK
         traces=summaries(rows),
         total=total,
         total_is_exact=exact,
-        next_cursor=_cursor(following) if following else "",
-        text_searched=found.searched,
+        next_cursor=_cursor(following) if following else None,
+        limit=limit,
+        text_searched=UNSET if found.searched is None else found.searched,
     )
 
 
@@ -57,10 +76,10 @@ def read_cursor(cursor: str) -> CursorKey:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         instant, _, trace_id = text.partition("|")
         key = parse_iso(instant), trace_id.lower()
-    except (binascii.Error, OverflowError) as error:
-        raise ValueError("not a cursor") from error
+    except (binascii.Error, OverflowError, ValueError) as error:
+        raise ValueError("Not a cursor of this list.") from error
     if not is_uuid(trace_id):
-        raise ValueError("not an id")
+        raise ValueError("Not a cursor of this list.")
     return key
 
 
@@ -85,11 +104,11 @@ def record_read(traces: Collection[TraceDetail], *, part: str, actor: str, now: 
         for trace in traces:
             record_audit(
                 batch,
-                tenant_id=trace.summary.tenant_id,
+                tenant_id=trace.tenant_id,
                 event_type="trace.read",
                 actor=actor,
                 now=now,
-                details={"trace_id": trace.summary.id, "part": part},
+                details={"trace_id": trace.id, "part": part},
             )
 
 
@@ -104,23 +123,25 @@ def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
     trace = find_trace(tenants=tenants, trace_id=trace_id)
     payloads = queries.payloads_of(trace)
     return TraceDetail(
-        summary=_summary(trace, queries.labels_of([trace]).get(trace.id, {})),
-        error=trace.error,
+        **summary_fields(trace, queries.labels_of([trace]).get(trace.id, {})),
         workspace_hash=trace.workspace_hash,
-        price_version=trace.price_version,
-        risk_factors=msgspec.json.decode(trace.risk_factors),
-        redactions=trace.redactions,
-        cached_tokens=trace.cached_tokens,
-        cache_write_tokens=trace.cache_write_tokens,
-        reasoning_tokens=trace.reasoning_tokens,
-        task_id=trace.task_id,
-        message_id=trace.message_id,
-        document_id=trace.document_id,
         skill_versions=queries.skills_of(trace),
+        task_id=trace.task_id or None,
+        document_id=trace.document_id or None,
+        message_id=trace.message_id or None,
         steps=tuple(step_view(step, payloads.get(step.seq)) for step in queries.steps_of(trace)),
+        usage=_usage(trace),
+        priced=TraceCost(model=trace.model, total_cost=NanoUSD(trace.cost), price_version=trace.price_version),
+        error=trace.error or None,
+        risk=TraceRisk(
+            score=trace.risk_score,
+            level=cast(Level, trace.risk_level),
+            factors=msgspec.json.decode(trace.risk_factors),
+        ),
+        redactions=trace.redactions,
+        storage_mode=cast(StorageMode, trace.storage_mode),
+        replay_of=trace.replay_of or None,
         annotations=tuple(annotation_view(note) for note in queries.annotations_of(trace)),
-        replay_of=trace.replay_of,
-        storage_mode=trace.storage_mode,
         input=value_of(payloads[0].input) if 0 in payloads else None,
         output=value_of(payloads[0].output) if 0 in payloads else None,
     )
@@ -129,53 +150,53 @@ def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
 def summaries(rows: Collection[Trace]) -> tuple[TraceSummary, ...]:
     """Rows of a list, with their labels."""
     labels = queries.labels_of(rows)
-    return tuple(_summary(row, labels.get(row.id, {})) for row in rows)
+    return tuple(TraceSummary(**summary_fields(row, labels.get(row.id, {}))) for row in rows)
 
 
-def _summary(trace: Trace, labels: Mapping[str, str]) -> TraceSummary:
-    return TraceSummary(
-        id=trace.id,
-        tenant_id=trace.tenant_id,
-        workspace_id=trace.workspace_id,
-        environment=trace.environment,
-        agent_id=trace.agent_id,
-        user_id=trace.user_id,
-        kind=trace.kind,
-        status=trace.status,
-        error_code=trace.error_code,
-        started_at=trace.started_at,
-        ended_at=trace.ended_at,
-        duration_ms=trace.duration_ms,
-        provider=trace.provider,
-        model=trace.model,
-        prompt_tokens=trace.input_tokens + trace.cached_tokens + trace.cache_write_tokens,
+def summary_fields(trace: Trace, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a TraceSummary."""
+    return {
+        **{name: getattr(trace, name) for name in _AS_STORED},
+        "total_tokens": _prompt_tokens(trace) + trace.output_tokens,
+        "error_code": trace.error_code or None,
+        "labels": labels,
+    }
+
+
+def _prompt_tokens(trace: Trace) -> int:
+    return trace.input_tokens + trace.cached_tokens + trace.cache_write_tokens
+
+
+def _usage(trace: Trace) -> TraceUsage:
+    return TraceUsage(
+        prompt_tokens=_prompt_tokens(trace),
         completion_tokens=trace.output_tokens,
-        cost=trace.cost,
-        estimated=trace.estimated,
-        risk_score=trace.risk_score,
-        risk_level=trace.risk_level,
-        labels=labels,
+        total_tokens=_prompt_tokens(trace) + trace.output_tokens,
+        cached_tokens=trace.cached_tokens,
+        cache_write_tokens=trace.cache_write_tokens,
+        reasoning_tokens=trace.reasoning_tokens,
     )
 
 
 def step_view(step: TraceStep, payload: TracePayload | None) -> StepView:
     """A step as it is shown, without texts when there is no payload."""
-    return StepView(
-        seq=step.seq,
-        type=step.type,
-        name=step.name,
-        provider=step.provider,
-        status=step.status,
-        code=step.code,
-        started_at=step.started_at,
-        duration_ms=step.duration_ms,
-        attempt=step.attempt,
-        prompt_tokens=step.prompt_tokens,
-        completion_tokens=step.completion_tokens,
-        cost=step.cost,
-        input=value_of(payload.input) if payload else None,
-        output=value_of(payload.output) if payload else None,
-    )
+    shown: dict[str, Any] = {
+        "seq": step.seq,
+        "type": step.type,
+        "status": step.status,
+        "code": step.code or None,
+        "duration_ms": step.duration_ms,
+        "started_at": step.started_at,
+        "output": value_of(payload.output) if payload else None,
+    }
+    if step.type == "llm_call":
+        names = ("provider", "attempt", "prompt_tokens", "completion_tokens", "cost")
+        return StepView(**shown, model=step.name, **{name: getattr(step, name) for name in names})
+    if step.type == "tool_call":
+        permitted, success = step.status != "denied", step.status == "ok"
+        arguments = value_of(payload.input) if payload else None
+        return StepView(**shown, tool_name=step.name, arguments=arguments, permitted=permitted, success=success)
+    return StepView(**shown, label=step.name)
 
 
 def value_of(text: str | None) -> Any:

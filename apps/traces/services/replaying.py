@@ -34,11 +34,9 @@ def replay_source(*, tenants: TenantScope, trace_id: str) -> ReplaySource:
     """The run with its request. Raises NotFound, and Conflict `trace_running` or `trace_stripped` when it cannot be
     repeated because it has not ended or retention has removed its texts."""
     trace = get_trace(tenants=tenants, trace_id=trace_id)
-    if trace.summary.status == "running":
+    if trace.status == "running":
         raise Conflict("The run has not ended yet.", code="trace_running")
     if not isinstance(trace.input, dict) or trace.storage_mode != "full":
         raise Conflict("The texts of this run are not kept any more, so it cannot be repeated.", code="trace_stripped")
-    row = TracePayload.objects.filter(
-        tenant_id=trace.summary.tenant_id, trace_id=trace.summary.id, seq=TOOLS_SEQ
-    ).first()
+    row = TracePayload.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id, seq=TOOLS_SEQ).first()
     return ReplaySource(trace, msgspec.json.decode(row.input) if row is not None and row.input else ())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from django.db.models import Avg, Count
+from django.db import models
+from django.db.models import Avg
+from msgspec import Meta, field
+from msgspec.structs import asdict
 
 from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import (
@@ -17,11 +18,11 @@ from apps.traces.domain.retention import (
     Policy,
     StorageMode,
     mode_at_settle,
-    policy_errors,
 )
 from apps.traces.models import RetentionPolicy
 from clasper.core.db import Batch, atomic_batch
-from clasper.core.errors import InvalidRequest, NotFound
+from clasper.core.errors import NotFound
+from clasper.core.schemas import Count, Instant, Resource, TenantId
 from clasper.core.tenancy import TenantScope
 
 POLICY_SET = "retention.policy"
@@ -29,54 +30,48 @@ POLICY_SET = "retention.policy"
 POLICY_SECONDS = 5
 """How long a process may use a policy that another one has changed."""
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Policy))
+_FIELDS = Policy.__struct_fields__
 _READ_DEMANDING = (
     f"SELECT tenant_id, {', '.join(_FIELDS)} FROM retention_policies"
     " WHERE sampling_strategy <> 'full' OR storage_mode <> 'full'"
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantPolicy:
-    """A tenant's policy, and when it was created and last changed."""
+class TenantPolicy(Policy, frozen=True, kw_only=True):
+    """A tenant's policy and when it was made and last changed."""
 
-    tenant_id: str
-    policy: Policy
-    created_at: datetime
-    updated_at: datetime
+    tenant_id: TenantId
+    created_at: Instant
+    updated_at: Instant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionStats:
-    """The number of policies, their average window in days (0 without any), and their number by strategy."""
+class RetentionStats(Resource, frozen=True, kw_only=True):
+    """How many policies there are, and how many by strategy."""
 
-    policies: int
-    average_days: int
-    by_strategy: dict[str, int]
+    policies: Count = field(name="totalPolicies")
+    average_days: Annotated[Count, Meta(description="Rounded; 0 without any policy.")] = field(name="avgRetentionDays")
+    by_strategy: Annotated[dict[str, int], Meta(examples=[{"full": 12, "errors_only": 0, "sampled": 0}])] = field(
+        name="tenantsByStrategy"
+    )
 
 
 def set_policy(*, tenant_id: str, actor: str, now: datetime, values: Mapping[str, Any]) -> TenantPolicy:
-    """Creates or changes the tenant's policy; `values` are fields of Policy, and what is left out stays.
+    """Creates or changes the tenant's policy; `values` are those of a PolicyChange, and what is left out stays.
 
-    Writes `retention.policy` with the policy before and after. Raises InvalidRequest naming every error.
+    Writes `retention.policy` with the policy before and after.
     """
-    errors = policy_errors(values)
-    if not tenant_id:
-        errors["tenant_id"] = ["This field is required."]
-    if errors:
-        raise InvalidRequest(field_errors=errors)
     with atomic_batch() as batch:
         row, created = RetentionPolicy.objects.get_or_create(
-            tenant_id=tenant_id, defaults={**dataclasses.asdict(Policy()), "created_at": now, "updated_at": now}
+            tenant_id=tenant_id, defaults={**asdict(Policy()), "created_at": now, "updated_at": now}
         )
         if not created:
             row = RetentionPolicy.objects.select_for_update().get(tenant_id=tenant_id)
-        before = None if created else dataclasses.asdict(_policy(row))
+        before = None if created else asdict(_policy(row))
         for name, value in values.items():
             setattr(row, name, value)
         row.updated_at = now
         row.save()
-        after = dataclasses.asdict(_policy(row))
+        after = asdict(_policy(row))
         details = {"before": before, "after": after}
         record_audit(batch, tenant_id=tenant_id, event_type=POLICY_SET, actor=actor, now=now, details=details)
     demanding.forget()
@@ -105,7 +100,7 @@ def all_policies() -> list[TenantPolicy]:
 def retention_stats(*, tenants: TenantScope) -> RetentionStats:
     """The figures of the scope's policies."""
     policies = RetentionPolicy.objects.in_scope(tenants)
-    counts = dict(policies.order_by().values_list("sampling_strategy").annotate(Count("id")))
+    counts = dict(policies.order_by().values_list("sampling_strategy").annotate(models.Count("id")))
     return RetentionStats(
         policies=sum(counts.values()),
         average_days=round(policies.aggregate(days=Avg("retention_days"))["days"] or 0),
@@ -193,5 +188,5 @@ def _as_policy(values: Sequence[Any]) -> Policy:
 
 def _view(row: RetentionPolicy) -> TenantPolicy:
     return TenantPolicy(
-        tenant_id=row.tenant_id, policy=_policy(row), created_at=row.created_at, updated_at=row.updated_at
+        **asdict(_policy(row)), tenant_id=row.tenant_id, created_at=row.created_at, updated_at=row.updated_at
     )

@@ -8,13 +8,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from apps.traces.api.retention import enforcement_json, enforcements_json, policy_json, stats_json
-from apps.traces.domain.retention import STORAGE_MODES, STRATEGIES
+from apps.traces.domain.retention import STORAGE_MODES, STRATEGIES, PolicyChange
 from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import get_policy, retention_stats, set_policy
 from clasper.core.clock import iso, utc_now
 from clasper.core.errors import ClasperError, InvalidRequest
+from clasper.core.schemas import render
 from clasper.core.tenancy import ALL_TENANTS
+from clasper.core.validation import read
 
 ACTOR = "system:command"
 
@@ -66,13 +67,15 @@ class Command(BaseCommand):
             "sample_rate": options["rate"],
             "storage_mode": options["storage"],
         }
-        values = {name: value for name, value in given.items() if value is not None}
         tenant_id = options["tenant"]
+        if not tenant_id:
+            raise CommandError("--tenant is empty: name a tenant.", returncode=2)
+        values = read(PolicyChange, {name: value for name, value in given.items() if value is not None}).values
         if values:
             found = set_policy(tenant_id=tenant_id, actor=ACTOR, now=utc_now(), values=values)
         else:
             found = get_policy(tenant_id=tenant_id)
-        self._show(options, policy_json(found))
+        self._show(options, render(found))
 
     def _enforce(self, options: dict[str, Any]) -> None:
         how: dict[str, Any] = {"actor": ACTOR, "now": utc_now(), "dry_run": options["dry_run"]}
@@ -81,10 +84,10 @@ class Command(BaseCommand):
             if not options["tenant"]:
                 raise CommandError("--tenant is empty: name a tenant, or leave it out for all.", returncode=2)
             done = [enforce(tenant_id=options["tenant"], progress=progress, **how)]
-            body = enforcement_json(done[0])
+            body = render(done[0])
         else:
             done = enforce_all(progress=progress, **how)
-            body = enforcements_json(done)
+            body = {"results": [render(each) for each in done], "totalDeleted": sum(each.deleted for each in done)}
         if options["json"]:
             self.stdout.write(json.dumps(body))
             return
@@ -94,7 +97,7 @@ class Command(BaseCommand):
             self.stdout.write("No tenant has a policy.")
 
     def _stats(self, options: dict[str, Any]) -> None:
-        body = stats_json(retention_stats(tenants=ALL_TENANTS))
+        body = render(retention_stats(tenants=ALL_TENANTS))
         by_strategy = body.pop("tenantsByStrategy") if not options["json"] else {}
         self._show(options, {**body, **by_strategy})
 
