@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Literal
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import DatabaseError, connection
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from msgspec import UNSET, Meta, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -16,17 +15,21 @@ from rest_framework.views import APIView
 import clasper
 from apps.agents.engine import default_model
 from apps.agents.services.providers import default_circuit
+from apps.identity.api import read_query
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from apps.identity.services.authentication import authenticate_optional
 from apps.skills.domain.text import MAX_CHARS_PER_FILE
 from apps.workspaces.services import load_workspace
 from clasper.core.clock import utc_now
 from clasper.core.errors import ClasperError, InvalidRequest
+from clasper.core.http import operation
+from clasper.core.schemas import Codec, Count, Query, Resource
+from clasper.core.validation import read
 from clasper.gateways.control_plane import backend_url, check_compatibility, control_plane
 from clasper.gateways.control_plane.capabilities import CONTRACT_VERSION
 from clasper.gateways.ssrf import UrlRefused
 
-FEATURES = [
+FEATURES = (
     "trace_diff",
     "trace_annotations",
     "trace_retention",
@@ -38,10 +41,90 @@ FEATURES = [
     "control_plane_versioning",
     "trace_linking",
     "impact_analysis",
-]
+)
 """Names of the API reference."""
 
 COUNTED_TABLES = ("traces", "audit_log", "skill_registry")
+
+
+class HealthPart(Resource, frozen=True, kw_only=True, rename="camel"):
+    """A part of the server; everything but its status is for callers with a valid credential."""
+
+    path: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    status: Annotated[str, Meta(description="`ok`, `unchecked`, `missing` or `error`.", examples=["ok"])]
+    error: str | UnsetType = UNSET
+    tables: Annotated[dict[str, int] | UnsetType, Meta(description="Rows.")] = UNSET
+    max_chars_per_file: Count | UnsetType = UNSET
+
+
+class HealthConfig(Resource, frozen=True, kw_only=True, rename="camel"):
+    """How the server is set up."""
+
+    port: Annotated[int, Meta(examples=[8081])]
+    default_task: str | None
+    model: Annotated[str, Meta(examples=["gpt-4o"])]
+    provider: Annotated[str, Meta(examples=["openai"])]
+    circuit: Annotated[str, Meta(examples=["closed"])]
+    fallback_model: Annotated[str | None, Meta(examples=[None])]
+
+
+class Health(Resource, frozen=True, kw_only=True):
+    """The state of the parts."""
+
+    status: Literal["ok", "degraded"]
+    workspace: HealthPart
+    backend: HealthPart
+    database: HealthPart
+    config: Annotated[HealthConfig | UnsetType, Meta(description="For callers with a valid credential.")] = UNSET
+
+
+class Live(Resource, frozen=True, kw_only=True):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(Resource, frozen=True, kw_only=True):
+    """Whether the process can serve."""
+
+    status: Literal["ok", "unavailable"]
+
+
+class Version(Resource, frozen=True, kw_only=True):
+    """Version of the server and of the contract, and the features by name."""
+
+    version: Annotated[str, Meta(examples=["1.1.0"])] = clasper.__version__
+    contractVersion: str = CONTRACT_VERSION  # noqa: N815  both spellings are shown
+    contract_version: str = CONTRACT_VERSION
+    name: str = "clasper"
+    features: Annotated[tuple[str, ...], Meta(examples=[["trace_diff"]])] = FEATURES
+
+
+class ControlPlaneCompatibility(Resource, frozen=True, kw_only=True, rename="camel"):
+    """Whether Clasper can work with the control plane."""
+
+    compatible: bool
+    clasper_contract_version: Annotated[str, Meta(examples=["v1"])]
+    control_plane_contract_version: Annotated[str | None, Meta(examples=["v1"])]
+    warnings: Annotated[tuple[str, ...], Meta(examples=[[]])]
+    missing_features: Annotated[tuple[str, ...], Meta(examples=[[]])]
+    error: str | UnsetType = UNSET
+    code: Literal["incompatible_control_plane"] | UnsetType = UNSET
+
+
+class HealthQuery(Query, frozen=True, kw_only=True):
+    """How thoroughly."""
+
+    deep: Annotated[
+        bool, Codec(read=lambda text: text == "true", json=bool), Meta(description="Also call the control plane.")
+    ] = False
+
+
+class CompatibilityQuery(Query, frozen=True, kw_only=True):
+    """Which control plane."""
+
+    control_plane_url: Annotated[str | None, Meta(description="Default: the configured one.")] = None
 
 
 class HealthView(APIView):
@@ -49,30 +132,16 @@ class HealthView(APIView):
 
     public = True
 
-    @extend_schema(parameters=[OpenApiParameter("deep", bool)], responses=OpenApiTypes.OBJECT)
+    @operation("health", query=HealthQuery, response=Health)
     def get(self, request: Request) -> Response:
         """State of the parts. Paths, URLs and counts are shown to callers with a valid credential only."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         known = authenticate_optional(headers, now=utc_now()) is not None
-        deep = request.query_params.get("deep") == "true"
-        parts = {
-            "workspace": _workspace(known),
-            "backend": _backend(known, deep),
-            "database": _database(known),
-        }
-        healthy = all(part["status"] in ("ok", "unchecked") for part in parts.values())
-        body: dict[str, Any] = {"status": "ok" if healthy else "degraded", **parts}
-        if known:
-            model = default_model()
-            body["config"] = {
-                "port": settings.CLASPER_PORT,
-                "defaultTask": settings.CLASPER_DEFAULT_TASK or None,
-                "model": model.model,
-                "provider": model.provider,
-                "circuit": default_circuit(),
-                "fallbackModel": settings.LLM_MODEL_FALLBACK or None,
-            }
-        return Response(body)
+        query = read(HealthQuery, request.query_params.dict(), strict=False)
+        parts = {"workspace": _workspace(known), "backend": _backend(known, query.deep), "database": _database(known)}
+        healthy = all(part.status in ("ok", "unchecked") for part in parts.values())
+        config = _config() if known else UNSET
+        return Response(Health(status="ok" if healthy else "degraded", **parts, config=config))
 
 
 class LiveView(APIView):
@@ -80,10 +149,10 @@ class LiveView(APIView):
 
     public = True
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @operation("health_live", response=Live)
     def get(self, request: Request) -> Response:
         """The process answers."""
-        return Response({"status": "ok"})
+        return Response(Live())
 
 
 class ReadyView(APIView):
@@ -91,11 +160,11 @@ class ReadyView(APIView):
 
     public = True
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @operation("health_ready", response={200: Ready, 503: Ready})
     def get(self, request: Request) -> Response:
         """The process can serve: 200 when the database answers, else 503."""
-        ready = _database(False)["status"] == "ok"
-        return Response({"status": "ok" if ready else "unavailable"}, status=200 if ready else 503)
+        ready = _database(False).status == "ok"
+        return Response(Ready(status="ok" if ready else "unavailable"), status=200 if ready else 503)
 
 
 class VersionView(APIView):
@@ -103,17 +172,10 @@ class VersionView(APIView):
 
     public = True
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @operation("api_version", response=Version)
     def get(self, request: Request) -> Response:
         """Version of the server and of the contract, and the features by name."""
-        body = {
-            "version": clasper.__version__,
-            "contractVersion": CONTRACT_VERSION,
-            "contract_version": CONTRACT_VERSION,
-            "name": "clasper",
-            "features": FEATURES,
-        }
-        return Response(body)
+        return Response(Version())
 
 
 class CompatibilityView(APIView):
@@ -121,59 +183,70 @@ class CompatibilityView(APIView):
 
     required_scopes = {"GET": GOVERNANCE_READ}
 
-    @extend_schema(parameters=[OpenApiParameter("control_plane_url", str)], responses=OpenApiTypes.OBJECT)
+    @operation(
+        "api_compatibility",
+        query=CompatibilityQuery,
+        response={200: ControlPlaneCompatibility, 503: ControlPlaneCompatibility},
+    )
     def get(self, request: Request) -> Response:
         """Whether Clasper can work with a control plane: 200 if so, 503 if not."""
-        url = request.query_params.get("control_plane_url") or None
+        _, query = read_query(CompatibilityQuery, request)
         try:
-            verdict = async_to_sync(check_compatibility)(url)
+            found = async_to_sync(check_compatibility)(query.control_plane_url or None)
         except UrlRefused as error:
             raise InvalidRequest(field_errors={"control_plane_url": [str(error)]}) from error
-        body: dict[str, Any] = {
-            "compatible": verdict.compatible,
-            "clasperContractVersion": verdict.clasper_contract_version,
-            "controlPlaneContractVersion": verdict.control_plane_contract_version,
-            "warnings": list(verdict.warnings),
-            "missingFeatures": list(verdict.missing_features),
-        }
-        if not verdict.compatible:
-            body["error"] = "The control plane lacks what Clasper needs, or could not be reached."
-            body["code"] = "incompatible_control_plane"
-        return Response(body, status=200 if verdict.compatible else 503)
+        shown = ControlPlaneCompatibility(
+            compatible=found.compatible,
+            clasper_contract_version=found.clasper_contract_version,
+            control_plane_contract_version=found.control_plane_contract_version,
+            warnings=found.warnings,
+            missing_features=found.missing_features,
+            error=UNSET if found.compatible else "The control plane lacks what Clasper needs, or could not be reached.",
+            code=UNSET if found.compatible else "incompatible_control_plane",
+        )
+        return Response(shown, status=200 if found.compatible else 503)
 
 
-def _workspace(known: bool) -> dict[str, Any]:
-    workspace = load_workspace()
-    part: dict[str, Any] = {"status": "missing" if workspace.missing else "ok"}
-    if known:
-        part = {"path": str(settings.CLASPER_WORKSPACE), **part, "maxCharsPerFile": MAX_CHARS_PER_FILE}
-    return part
+def _config() -> HealthConfig:
+    model = default_model()
+    return HealthConfig(
+        port=settings.CLASPER_PORT,
+        default_task=settings.CLASPER_DEFAULT_TASK or None,
+        model=model.model,
+        provider=model.provider,
+        circuit=default_circuit(),
+        fallback_model=settings.LLM_MODEL_FALLBACK or None,
+    )
 
 
-def _backend(known: bool, deep: bool) -> dict[str, Any]:
-    part: dict[str, Any] = {"status": "unchecked"}
-    if deep:
-        try:
-            async_to_sync(control_plane().ping)()
-            part["status"] = "ok"
-        except ClasperError as error:
-            part["status"] = "error"
-            if known:
-                part["error"] = error.message
-    return {"url": backend_url(), **part} if known else part
+def _workspace(known: bool) -> HealthPart:
+    status = "missing" if load_workspace().missing else "ok"
+    if not known:
+        return HealthPart(status=status)
+    return HealthPart(path=str(settings.CLASPER_WORKSPACE), status=status, max_chars_per_file=MAX_CHARS_PER_FILE)
 
 
-def _database(known: bool) -> dict[str, Any]:
+def _backend(known: bool, deep: bool) -> HealthPart:
+    url = backend_url() if known else UNSET
+    if not deep:
+        return HealthPart(url=url, status="unchecked")
+    try:
+        async_to_sync(control_plane().ping)()
+    except ClasperError as error:
+        return HealthPart(url=url, status="error", error=error.message if known else UNSET)
+    return HealthPart(url=url, status="ok")
+
+
+def _database(known: bool) -> HealthPart:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
             tables = _counts() if known else {}
     except DatabaseError:
-        return {"status": "error"}
+        return HealthPart(status="error")
     if not known:
-        return {"status": "ok"}
-    path = str(connection.settings_dict["NAME"])
-    return {"path": path, "status": "ok", "tables": tables}
+        return HealthPart(status="ok")
+    return HealthPart(path=str(connection.settings_dict["NAME"]), status="ok", tables=tables)
 
 
 def _counts() -> dict[str, int]:

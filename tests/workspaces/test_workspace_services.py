@@ -37,7 +37,7 @@ def test_the_default_is_the_configured_workspace(tmp_path: Path, settings: Setti
 def test_a_missing_workspace_is_empty(tmp_path: Path, now: datetime) -> None:
     read = load_workspace(tmp_path / "none")
     assert (read.missing, dict(read.files), read.skills) == (True, {}, ())
-    assert boot_status(root=tmp_path / "none") == BootStatus(False, False, None)
+    assert boot_status(root=tmp_path / "none") == BootStatus(has_boot=False, is_complete=False, content=None)
     with pytest.raises(NotFound):
         complete_boot(actor="key:1", now=now, root=tmp_path / "none")
 
@@ -92,8 +92,12 @@ def test_this_machine_as_gates_see_it(settings: Settings, tmp_path: Path, monkey
 def test_booting_is_completed_once(tmp_path: Path, now: datetime, store: None) -> None:
     put(tmp_path, "BOOT.md", "## First Run Setup\n\nDo this.\n")
     before = load_workspace(tmp_path)
-    assert boot_status(root=tmp_path) == BootStatus(True, False, "## First Run Setup\n\nDo this.\n")
-    assert complete_boot(actor="key:1", now=now, root=tmp_path) == BootStatus(True, True, None)
+    assert boot_status(root=tmp_path) == BootStatus(
+        has_boot=True, is_complete=False, content="## First Run Setup\n\nDo this.\n"
+    )
+    assert complete_boot(actor="key:1", now=now, root=tmp_path) == BootStatus(
+        has_boot=True, is_complete=True, content=None
+    )
     marker = tmp_path / ".boot-complete"
     assert marker.read_text() == "2026-02-10T12:00:00.000Z key:1\n"
     complete_boot(actor="key:2", now=now, root=tmp_path)

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from apps.skills.domain.text import MAX_CHARS_PER_FILE
 from apps.workspaces.domain.composition import compose_static
 from apps.workspaces.domain.workspace import Workspace
+from clasper.core.schemas import Count, Resource
 
 _DEFAULT_ROLE = "agent"
 _CHARS_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """One file: its size as it is and as it is cut for a prompt, in characters, and a guess at its tokens."""
+class ContextFile(Resource, frozen=True, kw_only=True, rename="camel"):
+    """A file: its size as it is and as it is cut for a prompt, in characters, and an estimate of its tokens."""
 
-    name: str
+    name: Annotated[str, Meta(examples=["SOUL.md"])]
     exists: bool
-    raw_chars: int
-    injected_chars: int
-    truncated: bool
-    estimated_tokens: int
+    raw_chars: Count = 0
+    injected_chars: Annotated[Count, Meta(description="Characters after truncation.")] = 0
+    truncated: Annotated[bool, Meta(examples=[False])] = False
+    estimated_tokens: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ContextReport:
-    """Sizes in characters. The system prompt is counted without memory and time, which change by the day."""
+class ContextReport(Resource, frozen=True, kw_only=True, rename="camel"):
+    """Sizes in characters."""
 
-    workspace_path: str
-    max_chars_per_file: int
-    files: tuple[FileReport, ...]
-    total_bootstrap_chars: int
-    system_prompt_chars: int
-    estimated_system_prompt_tokens: int
+    workspace_path: Annotated[str, Meta(examples=["./workspace"])]
+    max_chars_per_file: Annotated[Count, Meta(examples=[MAX_CHARS_PER_FILE])]
+    files: tuple[ContextFile, ...]
+    total_bootstrap_chars: Count
+    system_prompt_chars: Annotated[
+        Count, Meta(description="Without memory and time, which change by the day.", examples=[1200])
+    ]
+    estimated_system_prompt_tokens: Annotated[Count, Meta(examples=[300])]
 
 
 def report_context(workspace: Workspace, *, role: str, skills_max_chars: int) -> ContextReport:
@@ -54,12 +57,19 @@ def report_context(workspace: Workspace, *, role: str, skills_max_chars: int) ->
     )
 
 
-def _report_file(workspace: Workspace, name: str) -> FileReport:
+def _report_file(workspace: Workspace, name: str) -> ContextFile:
     file = workspace.files.get(name)
     if file is None:
-        return FileReport(name, False, 0, 0, False, 0)
+        return ContextFile(name=name, exists=False)
     chars = len(file.text)
-    return FileReport(name, True, file.raw_chars, chars, file.truncated, _tokens(chars))
+    return ContextFile(
+        name=name,
+        exists=True,
+        raw_chars=file.raw_chars,
+        injected_chars=chars,
+        truncated=file.truncated,
+        estimated_tokens=_tokens(chars),
+    )
 
 
 def _tokens(chars: int) -> int:

@@ -8,12 +8,13 @@ import shutil
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Annotated
 
 from django.conf import settings
+from msgspec import Meta
 
 from apps.audit.services.recording import record_audit
 from apps.skills.domain.gates import Platform
@@ -22,6 +23,7 @@ from apps.workspaces.domain.workspace import Parsed, Workspace, assemble_workspa
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound, Unavailable
+from clasper.core.schemas import Resource
 from clasper.gateways.workspace_files import RawWorkspace, WorkspaceReader, write_boot_marker
 
 logger = logging.getLogger("clasper.workspaces")
@@ -32,13 +34,14 @@ GATE_SECONDS = 5.0
 BOOT_FILE = "BOOT.md"
 
 
-@dataclass(frozen=True, slots=True)
-class BootStatus:
-    """First-run instructions. `content` is None once they are completed, or when there are none."""
+class BootStatus(Resource, frozen=True, kw_only=True, rename="camel"):
+    """First-run instructions."""
 
     has_boot: bool
-    is_complete: bool
-    content: str | None
+    is_complete: Annotated[bool, Meta(examples=[False])]
+    content: Annotated[
+        str | None, Meta(description="BOOT.md until it is completed, then null.", examples=["## First run"])
+    ]
 
 
 class WorkspaceLoader:
