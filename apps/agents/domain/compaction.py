@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import msgspec
+from msgspec import Meta
 
-from apps.agents.domain.requests import MAX_HISTORY, Booked, Faults, Text, Turn, booking_faults, history_faults
+from apps.agents.domain.requests import MAX_HISTORY, Booked, Faults, Model, Text, Turn, booking_faults, history_faults
 
 DEFAULT_KEEP_RECENT = 2
 TEMPERATURE = 0.3
@@ -25,10 +25,29 @@ _EMPHASIS = "Keep facts, decisions, names, numbers, dates and open questions; le
 class CompactBody(Booked, frozen=True, kw_only=True):
     """The body of `POST /compact`."""
 
-    messages: Annotated[list[Turn], msgspec.Meta(min_length=1, max_length=MAX_HISTORY)]
-    instructions: Text | None = None
-    keep_recent: Annotated[int, msgspec.Meta(ge=0)] = DEFAULT_KEEP_RECENT
-    model: Annotated[str, msgspec.Meta(max_length=160)] | None = None
+    messages: Annotated[
+        list[Turn],
+        Meta(
+            min_length=1,
+            max_length=MAX_HISTORY,
+            description="The conversation, oldest first.",
+            examples=[[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]],
+        ),
+    ]
+    instructions: Annotated[
+        Text | None,
+        Meta(description="What the summary should stress, in place of facts, decisions and open questions."),
+    ] = None
+    keep_recent: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="How many of the latest turns stay as they are; more where a tool call and its result meet.",
+        ),
+    ] = DEFAULT_KEEP_RECENT
+    model: Annotated[Model | None, Meta(description="The model to ask. Default: the cheap one (LLM_MODEL_CHEAP).")] = (
+        None
+    )
 
 
 def compact_faults(raw: Mapping[str, Any]) -> Faults:

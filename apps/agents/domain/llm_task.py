@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from apps.agents.domain.requests import Booked, Faults, booking_faults
+from apps.agents.domain.requests import Booked, Faults, Model, booking_faults
 from apps.agents.domain.schema import InvalidSchema, OutputSchema, compile_schema
 
 DEFAULT_TEMPERATURE = 0.3
@@ -22,12 +23,29 @@ _INSTRUCTIONS = (
 class TaskBody(Booked, frozen=True, kw_only=True):
     """The body of `POST /llm-task`. `input` is UNSET when it was not given; null is an input."""
 
-    prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000)]
-    input: Any = msgspec.UNSET
-    schema: dict[str, Any] | None = None
-    model: Annotated[str, msgspec.Meta(max_length=160)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = DEFAULT_TEMPERATURE
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    prompt: Annotated[
+        str,
+        Meta(min_length=1, max_length=1_000_000, description="What to do.", examples=["Which city is mentioned?"]),
+    ]
+    input: Annotated[
+        Any, Meta(description="The data to do it with: any JSON.", examples=[{"text": "Ada lives in London."}])
+    ] = msgspec.UNSET
+    schema: Annotated[
+        dict[str, Any] | None,
+        Meta(
+            description="JSON Schema that the output must fulfil: draft 2020-12, or the one that `$schema` names.",
+            examples=[{"type": "object", "properties": {"city": {"type": "string"}}}],
+        ),
+    ] = None
+    model: Annotated[
+        Model | None,
+        Meta(description="The model to ask: a tier's name, `provider/model`, or `model`. Default: the default model."),
+    ] = None
+    temperature: Annotated[float, Meta(ge=0, le=2, description="How free the model is.")] = DEFAULT_TEMPERATURE
+    max_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="Most output tokens, within CLASPER_MAX_OUTPUT_TOKENS."),
+    ] = None
 
 
 def task_faults(raw: Mapping[str, Any]) -> Faults:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+from msgspec import Meta
 
-from apps.agents.domain.requests import Faults, Text
+from apps.agents.domain.requests import Faults, Model, Text
 from clasper.core.canonical import canonical_json
 
 ToolMode = Literal["recorded", "live"]
@@ -20,14 +21,28 @@ UNRECORDED = "The recording holds no call of this tool with these arguments."
 class ReplayBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body of `POST /traces/{id}/replay`: what is to be different. Nothing given repeats the run as it was."""
 
-    model: Annotated[str, msgspec.Meta(max_length=160)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
-    system_prompt: Text | None = None
-    prompt: Text | None = None
-    workspace_version: Annotated[str, msgspec.Meta(max_length=80)] | None = None
-    skill_versions: dict[str, str] | None = None
-    tools: ToolMode = "recorded"
+    model: Annotated[Model | None, Meta(description="Another model: a tier's name, `provider/model`, or `model`.")] = (
+        None
+    )
+    temperature: Annotated[Annotated[float, Meta(ge=0, le=2)] | None, Meta(description="Another temperature.")] = None
+    max_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None, Meta(description="Another limit of output tokens.")
+    ] = None
+    system_prompt: Annotated[
+        Text | None, Meta(description="Another system prompt; needs the scope `prompt:override`.")
+    ] = None
+    prompt: Annotated[Text | None, Meta(description="The same as `system_prompt`.")] = None
+    workspace_version: Annotated[
+        Annotated[str, Meta(max_length=80)] | None,
+        Meta(description="Another content that a run used, by its hash, or `current` for the files as they are."),
+    ] = None
+    skill_versions: Annotated[
+        dict[str, str] | None,
+        Meta(description="Versions that skills must have in that content; otherwise the replay is refused."),
+    ] = None
+    tools: Annotated[
+        ToolMode, Meta(description="`recorded`: tools answer as they did then. `live`: they are called.")
+    ] = "recorded"
 
     @property
     def changes(self) -> dict[str, Any]:

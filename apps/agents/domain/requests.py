@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec import Meta
 
 from apps.agents.domain.session import SessionKey, parse_session_key
 from apps.workspaces.domain.workspace import is_role
 
-Text = Annotated[str, msgspec.Meta(max_length=1_000_000)]
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
-OptionalId = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Slug = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
-Title = Annotated[str, msgspec.Meta(max_length=500)]
+Text = Annotated[str, Meta(max_length=1_000_000)]
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+OptionalId = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Slug = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+Title = Annotated[str, Meta(max_length=500)]
 
 Faults = dict[str, list[str]]
 
@@ -23,22 +24,22 @@ MAX_HISTORY = 2_000
 """Turns; far beyond any window, it only bounds the work before the window is checked."""
 
 
-CallId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+CallId = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool call asked for; `arguments` is a JSON text as the model wrote it."""
+    """What a tool call asked for."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    arguments: Text
+    name: Annotated[str, Meta(min_length=1, max_length=256, description="The tool's name.", examples=["orders:lookup"])]
+    arguments: Annotated[Text, Meta(description="Its arguments, as JSON text.", examples=['{"id": 7}'])]
 
 
 class TurnToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call of an earlier assistant turn."""
 
-    id: CallId
-    type: Literal["function"] = "function"
-    function: CalledFunction
+    id: Annotated[CallId, Meta(description="Named by the turn that answers it.", examples=["call_1"])]
+    type: Annotated[Literal["function"], Meta(description="Always `function`.")] = "function"
+    function: Annotated[CalledFunction, Meta(description="The tool.")]
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,10 +48,16 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `content` may only be missing or null beside `tool_calls`; `history_faults` says so, types cannot.
     """
 
-    role: Literal["user", "assistant", "system", "tool"]
-    content: Text | None = None
-    tool_calls: list[TurnToolCall] | None = None
-    tool_call_id: CallId | None = None
+    role: Annotated[Literal["user", "assistant", "system", "tool"], Meta(description="Who said it.", examples=["user"])]
+    content: Annotated[
+        Text | None,
+        Meta(description="What was said, as text. It may be missing only beside `tool_calls`.", examples=["Hello"]),
+    ] = None
+    tool_calls: Annotated[
+        list[TurnToolCall] | None,
+        Meta(description="On an assistant's turn: the tools it called. Each call must be answered by a `tool` turn."),
+    ] = None
+    tool_call_id: Annotated[CallId | None, Meta(description="On a `tool` turn: the call whose result it is.")] = None
 
     @property
     def text(self) -> str:
@@ -61,60 +68,127 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     """Where to report the end of the run."""
 
-    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-    secret: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
-    headers: dict[str, str] = {}
+    url: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=2048,
+            description="http or https; private, loopback and metadata addresses only if the operator lists them.",
+            examples=["https://example.com/callback"],
+        ),
+    ]
+    secret: Annotated[
+        Annotated[str, Meta(max_length=1024)] | None,
+        Meta(description="Signs the body: `X-Clasper-Signature` is its lower-case hex HMAC-SHA256."),
+    ] = None
+    headers: Annotated[dict[str, str], Meta(description="Headers to send along.")] = {}
+
+
+Model = Annotated[str, Meta(max_length=160)]
+UNUSED = "Accepted for compatibility; has no effect today."
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """`metadata`: options of this request. Keys that are not listed here are kept with the trace and change nothing."""
 
-    system_prompt: Text | None = None
-    kickoff_plan: bool | None = None
-    kickoff_note: Text | None = None
-    plan_title: Title | None = None
-    timezone: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    model: Annotated[str, msgspec.Meta(max_length=160)] | None = None
-    workspace_id: Slug | None = None
-    environment: Slug | None = None
-    skip_backend: bool | None = None
-    skip_smart_context: bool | None = msgspec.field(default=None, name="skipSmartContext")
-    force_include_skills: list[Annotated[str, msgspec.Meta(max_length=64)]] | None = msgspec.field(
-        default=None, name="forceIncludeSkills"
+    system_prompt: Annotated[
+        Text | None, Meta(description="Replaces the workspace's prompt; needs the scope `prompt:override`.")
+    ] = None
+    kickoff_plan: Annotated[bool | None, Meta(description="Also write the answer as a plan document.")] = None
+    kickoff_note: Annotated[Text | None, Meta(description="Steers a kickoff and heads its plan.")] = None
+    plan_title: Annotated[Title | None, Meta(description="Title of the plan document.")] = None
+    timezone: Annotated[
+        Annotated[str, Meta(max_length=64)] | None, Meta(description="IANA name, for the time in the prompt.")
+    ] = None
+    model: Annotated[
+        Model | None, Meta(description="The model to ask: a tier (`cheap`, `best`, …), `provider/model`, or `model`.")
+    ] = None
+    workspace_id: Annotated[Slug | None, Meta(description="As the field of the same name in the body.")] = None
+    environment: Annotated[Slug | None, Meta(description="As the field of the same name in the body.")] = None
+    skip_backend: Annotated[
+        bool | None,
+        Meta(description="Write nothing to the control plane; then no task is needed.", examples=[True]),
+    ] = None
+    skip_smart_context: Annotated[bool | None, Meta(description=UNUSED)] = msgspec.field(
+        default=None, name="skipSmartContext"
     )
-    smart_context_max_skills: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
-    smart_context_max_memory: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
-    smart_context_token_budget: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] | None = None
+    force_include_skills: Annotated[
+        list[Annotated[str, Meta(max_length=64)]] | None, Meta(description="Skills that are in the prompt in any case.")
+    ] = msgspec.field(default=None, name="forceIncludeSkills")
+    smart_context_max_skills: Annotated[Annotated[int, Meta(ge=0, le=1000)] | None, Meta(description=UNUSED)] = None
+    smart_context_max_memory: Annotated[Annotated[int, Meta(ge=0, le=1000)] | None, Meta(description=UNUSED)] = None
+    smart_context_token_budget: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000_000)] | None, Meta(description=UNUSED)
+    ] = None
 
 
 class SendBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body of `POST /api/agents/send` and `/api/agents/stream`."""
 
-    user_id: Id
-    session_key: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    message: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000)]
-    messages: Annotated[list[Turn], msgspec.Meta(max_length=MAX_HISTORY)] | None = None
-    task_id: OptionalId | None = None
-    task_title: Title | None = None
-    task_description: Text | None = None
-    task_metadata: dict[str, Any] | None = None
-    metadata: Options | None = None
-    webhook: Webhook | None = None
-    stream: bool | None = None
-    tenant_id: Id | None = None
-    workspace_id: Slug | None = None
-    environment: Slug | None = None
+    user_id: Annotated[
+        Id,
+        Meta(
+            description="Whom the run is for; also its tenant, unless the credential or `tenant_id` names one.",
+            examples=["ada"],
+        ),
+    ]
+    session_key: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=256,
+            description="`user:{user_id}:{role}`. The role is the agent's name and selects its soul.",
+            examples=["user:ada:support"],
+        ),
+    ]
+    message: Annotated[
+        str, Meta(min_length=1, max_length=1_000_000, description="What the user says.", examples=["Hello"])
+    ]
+    messages: Annotated[
+        Annotated[list[Turn], Meta(max_length=MAX_HISTORY)] | None,
+        Meta(description="Earlier turns of the conversation, oldest first."),
+    ] = None
+    task_id: Annotated[OptionalId | None, Meta(description="An existing task of the control plane.")] = None
+    task_title: Annotated[
+        Title | None,
+        Meta(
+            description="Without `task_id`: the title of the task to find or create. Default: CLASPER_DEFAULT_TASK.",
+            examples=["Try it out"],
+        ),
+    ] = None
+    task_description: Annotated[Text | None, Meta(description="Description of a task that is created.")] = None
+    task_metadata: Annotated[dict[str, Any] | None, Meta(description="Metadata of a task that is created.")] = None
+    metadata: Annotated[Options | None, Meta(description="Options of this request.")] = None
+    webhook: Annotated[Webhook | None, Meta(description="Where to report the end of the run.")] = None
+    stream: Annotated[bool | None, Meta(description="On `send`: answer with server-sent events.")] = None
+    tenant_id: Annotated[
+        Id | None, Meta(description="The platform key may name any tenant, a tenant's key only its own.")
+    ] = None
+    workspace_id: Annotated[Slug | None, Meta(description="Default: `metadata.workspace_id`, then `default`.")] = None
+    environment: Annotated[
+        Slug | None,
+        Meta(description="Default: `metadata.environment`, then the workspace's default environment."),
+    ] = None
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a run without a session is for and where it is booked; all of it may be left out."""
 
-    user_id: Id | None = None
-    agent_role: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    tenant_id: Id | None = None
-    workspace_id: Slug | None = None
-    environment: Slug | None = None
-    metadata: dict[str, Any] | None = None
+    user_id: Annotated[
+        Id | None,
+        Meta(description="Whom it is for; also the tenant, unless the credential or `tenant_id` names one."),
+    ] = None
+    agent_role: Annotated[
+        Annotated[str, Meta(max_length=64)] | None,
+        Meta(description="The agent's name in the trace; its model, if CLASPER_ROLE_MODELS has one for it."),
+    ] = None
+    tenant_id: Annotated[
+        Id | None,
+        Meta(description="The platform key may name any tenant, a tenant's key only its own. Default: `default`."),
+    ] = None
+    workspace_id: Annotated[Slug | None, Meta(description="Where the run is booked. Default: `default`.")] = None
+    environment: Annotated[Slug | None, Meta(description="Where the run is booked. Default: `default`.")] = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="Kept with the trace.")] = None
 
 
 def booking_faults(raw: Mapping[str, Any]) -> Faults:
