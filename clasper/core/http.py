@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from django.conf import settings
@@ -18,6 +18,7 @@ from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
+from msgspec import UNSET, Meta, UnsetType
 from rest_framework import exceptions
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -36,7 +37,7 @@ from clasper.core.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from clasper.core.schemas import Input, Query, render
+from clasper.core.schemas import Input, Query, Resource, render
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,12 +49,26 @@ MAX_JSON_DEPTH = 64
 MALFORMED = "The request is malformed, or its host is not served here."
 
 
-def error_body(error: ClasperError) -> dict[str, Any]:
-    """The one error body; see the module's docstring."""
-    body: dict[str, Any] = {"error": error.message, "code": error.error_code, "details": error.details}
-    if error.trace_id:
-        body["trace_id"] = error.trace_id
-    return body
+class ErrorBody(Resource, frozen=True, kw_only=True):
+    """The one error body."""
+
+    error: Annotated[str, Meta(description="A sentence for people.", examples=["Invalid payload"])]
+    code: Annotated[str, Meta(description="For programs.", examples=["invalid_request"])]
+    details: Annotated[
+        dict[str, Any],
+        Meta(
+            description="Particulars. Validation has `fieldErrors` and `formErrors`, with all errors at once.",
+            examples=[{"fieldErrors": {"limit": ["This field is required."]}, "formErrors": []}],
+        ),
+    ]
+    trace_id: Annotated[str | UnsetType, Meta(description="The run that ended with this error, if any.")] = UNSET
+
+
+def error_body(error: ClasperError) -> ErrorBody:
+    """The error as callers see it."""
+    return ErrorBody(
+        error=error.message, code=error.error_code, details=error.details, trace_id=error.trace_id or UNSET
+    )
 
 
 def error_headers(error: ClasperError) -> dict[str, str]:
@@ -172,8 +187,6 @@ def public_error(error: BaseException) -> ClasperError:
     """The error a caller may see for any exception. Foreign ones are logged here and become 500 or 503."""
     if isinstance(error, ClasperError):
         return error
-    if isinstance(error, exceptions.ValidationError):
-        return _validation_error(error.detail)
     if isinstance(error, exceptions.APIException):
         return _framework_error(error)
     if isinstance(error, Http404):
@@ -208,21 +221,6 @@ def _framework_error(error: exceptions.APIException) -> ClasperError:
         return PermissionDenied()
     logger.error("unmapped framework error", exc_info=error)
     return ClasperError()
-
-
-def _validation_error(detail: Any) -> InvalidRequest:
-    if isinstance(detail, Mapping):
-        fields = {str(name): _texts(faults) for name, faults in detail.items() if name != "non_field_errors"}
-        return InvalidRequest(field_errors=fields, form_errors=_texts(detail.get("non_field_errors", [])))
-    return InvalidRequest(form_errors=_texts(detail))
-
-
-def _texts(faults: Any) -> list[str]:
-    if isinstance(faults, Mapping):
-        return [f"{name}: {text}" for name, each in faults.items() for text in _texts(each)]
-    if isinstance(faults, list | tuple):
-        return [text for each in faults for text in _texts(each)]
-    return [str(faults)]
 
 
 def error_response(error: ClasperError) -> HttpResponse:

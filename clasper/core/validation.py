@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
@@ -27,24 +28,31 @@ class _Field(NamedTuple):
     default: Any
 
 
-def read(kind: type[I], given: Any, *, strict: bool = True) -> I:
+def read(kind: type[I], given: Any, *, strict: bool = True, also: Mapping[str, list[str]] | None = None) -> I:
     """The input in `given`. Raises InvalidRequest with every error at once, those between fields too.
 
-    With `strict=False`, for queries, numbers and booleans are read from texts.
+    With `strict=False`, for queries, numbers and booleans are read from texts. `also` are errors that only the entry
+    point can know.
     """
-    values, errors = _read_fields(kind, given, strict)
-    for name, texts in kind.cross_field_errors(values, given).items():
+    whole = _read_whole(kind, given) if strict else None
+    values, errors = _read_fields(kind, given, strict) if whole is None else (msgspec.structs.asdict(whole), {})
+    for name, texts in [*kind.cross_field_errors(values, given).items(), *(also or {}).items()]:
         known = errors.setdefault(name, [])
         known += [text for text in texts if text not in known]
-    raise_if_invalid(errors)
-    return kind(**values)
-
-
-def raise_if_invalid(errors: Errors) -> None:
-    """Raises InvalidRequest if there is any error."""
     if errors:
         form = errors.pop("", [])
         raise InvalidRequest(field_errors=errors, form_errors=form)
+    return kind(**values) if whole is None else whole
+
+
+def _read_whole(kind: type[I], given: Any) -> I | None:
+    """The input by one call, which is ten times faster than field by field; None when that cannot read it."""
+    if kind.aliases or any(field.codec for field in _fields(kind)):
+        return None
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError:
+        return None
 
 
 def _read_fields(kind: type[Input], given: Any, strict: bool) -> tuple[dict[str, Any], Errors]:

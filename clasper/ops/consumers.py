@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
+import msgspec
+
 from apps.identity.consumers import GuardedConsumer
 from apps.identity.domain.permissions import GOVERNANCE_READ, resolve_tenant
 from apps.identity.services.authentication import authenticate_async
@@ -11,6 +13,7 @@ from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
 from clasper.core.errors import ClasperError, InvalidRequest
+from clasper.core.http import error_body
 from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_event
 from clasper.core.tenancy import AllTenants
 from clasper.ops.live import Feed, hub
@@ -64,8 +67,7 @@ class EventsConsumer(GuardedConsumer):
         self.require_scopes(await authenticate_async(request.headers, now=utc_now()))
 
     async def on_stream_error(self, error: ClasperError) -> None:
-        data = {"error": error.message, "code": error.error_code, "details": error.details}
-        await self.send_part(encode_event("error", data), more=False)
+        await self.send_part(encode_event("error", msgspec.to_builtins(error_body(error))), more=False)
 
 
 def _read_seq(text: str) -> tuple[int | None, dict[str, list[str]]]:

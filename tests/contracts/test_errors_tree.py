@@ -8,7 +8,7 @@ from collections import Counter
 
 from clasper.core import errors
 from clasper.core.errors import ClasperError
-from clasper.core.http import error_body
+from clasper.core.http import ErrorBody, error_body
 
 LINE = re.compile(r"^(?P<branch>[│├└─ ]*)(?P<name>[A-Z]\w+)(?: (?P<status>\d{3}))?(?: {2,}.*)?$")
 DEFINED = {
@@ -52,5 +52,5 @@ def test_codes_are_the_callers_only_names() -> None:
 def test_every_error_has_a_sentence_for_people() -> None:
     for kind in DEFINED.values():
         body = error_body(kind())
-        assert body == {"error": kind.default_message, "code": kind.code, "details": {}}
-        assert body["error"][0].isupper()
+        assert body == ErrorBody(error=kind.default_message, code=kind.code, details={})
+        assert body.error[0].isupper()
