@@ -13,8 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 import clasper
-from apps.agents.engine import default_model
-from apps.agents.services.providers import default_circuit
+from apps.agents.services.providers import default_circuit, default_model
 from apps.identity.api import read_query
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from apps.identity.services.authentication import authenticate_optional

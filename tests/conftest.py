@@ -33,7 +33,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from apps.traces.services.retention import demanding
-from apps.workspaces.services.contents import forget_known
+from apps.workspaces.services.snapshots import forget_known
 from clasper.core.db import writer
 from clasper.core.tables import AppendOnlyModel, AppendOnlyTrigger
 from clasper.gateways.http import close_session

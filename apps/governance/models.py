@@ -41,7 +41,7 @@ class Budget(models.Model):
 class BudgetHold(models.Model):
     """Money set aside for a run until its cost is known. A hold whose lease has expired belongs to a dead run."""
 
-    run_id = models.CharField(primary_key=True, max_length=36)
+    trace_id = models.CharField(primary_key=True, max_length=36)
     tenant_id = models.CharField(max_length=128)
     amount = models.BigIntegerField()
     lease_until = models.DateTimeField()
@@ -51,7 +51,7 @@ class BudgetHold(models.Model):
         indexes = [models.Index(fields=["lease_until"], name="budget_holds_by_lease")]
 
     def __str__(self) -> str:
-        return self.run_id
+        return self.trace_id
 
 
 class BudgetPeriod(models.Model):

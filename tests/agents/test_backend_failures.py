@@ -11,13 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.agents import engine
-from apps.agents.consumers.conversations import parse_body, run_request
+from apps.agents.consumers.conversations import parse_body
 from apps.agents.delivery.outbox import deliver_due
 from apps.agents.delivery.sweeper import sweep
+from apps.agents.domain.run import TraceRef
 from apps.agents.models import Delivery
+from apps.agents.services.conversations import conversation_request, conversation_scope
+from apps.agents.services.runs import start
 from apps.identity.services.authentication import DAEMON
 from clasper.core.clock import utc_now
+from clasper.core.ids import new_id
 from fakes.llm import FakeProvider, reply
 from tests.agents.backend import (
     DOCUMENTS,
@@ -263,7 +266,18 @@ def test_a_crash_is_reported_too(server: Server, receiver: Receiver) -> None:
     """The run is admitted and its process dies: the sweeper ends it and its webhook hears of that."""
 
     async def admitted() -> str:
-        events = engine.run(run_request(DAEMON, {}, *parse_body(send_body(webhook={"url": receiver.url})), kind="send"))
+        body = parse_body(send_body(webhook={"url": receiver.url}))
+        events = await start(
+            conversation_request(
+                body,
+                {},
+                kind="send",
+                scope=conversation_scope(DAEMON, body, tenant_id=body.user_id),
+                trace=TraceRef(new_id()),
+                idempotency=None,
+                now=utc_now(),
+            )
+        )
         started = await anext(events)
         abandoned.append(events)
         return started.trace_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ def turns(*raw: dict[str, Any]) -> list[Turn]:
 
 SIX = [say(role, f"{role} {n}") for n in range(3) for role in ("user", "assistant")]
 CALLING = [say("user", "Time?"), call("a", "b"), answer("a"), answer("b"), say("assistant", "Noon."), say("user", "Ty")]
-SUMMARY = summary_turn("Earlier.")
+SUMMARY = msgspec.to_builtins(summary_turn("Earlier."))
 
 CUTS: list[tuple[str, list[dict[str, Any]], int, int]] = [
     ("as documented", SIX, 2, 4),
@@ -106,8 +107,9 @@ def test_own_instructions_take_the_place_of_the_usual_ones() -> None:
 
 
 def test_the_summary_can_be_sent_back() -> None:
-    assert summary_turn("So far.") == {"role": "system", "content": "[Previous conversation summary]\nSo far."}
-    assert turns(summary_turn("So far."))[0].role == "system"
+    summary = msgspec.to_builtins(summary_turn("So far."))
+    assert summary == {"role": "system", "content": "[Previous conversation summary]\nSo far."}
+    assert turns(summary)[0].role == "system"
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [

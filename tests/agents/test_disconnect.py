@@ -22,7 +22,7 @@ from django.db import connection, transaction
 from apps.agents.delivery.outbox import deliver_due
 from apps.traces.models import Trace
 from apps.workspaces.services import load_workspace
-from apps.workspaces.services.contents import keep_content
+from apps.workspaces.services.snapshots import SHARED, store_snapshot
 from clasper.core.clock import utc_now
 from clasper.gateways import http
 from fakes.llm import FakeProvider, reply, silence, tool_calls
@@ -215,7 +215,7 @@ def test_a_client_that_leaves_while_it_is_being_admitted(
 ) -> None:
     """The admission is committed all the same, so it must be settled: neither money nor trace stays behind."""
     server.set_budget(limit=1)
-    run(keep_content(load_workspace(fresh=True).hash, now=utc_now()))  # what comes before admission
+    run(store_snapshot(load_workspace(fresh=True).hash, tenant_id=SHARED, now=utc_now()))  # what comes before admission
     with database_held():
         run(visit(server, Visit("Hello", -1), door=door, until=lambda: time.sleep(0.2)))
         time.sleep(0.1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apps.agents.domain.json_output import MAX_REPAIR_FAULTS
+from apps.agents.domain.json_output import MAX_REPAIR_PROBLEMS
 from fakes.llm import WIRE_FORMATS, Behaviour, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
 from tests.agents.ledger import assert_balanced, nano
@@ -124,7 +124,7 @@ def test_many_faults_are_told_up_to_a_point(server: Server, openai: FakeProvider
     openai.default = reply(json.dumps({"intent": "x", "entities": list(range(15))}))
     assert len(done(task(server))["validation_errors"]) == 15
     repair = openai.requests[1].body["messages"][-1]["content"]
-    assert repair.count("- $.entities[") == MAX_REPAIR_FAULTS
+    assert repair.count("- $.entities[") == MAX_REPAIR_PROBLEMS
     assert "- and 5 more" in repair
 
 

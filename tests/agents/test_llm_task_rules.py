@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.agents.domain.json_output import MAX_REPAIR_FAULTS, judge, read_output, repair_message
+from apps.agents.domain.json_output import MAX_REPAIR_PROBLEMS, OutputSpec, decode_output, repair_message
 from apps.agents.domain.llm_task import TaskBody, read_schema, task_faults, task_instructions, task_message
 from apps.agents.domain.schema import compile_schema
 from clasper.core.validation import convert
@@ -72,8 +72,8 @@ def test_a_good_body_has_no_faults() -> None:
     raw = {"prompt": "x", "schema": {"type": "object"}, "temperature": 2, "max_tokens": 1, "agent_role": "planner"}
     assert convert(raw, TaskBody)[1] == {}
     assert task_faults(raw) == {}
-    schema, faults = read_schema(raw["schema"])
-    assert (schema is not None and schema.raw, faults) == (raw["schema"], {})
+    schema, problems = read_schema(raw["schema"])
+    assert (schema is not None and schema.raw, problems) == (raw["schema"], {})
 
 
 def test_what_is_asked() -> None:
@@ -109,8 +109,8 @@ READ: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("text", "value"), [case[1:] for case in READ], ids=[case[0] for case in READ])
 def test_an_answer_is_read(text: str, value: Any) -> None:
-    parsed = read_output(text)
-    assert parsed.fault == ""
+    parsed = decode_output(text)
+    assert parsed.problem == ""
     assert parsed.value == value
     assert type(parsed.value) is type(value)
 
@@ -139,10 +139,10 @@ UNREADABLE: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize("text", [case[1] for case in UNREADABLE], ids=[case[0] for case in UNREADABLE])
 def test_an_answer_that_is_no_json(text: str) -> None:
-    parsed = read_output(text)
+    parsed = decode_output(text)
     assert parsed.value is None
-    assert parsed.fault.endswith(".")
-    assert len(parsed.fault) < 200
+    assert parsed.problem.endswith(".")
+    assert len(parsed.problem) < 200
 
 
 HOSTILE: list[tuple[str, str]] = [
@@ -162,37 +162,40 @@ HOSTILE: list[tuple[str, str]] = [
 @pytest.mark.parametrize("text", [case[1] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
 def test_hostile_answers_take_linear_time(text: str) -> None:
     began = time.monotonic()
-    assert read_output(text).fault
+    assert decode_output(text).problem
     assert time.monotonic() - began < 2
 
 
 @given(JSON, st.sampled_from(["{}", "\ufeff\n{}\n", "```json\n{}\n```", "Here:\n```\n{}\n```\nDone."]), st.booleans())
 def test_any_value_is_read_back(value: Any, around: str, escaped: bool) -> None:
     text = around.replace("{}", json.dumps(value, ensure_ascii=escaped))
-    parsed = read_output(text)
-    assert (parsed.fault, parsed.value) == ("", value)
+    parsed = decode_output(text)
+    assert (parsed.problem, parsed.value) == ("", value)
 
 
 @given(st.text())
 def test_any_text_is_a_value_or_a_fault(text: str) -> None:
-    parsed = read_output(text)
-    assert parsed.value is None or not parsed.fault
+    parsed = decode_output(text)
+    assert parsed.value is None or not parsed.problem
 
 
 def test_a_repair_lists_faults_up_to_a_point() -> None:
     assert repair_message(["$.a: wrong"]).count("\n- ") == 1
     text = repair_message([f"$.f{n}: wrong" for n in range(25)])
-    assert text.count("wrong") == MAX_REPAIR_FAULTS
+    assert text.count("wrong") == MAX_REPAIR_PROBLEMS
     assert "- and 15 more" in text
 
 
-def test_verdicts() -> None:
+def test_an_answer_is_checked_by_its_schema() -> None:
     schema = compile_schema({"type": "object", "required": ["intent"]})
-    assert judge({"intent": "x"}, schema).validated
-    unchecked = judge({"intent": "x"}, None)
-    assert (unchecked.validated, unchecked.errors) == (False, [])
-    wrong = judge({}, schema)
+    assert OutputSpec(schema).parse('{"intent": "x"}').validated
+    unchecked = OutputSpec().parse('{"intent": "x"}')
+    assert (unchecked.validated, unchecked.errors, unchecked.value) == (False, (), {"intent": "x"})
+    wrong = OutputSpec(schema).parse("{}")
+    assert wrong.is_json
     assert not wrong.validated
-    assert wrong.faults == [f"$: {wrong.errors[0]['message']}"]
-    assert "intent" in wrong.faults[0]
-    assert judge(list(range(50)), compile_schema({"items": {"type": "null"}})).more
+    assert wrong.problems == [f"$: {wrong.errors[0]['message']}"]
+    assert "intent" in wrong.problems[0]
+    prose = OutputSpec(schema).parse("No.")
+    assert (prose.is_json, prose.problems) == (False, [prose.errors[0]["message"]])
+    assert compile_schema({"items": {"type": "null"}}).errors(list(range(50))).more

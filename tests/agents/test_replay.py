@@ -12,7 +12,7 @@ from channels.db import database_sync_to_async
 
 from apps.traces.models import Trace, TracePayload
 from apps.traces.services.retention import set_policy
-from apps.workspaces.models import WorkspaceContent
+from apps.workspaces.models import Snapshot
 from apps.workspaces.services import load_workspace
 from clasper.core.clock import utc_now
 from fakes.llm import Exchange, FakeProvider, error, reply, tool_calls
@@ -185,7 +185,7 @@ def test_a_run_without_a_workspace_has_no_versions(server: Server, openai: FakeP
 def test_a_workspace_that_is_not_kept(server: Server, openai: FakeProvider, original: str, workspace: Path) -> None:
     (workspace / "SOUL.md").write_text("You are somebody else now.")
     load_workspace(fresh=True)
-    WorkspaceContent.objects.all().delete()
+    Snapshot.objects.all().delete()
     snapshot = told(server, original)["workspace_snapshot"]
     assert (snapshot["kept"], snapshot["files"]) == (False, {})
     body = refused(server, original, 409, "workspace_missing")

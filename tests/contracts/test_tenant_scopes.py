@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from apps.agents.delivery.idempotency import stored_response
+from apps.agents.delivery.idempotency import stored_result
 from apps.agents.services.replay import describe_replay
 from apps.audit.services.export import plan_export
 from apps.audit.services.reading import audit_stats, list_audit
@@ -123,9 +123,9 @@ def test_an_export_of_a_foreign_chain_is_not_begun(two_tenants: None) -> None:
     assert plan_export(tenants=ALL_TENANTS, format_name="ndjson", **WHO).tenants == [ACME, GLOBEX]
 
 
-def test_a_forgotten_tenant_finds_no_stored_response(store: None) -> None:
+def test_a_forgotten_tenant_finds_no_stored_result(store: None) -> None:
     with pytest.raises(AttributeError):
-        stored_response(tenants=None, key="k", fingerprint="f", now=START)  # type: ignore[arg-type]
+        stored_result(tenants=None, key="k", fingerprint="f", now=START)  # type: ignore[arg-type]
 
 
 def optional_tenants() -> Iterator[str]:

@@ -43,7 +43,7 @@ def overspent(batch: Batch, tenant_id: str) -> str:
     return "" if spent + reserved <= hard_limit and reserved == held[0] else f"{row} with {held[0]} held"
 
 
-async def call(writer: GroupWriter, tenant_id: str, run_id: str, rng: random.Random, *, stall: bool) -> bool:
+async def call(writer: GroupWriter, tenant_id: str, trace_id: str, rng: random.Random, *, stall: bool) -> bool:
     """One model call: reserve, work, settle at a random cost within the hold. False when the budget refuses."""
     worst_case = NanoUSD(rng.randint(SMALLEST, DEAREST))
     share = rng.choice((0.0, 0.1, rng.random(), 1.0))
@@ -53,7 +53,7 @@ async def call(writer: GroupWriter, tenant_id: str, run_id: str, rng: random.Ran
         answer = reserve(
             batch,
             tenant_id=tenant_id,
-            run_id=run_id,
+            trace_id=trace_id,
             worst_case=worst_case,
             at_least=SMALLEST,
             lease_until=now + LEASE,
@@ -78,12 +78,11 @@ async def call(writer: GroupWriter, tenant_id: str, run_id: str, rng: random.Ran
         settle_call(
             batch,
             tenant_id=tenant_id,
-            run_id=run_id,
+            trace_id=trace_id,
             cost=cost,
             now=now,
             actor="agent:race",
-            trace_id=run_id,
-            more=share > 0.5,
+            keep_hold=share > 0.5,
         )
         record_usage(batch, tenant_id=tenant_id, now=now, usage=Usage(1, 0, 0, 1), cost=cost)
         return overspent(batch, tenant_id)

@@ -40,12 +40,12 @@ def give(now: datetime, tenant_id: str = "acme", **terms: Any) -> TenantBudget:
     return set_budget(tenant_id=tenant_id, actor="test:setup", now=now, **{"limit": DOLLAR, **terms})
 
 
-def hold(now: datetime, run_id: str, worst: int, at_least: int | None = None, tenant_id: str = "acme") -> Reservation:
+def hold(now: datetime, trace_id: str, worst: int, at_least: int | None = None, tenant_id: str = "acme") -> Reservation:
     with atomic_batch() as batch:
         return reserve(
             batch,
             tenant_id=tenant_id,
-            run_id=run_id,
+            trace_id=trace_id,
             worst_case=NanoUSD(worst),
             at_least=NanoUSD(worst if at_least is None else at_least),
             lease_until=now + LEASE,
@@ -53,17 +53,16 @@ def hold(now: datetime, run_id: str, worst: int, at_least: int | None = None, te
         )
 
 
-def settle(now: datetime, run_id: str, cost: int, *, more: bool = False, tenant_id: str = "acme") -> None:
+def settle(now: datetime, trace_id: str, cost: int, *, keep_hold: bool = False, tenant_id: str = "acme") -> None:
     with atomic_batch() as batch:
         settle_call(
             batch,
             tenant_id=tenant_id,
-            run_id=run_id,
+            trace_id=trace_id,
             cost=NanoUSD(cost),
             now=now,
             actor="agent:test",
-            trace_id=run_id,
-            more=more,
+            keep_hold=keep_hold,
         )
 
 
@@ -75,7 +74,7 @@ def sweep(now: datetime, **options: Any) -> list[tuple[str, str]]:
 def state(tenant_id: str = "acme") -> tuple[int, int, list[tuple[str, int]]]:
     """Spent, reserved, and the holds; checks that they agree."""
     budget = Budget.objects.get(tenant_id=tenant_id)
-    holds = list(BudgetHold.objects.filter(tenant_id=tenant_id).order_by("run_id").values_list("run_id", "amount"))
+    holds = list(BudgetHold.objects.filter(tenant_id=tenant_id).order_by("trace_id").values_list("trace_id", "amount"))
     assert budget.reserved == sum(amount for _, amount in holds)
     return budget.spent, budget.reserved, holds
 
@@ -138,7 +137,7 @@ def test_the_run_path_needs_two_statements(store: None, now: datetime) -> None:
 def test_a_run_of_several_calls(store: None, now: datetime) -> None:
     give(now)
     hold(now, "run-1", 400)
-    settle(now, "run-1", 100, more=True)
+    settle(now, "run-1", 100, keep_hold=True)
     assert state() == (100, 0, [("run-1", 0)])
     hold(now, "run-1", 300)
     assert state() == (100, 300, [("run-1", 300)])
@@ -328,27 +327,27 @@ class World:
     bound: int | None = None
 
     def reserve(self, run: int, worst: int, at_least: int) -> None:
-        answer = hold(self.now, self.run_id(run), worst, at_least, tenant_id=self.tenant_id)
+        answer = hold(self.now, self.trace_id(run), worst, at_least, tenant_id=self.tenant_id)
         assert answer.granted or answer.available < min(worst, at_least)
         self.holds[run] = self.holds.get(run, 0) + (answer.held or 0)
 
-    def settle(self, run: int, share: float, more: bool) -> None:
+    def settle(self, run: int, share: float, keep_hold: bool) -> None:
         cost = int(self.holds.pop(run, 0) * share)
-        settle(self.now, self.run_id(run), cost, more=more, tenant_id=self.tenant_id)
+        settle(self.now, self.trace_id(run), cost, keep_hold=keep_hold, tenant_id=self.tenant_id)
         with atomic_batch() as batch:
             record_usage(batch, tenant_id=self.tenant_id, now=self.now, usage=Usage(1), cost=NanoUSD(cost))
 
     def sweep(self) -> None:
-        for tenant_id, run_id in sweep(self.now):
+        for tenant_id, trace_id in sweep(self.now):
             if tenant_id == self.tenant_id:
-                self.holds.pop(int(run_id.rpartition("/")[2]), None)
+                self.holds.pop(int(trace_id.rpartition("/")[2]), None)
 
     def set(self, limit: int, period: str, watch: bool) -> None:
         give(self.now, self.tenant_id, limit=NanoUSD(limit), period=period, hard_limit=None if watch else "limit")
         spent, reserved, _ = state(self.tenant_id)
         self.bound = None if watch else max(limit, spent + reserved)
 
-    def run_id(self, run: int) -> str:
+    def trace_id(self, run: int) -> str:
         return f"{self.tenant_id}/{run}"
 
 

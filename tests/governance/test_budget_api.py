@@ -70,9 +70,7 @@ def spend(amount: str, tenant_id: str = "acme") -> None:
     now = utc_now()
     cost = from_usd(amount)
     with atomic_batch() as batch:
-        settle_call(
-            batch, tenant_id=tenant_id, run_id="r", cost=cost, now=now, actor="agent:a", trace_id="r", more=False
-        )
+        settle_call(batch, tenant_id=tenant_id, trace_id="r", cost=cost, now=now, actor="agent:a", keep_hold=False)
         record_usage(batch, tenant_id=tenant_id, now=now, usage=Usage(10, 20, 30, 40), cost=cost)
 
 

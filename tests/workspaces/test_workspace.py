@@ -14,10 +14,10 @@ from apps.workspaces.domain.report import report_context
 from apps.workspaces.domain.workspace import (
     Workspace,
     assemble_workspace,
+    hash_snapshot,
     is_role,
     parse_file,
     regate,
-    workspace_hash,
 )
 
 BARE = Platform(os="linux", env=frozenset(), has_bin=lambda name: False, config=lambda name: False)
@@ -72,7 +72,7 @@ def test_any_single_byte_changes_the_hash(position: int, difference: int) -> Non
 
 
 def test_the_hash_sees_paths_and_empty_files() -> None:
-    hashes = {workspace_hash(digests) for digests in ({}, {"a": "1"}, {"b": "1"}, {"a": "1", "b": "1"}, {"a": "2"})}
+    hashes = {hash_snapshot(digests) for digests in ({}, {"a": "1"}, {"b": "1"}, {"a": "1", "b": "1"}, {"a": "2"})}
     assert len(hashes) == 5
 
 

@@ -1,4 +1,4 @@
-"""What every door of a run shares: identity, the common parts of a request, and the two ways to answer."""
+"""What the entry points of runs share: the common parts of a request, and the two ways to answer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,27 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from contextlib import aclosing
-from datetime import datetime
 from time import monotonic
 from typing import Any
 
 import msgspec
 
-from apps.agents import engine, tasks
+from apps.agents import tasks
 from apps.agents.domain.requests import Booked, Faults
-from apps.agents.domain.run import RunFinished, RunRequest, RunStarted, TextChunk, ToolFinished, ToolStarted
+from apps.agents.domain.responses import SendResponse
+from apps.agents.domain.run import (
+    Idempotency,
+    RunEvent,
+    RunFinished,
+    RunRequest,
+    RunScope,
+    RunStarted,
+    TextChunk,
+    ToolFinished,
+    ToolStarted,
+    TraceRef,
+)
+from apps.agents.services.runs import start
 from apps.identity.consumers import GuardedConsumer
 from apps.identity.domain.permissions import AGENTS_RUN, run_tenant
 from clasper.core.auth import Principal
@@ -30,21 +42,20 @@ class RunConsumer(GuardedConsumer):
 
     scopes = (AGENTS_RUN,)
 
-    async def collect(self, run: RunRequest) -> None:
-        """Runs to the end and answers with JSON."""
-        async with aclosing(engine.run(run)) as events:
-            async for event in events:
-                if isinstance(event, RunFinished):
-                    await self.send_json(200, event.body, headers_of(event))
-                    if event.webhook_pending:
-                        await tasks.wake_workers()
+    async def respond(self, finished: RunFinished, body: msgspec.Struct) -> None:
+        """Answers with JSON."""
+        await self.send_json(200, body, headers_of(finished))
+        if finished.webhook_pending:
+            await tasks.wake_workers()
 
-    async def stream(self, run: RunRequest) -> None:
+    async def stream(self, request: RunRequest) -> None:
         """Forwards the run's events as they happen; a refusal before the first one is still a JSON error."""
-        async with aclosing(engine.run(run)) as events:
+        async with aclosing(await start(request)) as events:
             first = await anext(events)
-            assert isinstance(first, RunStarted | RunFinished)
-            await self.start(200, [*HEADERS, (b"x-trace-id", first.trace_id.encode())])
+            trace_id = first.trace_id if isinstance(first, RunStarted) else request.trace.trace_id
+            if isinstance(first, RunFinished):
+                trace_id = first.result.trace_id
+            await self.start(200, [*HEADERS, (b"x-trace-id", trace_id.encode())])
             await self._send(encode_event("start", {}))
             heartbeat = asyncio.ensure_future(self._heartbeat())
             try:
@@ -55,7 +66,7 @@ class RunConsumer(GuardedConsumer):
                 heartbeat.cancel()
         await self._send(b"", more=False)
 
-    async def _forward(self, event: engine.RunEvent) -> None:
+    async def _forward(self, event: RunEvent) -> None:
         if isinstance(event, TextChunk):
             await self._send(encode_chunk(event.text))
         elif isinstance(event, ToolStarted):
@@ -64,9 +75,10 @@ class RunConsumer(GuardedConsumer):
             outcome = {"name": event.name, "status": event.status, "duration_ms": event.duration_ms}
             await self._send(encode_event("tool_result", outcome))
         elif isinstance(event, RunFinished):
-            if event.replayed:
-                await self._send(encode_chunk(event.body["response"]))
-            done = {name: value for name, value in event.body.items() if name != "status"}
+            if event.repeated:
+                await self._send(encode_chunk(event.result.text))
+            done = msgspec.to_builtins(SendResponse.of(event.result))
+            del done["status"]
             await self._send(encode_event("done", done))
             if event.webhook_pending:
                 await tasks.wake_workers()
@@ -94,61 +106,54 @@ class RunConsumer(GuardedConsumer):
 
 def headers_of(finished: RunFinished) -> dict[str, str]:
     """The response headers of a run that ended well."""
-    headers = {"X-Trace-Id": finished.trace_id}
-    if finished.replayed:
+    headers = {"X-Trace-Id": finished.result.trace_id}
+    if finished.repeated:
         headers["Idempotency-Replayed"] = "true"
     return headers
 
 
-def named_by(headers: Mapping[str, str], raw: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
-    """The parts of a RunRequest that its headers say: the trace's id or label, and what makes it repeatable.
-
-    Raises InvalidRequest for an Idempotency-Key that is none.
-    """
+def trace_of(headers: Mapping[str, str]) -> TraceRef:
+    """The trace that the run writes: the caller's X-Trace-Id where it is a UUID, else a new one labelled with it."""
     given = headers.get("x-trace-id", "")
-    return {
-        "trace_id": given.lower() if is_uuid(given) else new_id(),
-        "trace_id_given": is_uuid(given),
-        "labels": {"correlation_id": given} if given and not is_uuid(given) else {},
-        "idempotency_key": _idempotency_key(headers),
-        "fingerprint": _fingerprint(raw) if "idempotency-key" in headers else "",
-        "now": now,
-    }
+    if is_uuid(given):
+        return TraceRef(given.lower(), chosen=True)
+    return TraceRef(new_id(), labels={"correlation_id": given} if given else {})
 
 
-def booked_for(principal: Principal, body: Booked, *, role: str) -> dict[str, Any]:
-    """The parts of a RunRequest that say whom a run without a session is for; `role` when the body names none.
+def idempotency_of(headers: Mapping[str, str], raw: Mapping[str, Any]) -> Idempotency | None:
+    """The caller's Idempotency-Key with a digest of the body, which does not depend on the order of its keys.
+
+    Raises InvalidRequest for a key that is too long or not printable.
+    """
+    key = headers.get("idempotency-key", "")
+    if not key:
+        return None
+    if len(key) > MAX_KEY_CHARS or not key.isprintable():
+        raise InvalidRequest(field_errors={"Idempotency-Key": [f"At most {MAX_KEY_CHARS} printable characters."]})
+    # Not RFC 8785, which has no integers beyond 2⁵³.
+    return Idempotency(key, hashlib.sha256(msgspec.json.encode(raw, order="sorted")).hexdigest())
+
+
+def scope_of(principal: Principal, body: Booked, *, role: str) -> RunScope:
+    """Whose run it is when there is no session; `role` when the body names none.
 
     Raises PermissionDenied for another tenant's name.
     """
-    return {
-        "principal": principal,
-        "tenant_id": run_tenant(principal, body.tenant_id, default=body.user_id or "default"),
-        "workspace_id": body.workspace_id or "default",
-        "environment": body.environment or "default",
-        "user_id": body.user_id or "",
-        "agent_role": body.agent_role or role,
-        "options": body.metadata or {},
-    }
+    return RunScope(
+        principal=principal,
+        tenant_id=run_tenant(principal, body.tenant_id, default=body.user_id or "default"),
+        workspace_id=body.workspace_id or "default",
+        environment=body.environment or "default",
+        user_id=body.user_id or "",
+        agent_role=body.agent_role or role,
+    )
 
 
-def refuse(faults: Faults, more: Mapping[str, list[str]]) -> None:
-    """Raises InvalidRequest with all faults of a body, if there are any; those of the rules come after the types'."""
-    for field, texts in more.items():
-        known = faults.setdefault(field, [])
+def raise_if_invalid(errors: Faults, cross_field: Mapping[str, list[str]]) -> None:
+    """Raises InvalidRequest with all errors of a body, if there are any; those between fields come after the types'."""
+    for field, texts in cross_field.items():
+        known = errors.setdefault(field, [])
         known += [text for text in texts if text not in known]
-    if faults:
-        form = faults.pop("", [])
-        raise InvalidRequest(field_errors=faults, form_errors=form)
-
-
-def _fingerprint(raw: Mapping[str, Any]) -> str:
-    """The same for equal bodies, however their keys are ordered. Not RFC 8785, which has no integers beyond 2⁵³."""
-    return hashlib.sha256(msgspec.json.encode(raw, order="sorted")).hexdigest()
-
-
-def _idempotency_key(headers: Mapping[str, str]) -> str:
-    key = headers.get("idempotency-key", "")
-    if len(key) > MAX_KEY_CHARS or not key.isprintable():
-        raise InvalidRequest(field_errors={"Idempotency-Key": [f"At most {MAX_KEY_CHARS} printable characters."]})
-    return key
+    if errors:
+        form = errors.pop("", [])
+        raise InvalidRequest(field_errors=errors, form_errors=form)

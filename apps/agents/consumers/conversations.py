@@ -1,4 +1,4 @@
-"""The doors of conversations: `POST /api/agents/send` and `POST /api/agents/stream`."""
+"""`POST /api/agents/send` and `POST /api/agents/stream`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.agents.consumers.base import RunConsumer, named_by, refuse
-from apps.agents.domain.requests import Faults, Options, SendBody, body_faults, session_of
+from apps.agents.consumers.base import RunConsumer, idempotency_of, raise_if_invalid, trace_of
+from apps.agents.domain.requests import Faults, SendBody, body_faults
+from apps.agents.domain.responses import SendResponse
 from apps.agents.domain.run import Kind, RunRequest
+from apps.agents.services.conversations import conversation_request, conversation_scope
+from apps.agents.services.runs import collect
 from apps.identity.domain.permissions import run_tenant
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
@@ -23,61 +26,43 @@ class SendConsumer(RunConsumer):
     """`POST /api/agents/send`: the answer as JSON, or as a stream when the body asks for one."""
 
     async def answer(self, principal: Principal, request: Request) -> None:
-        body, raw = parse_body(request.json())
+        raw = request.json()
+        body = parse_body(raw)
         if body.stream:
-            await self.stream(run_request(principal, request.headers, body, raw, kind="stream"))
-        else:
-            await self.collect(run_request(principal, request.headers, body, raw, kind="send"))
+            await self.stream(_run_request(principal, request, body, raw, kind="stream"))
+            return
+        finished = await collect(_run_request(principal, request, body, raw, kind="send"))
+        await self.respond(finished, SendResponse.of(finished.result))
 
 
 class StreamConsumer(RunConsumer):
     """`POST /api/agents/stream`: the same run, as server-sent events."""
 
     async def answer(self, principal: Principal, request: Request) -> None:
-        body, raw = parse_body(request.json())
-        await self.stream(run_request(principal, request.headers, body, raw, kind="stream"))
+        raw = request.json()
+        await self.stream(_run_request(principal, request, parse_body(raw), raw, kind="stream"))
 
 
-def parse_body(raw: Any) -> tuple[SendBody, dict[str, Any]]:
+def parse_body(raw: Any) -> SendBody:
     """The body, checked. Raises InvalidRequest with everything that is wrong with it."""
-    body, faults = convert(raw, SendBody)
-    refuse(faults, {**body_faults(raw), **_webhook_faults(raw.get("webhook")), **_task_faults(raw)})
+    body, errors = convert(raw, SendBody)
+    raise_if_invalid(errors, {**body_faults(raw), **_webhook_faults(raw.get("webhook")), **_task_faults(raw)})
     assert body is not None
-    return body, raw
+    return body
 
 
-def run_request(
-    principal: Principal, headers: Mapping[str, str], body: SendBody, raw: dict[str, Any], *, kind: Kind
+def _run_request(
+    principal: Principal, request: Request, body: SendBody, raw: Mapping[str, Any], *, kind: Kind
 ) -> RunRequest:
-    """The run a checked body asks for. Raises PermissionDenied for another tenant's name."""
-    options = body.metadata or Options()
-    session = session_of(body)
-    title = body.task_title or settings.CLASPER_DEFAULT_TASK
-    return RunRequest(
+    tenant_id = run_tenant(principal, body.tenant_id, default=body.user_id)
+    return conversation_request(
+        body,
+        raw.get("metadata") or {},
         kind=kind,
-        principal=principal,
-        tenant_id=run_tenant(principal, body.tenant_id, default=body.user_id),
-        workspace_id=body.workspace_id or options.workspace_id or "default",
-        environment=body.environment or options.environment or "default",
-        user_id=body.user_id,
-        agent_role=session.role,
-        message=body.message,
-        history=tuple(body.messages or ()),
-        task_id=body.task_id or "",
-        task_title=title,
-        task_description=body.task_description or f"Agent thread: {title}",
-        task_metadata=body.task_metadata or {"type": "agent_thread"},
-        system_prompt=options.system_prompt,
-        kickoff_plan=bool(options.kickoff_plan),
-        kickoff_note=options.kickoff_note or "",
-        plan_title=options.plan_title or "Plan",
-        timezone=options.timezone or "",
-        model=options.model or "",
-        skip_backend=bool(options.skip_backend),
-        force_include_skills=tuple(options.force_include_skills or ()),
-        webhook=body.webhook,
-        options=raw.get("metadata") or {},
-        **named_by(headers, raw, now=utc_now()),
+        scope=conversation_scope(principal, body, tenant_id=tenant_id),
+        trace=trace_of(request.headers),
+        idempotency=idempotency_of(request.headers, raw),
+        now=utc_now(),
     )
 
 

@@ -1,27 +1,17 @@
-"""The door of replays: `GET` and `POST /traces/{id}/replay`."""
+"""`GET` and `POST /traces/{id}/replay`."""
 
 from __future__ import annotations
 
-from contextlib import aclosing
-
-from channels.db import database_sync_to_async
-
-from apps.agents import engine
-from apps.agents.consumers.base import RunConsumer, headers_of, named_by, refuse
+from apps.agents.consumers.base import RunConsumer, idempotency_of, raise_if_invalid, trace_of
 from apps.agents.domain.replay import ReplayBody, replay_faults
-from apps.agents.domain.run import RunFinished, RunRequest
-from apps.agents.services.replay import compare_with_original, describe_replay, repeated_replay, replay_request
-from apps.identity.domain.permissions import (
-    AGENTS_RUN,
-    TRACES_READ,
-    TRACES_WRITE,
-    resolve_tenant,
-)
+from apps.agents.domain.responses import ReplayResponse
+from apps.agents.services.replay import describe_replay, replay
+from apps.identity.domain.permissions import AGENTS_RUN, TRACES_READ, TRACES_WRITE, resolve_tenant
 from apps.identity.services.authentication import require
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
-from clasper.core.errors import ClasperError, Conflict, NotFound
+from clasper.core.db import in_thread
 from clasper.core.validation import convert
 
 
@@ -36,49 +26,39 @@ class ReplayConsumer(RunConsumer):
             require(principal, scope)
 
     async def answer(self, principal: Principal, request: Request) -> None:
-        trace_id = self.scope["url_route"]["kwargs"]["trace_id"]
-        tenants = resolve_tenant(principal, None)
-        if self.scope["method"] == "GET":
-            found = await database_sync_to_async(describe_replay)(
-                tenants=tenants, trace_id=trace_id, actor=principal.actor, now=utc_now()
-            )
-            await self.send_json(200, found)
+        trace_id = self.scope["url_route"]["kwargs"]["trace_id"].lower()
+        if self.scope["method"] == "POST":
+            await self._replay(principal, request, trace_id)
             return
-        raw = request.json() if request.body.strip() else {}
-        body, faults = convert(raw, ReplayBody)
-        refuse(faults, replay_faults(raw))
-        assert body is not None
-        # The same changes to another run are another request.
-        named = named_by(request.headers, {**raw, "replay_of": trace_id.lower()}, now=utc_now())
-        try:
-            run = await database_sync_to_async(replay_request)(
-                principal=principal, tenants=tenants, trace_id=trace_id, body=body, named=named
-            )
-        except (NotFound, Conflict):
-            # Retention may have taken what a repeated request repeats; its answer is there all the same.
-            finished = await database_sync_to_async(repeated_replay)(tenants=tenants, named=named)
-            if finished is None:
-                raise
-        else:
-            finished = await _finish(run)
-        original_id = trace_id.lower()
-        compared = await database_sync_to_async(compare_with_original)(
-            tenants=tenants, original_id=original_id, replay_id=finished.trace_id
+        found = await in_thread(
+            describe_replay,
+            tenants=resolve_tenant(principal, None),
+            trace_id=trace_id,
+            actor=principal.actor,
+            now=utc_now(),
         )
-        answer = {**finished.body, "replay_of": original_id, "overrides": body.changes, **compared}
-        await self.send_json(200, answer, headers_of(finished))
+        await self.send_json(200, found)
 
-
-async def _finish(run: RunRequest) -> RunFinished:
-    """Runs to the end. An error says which run was repeated."""
-    finished: RunFinished | None = None
-    try:
-        async with aclosing(engine.run(run)) as events:
-            async for event in events:
-                if isinstance(event, RunFinished):
-                    finished = event
-    except ClasperError as error:
-        error.details["replay_of"] = run.replay_of
-        raise
-    assert finished is not None
-    return finished
+    async def _replay(self, principal: Principal, request: Request, trace_id: str) -> None:
+        raw = request.json() if request.body.strip() else {}
+        body, errors = convert(raw, ReplayBody)
+        raise_if_invalid(errors, replay_faults(raw))
+        assert body is not None
+        outcome = await replay(
+            principal=principal,
+            tenants=resolve_tenant(principal, None),
+            trace_id=trace_id,
+            body=body,
+            trace=trace_of(request.headers),
+            # The same changes to another run are another request.
+            idempotency=idempotency_of(request.headers, {**raw, "replay_of": trace_id}),
+            now=utc_now(),
+        )
+        response = ReplayResponse.of(
+            outcome.finished.result,
+            replay_of=trace_id,
+            overrides=body.changes,
+            diff=outcome.diff,
+            summary_text=outcome.summary_text,
+        )
+        await self.respond(outcome.finished, response)

@@ -10,11 +10,15 @@ from typing import Any, Literal
 import msgspec
 from django.conf import settings
 
+from apps.agents.domain.json_output import ParsedOutput
+from apps.agents.domain.result import RunCost, RunResult
 from apps.agents.models import StoredResponse
 from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch
 from clasper.core.errors import Unavailable
+from clasper.core.money import from_usd
 from clasper.core.tenancy import TenantScope
+from clasper.core.usage import Usage
 
 KEPT = timedelta(hours=24)
 
@@ -57,8 +61,8 @@ def claim_key(batch: Batch, *, tenant_id: str, key: str, fingerprint: str, trace
     return Claim("stored", owner[1], bytes(owner[2]))
 
 
-def store_response(batch: Batch, *, tenant_id: str, trace_id: str, sealed: bytes) -> None:
-    """Stores the sealed answer of a run under its key."""
+def store_result(batch: Batch, *, tenant_id: str, trace_id: str, sealed: bytes) -> None:
+    """Stores the sealed result of a run under its key."""
     batch.execute(
         "UPDATE idempotency_keys SET sealed = %s WHERE tenant_id = %s AND trace_id = %s", (sealed, tenant_id, trace_id)
     )
@@ -72,10 +76,9 @@ def release_key(batch: Batch, *, tenant_id: str, trace_id: str) -> None:
 
 
 def drop_claim(batch: Batch, *, tenant_id: str, key: str) -> None:
-    """Takes back a claim made in the same batch; does nothing without a key."""
-    if key:
-        row = (tenant_id, _digest(key))
-        batch.execute("DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s", row)
+    """Takes back a claim made in the same batch."""
+    row = (tenant_id, _digest(key))
+    batch.execute("DELETE FROM idempotency_keys WHERE tenant_id = %s AND key = %s", row)
 
 
 def _digest(key: str) -> str:
@@ -87,28 +90,57 @@ def forget_expired(batch: Batch, *, now: datetime) -> int:
     return batch.execute("DELETE FROM idempotency_keys WHERE expires_at <= %s", (now,))
 
 
-def seal_response(body: Any, *, tenant_id: str, trace_id: str) -> bytes:
-    """The answer, encrypted for storage."""
-    return seal(msgspec.json.encode(body), key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
+def seal_result(result: RunResult, *, tenant_id: str) -> bytes:
+    """The result, encrypted for storage."""
+    return seal(msgspec.json.encode(result), key=settings.SEALING_KEY, bound_to=_bound_to(tenant_id, result.trace_id))
 
 
-def open_response(sealed: bytes, *, tenant_id: str, trace_id: str) -> dict[str, Any]:
-    """The stored answer. Raises Unavailable when it was encrypted with another key."""
+def open_result(sealed: bytes, *, tenant_id: str, trace_id: str) -> RunResult:
+    """The stored result. Raises Unavailable when it was encrypted with another key."""
     try:
-        plain = unseal(sealed, key=settings.SEALING_KEY, bound_to=f"response:{tenant_id}:{trace_id}")
+        plain = unseal(sealed, key=settings.SEALING_KEY, bound_to=_bound_to(tenant_id, trace_id))
     except SealBroken as error:
         raise Unavailable("The stored answer cannot be decrypted; send another Idempotency-Key.") from error
-    body: dict[str, Any] = msgspec.json.decode(plain)
-    return body
+    try:
+        return msgspec.json.decode(plain, type=RunResult)
+    except msgspec.ValidationError:
+        return _result_in_body(msgspec.json.decode(plain))
 
 
-def stored_response(*, tenants: TenantScope, key: str, fingerprint: str, now: datetime) -> dict[str, Any] | None:
-    """The answer stored in the scope under this key for the body with this fingerprint, if there is one.
+def _result_in_body(body: dict[str, Any]) -> RunResult:
+    """The result in a response body, which is what version 1.1 stored; such rows are gone a day after an upgrade."""
+    cost, usage = body["cost"], body["usage"]
+    text = body["response"] if "response" in body else (body.get("compacted_messages") or [{}])[0].get("content", "")
+    parsed = ParsedOutput(body["output"], True, body["validated"], tuple(body.get("validation_errors", ())))
+    return RunResult(
+        trace_id=body["trace_id"],
+        task_id=body.get("task_id") or "",
+        text=text,
+        usage=Usage(input=usage["prompt_tokens"], output=usage["completion_tokens"]),
+        cost=RunCost(
+            model=cost["model"],
+            input_tokens=cost["inputTokens"],
+            output_tokens=cost["outputTokens"],
+            input=from_usd(cost["inputCost"]),
+            output=from_usd(cost["outputCost"]),
+        ),
+        parsed=parsed if "output" in body else None,
+        context_warning=body.get("context_warning", ""),
+        skipped_backend=body.get("skipped_backend", False),
+    )
 
-    Raises Unavailable as `open_response` does.
+
+def stored_result(*, tenants: TenantScope, key: str, fingerprint: str, now: datetime) -> RunResult | None:
+    """The result stored in the scope under this key for the body with this fingerprint, if there is one.
+
+    Raises Unavailable as `open_result` does.
     """
     answers = StoredResponse.objects.in_scope(tenants)
     found = answers.filter(key=_digest(key), fingerprint=fingerprint, expires_at__gt=now).first()
     if found is None or found.sealed is None:
         return None
-    return open_response(bytes(found.sealed), tenant_id=found.tenant_id, trace_id=found.trace_id)
+    return open_result(bytes(found.sealed), tenant_id=found.tenant_id, trace_id=found.trace_id)
+
+
+def _bound_to(tenant_id: str, trace_id: str) -> str:
+    return f"response:{tenant_id}:{trace_id}"

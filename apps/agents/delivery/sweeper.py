@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from apps.agents.delivery.idempotency import forget_expired, release_key
 from apps.agents.delivery.outbox import held_webhook, release_webhook
-from apps.agents.domain.run import usage_json
+from apps.agents.domain.responses import UsageBody
 from apps.audit.services.recording import record_audit
 from apps.governance.services.reservations import release_expired, roll_over_due, settle_call
 from apps.governance.services.usage import record_usage
@@ -71,7 +73,7 @@ def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
     if not close_trace(closing)(batch):
         return False
     common: dict[str, Any] = {"tenant_id": orphan.tenant_id, "now": now, "actor": ACTOR, "trace_id": orphan.id}
-    settle_call(batch, run_id=orphan.id, cost=NanoUSD(0), more=False, **common)
+    settle_call(batch, cost=NanoUSD(0), keep_hold=False, **common)
     record_usage(batch, tenant_id=orphan.tenant_id, now=now, usage=Usage(), cost=NanoUSD(0), requests=1)
     release_key(batch, tenant_id=orphan.tenant_id, trace_id=orphan.id)
     _report(batch, orphan, closing)
@@ -91,7 +93,7 @@ def _report(batch: Batch, orphan: Orphan, closing: TraceEnd) -> None:
         user_id=target.user_id,
         role=target.role,
         response="",
-        usage=usage_json(closing.usage),
+        usage=msgspec.to_builtins(UsageBody.of(closing.usage)),
         cost={"model": orphan.model, "totalCost": usd(orphan.cost), "currency": "USD"},
         error=closing.error,
         code=closing.error_code,

@@ -109,10 +109,10 @@ def compact_message(older: Sequence[Turn]) -> str:
     return "\n\n".join(blocks)
 
 
-def summary_turn(summary: str) -> dict[str, str]:
+def summary_turn(summary: str) -> Turn:
     """The turn that stands for the older ones; it can be sent back as part of `messages`.
 
     A heading that the model wrote itself is not repeated, and NUL, which no request may hold, is left out.
     """
     text = summary.replace("\x00", "").strip().removeprefix(SUMMARY_HEADING).strip()
-    return {"role": "system", "content": f"{SUMMARY_HEADING}\n{text}"}
+    return Turn(role="system", content=f"{SUMMARY_HEADING}\n{text}")

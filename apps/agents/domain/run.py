@@ -1,20 +1,18 @@
-"""A run as values: what was asked, what came of it, and the events on the way."""
+"""A run as values: whose it is, what was asked and how it is to be answered, and the events on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from apps.agents.domain.delivery import WebhookTarget
-from apps.agents.domain.json_output import JsonOutput, Reading
+from apps.agents.domain.json_output import OutputSpec
 from apps.agents.domain.replay import Recording
 from apps.agents.domain.requests import Turn, Webhook
-from apps.workspaces.domain.workspace import Workspace
+from apps.agents.domain.result import RunResult
 from clasper.core.auth import Principal
-from clasper.core.money import NanoUSD, usd
-from clasper.core.usage import Usage
 
 Kind = Literal["send", "stream", "llm_task", "compact", "check", "replay"]
 
@@ -23,122 +21,120 @@ TEMPERATURE = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunCost:
-    """What the run's model calls cost; `input` includes cached reads and cache writes."""
+class RunScope:
+    """Who asked, and the tenant, workspace, environment, user and role that the run belongs to."""
 
-    model: str
-    input_tokens: int
-    output_tokens: int
-    input: NanoUSD
-    output: NanoUSD
+    principal: Principal
+    tenant_id: str
+    workspace_id: str = "default"
+    environment: str = "default"
+    user_id: str = ""
+    agent_role: str
 
     @property
-    def total(self) -> NanoUSD:
-        return NanoUSD(self.input + self.output)
-
-    def as_json(self) -> dict[str, Any]:
-        """The `cost` object of the API; inputCost and outputCost add up to totalCost exactly."""
-        return {
-            "model": self.model,
-            "inputTokens": self.input_tokens,
-            "outputTokens": self.output_tokens,
-            "inputCost": usd(self.input),
-            "outputCost": usd(self.output),
-            "totalCost": usd(self.total),
-            "currency": "USD",
-        }
+    def actor(self) -> str:
+        """The agent, as audit entries name it."""
+        return f"agent:{self.agent_role}"
 
 
-def usage_json(usage: Usage) -> dict[str, int]:
-    """The `usage` object of the API: cached tokens count as prompt tokens."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
+@dataclass(frozen=True, slots=True)
+class TraceRef:
+    """The trace that the run writes. `chosen` says that the caller chose its id, so another run may have it."""
+
+    trace_id: str
+    chosen: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The caller's Idempotency-Key, and a digest of the body that it came with."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kickoff:
+    """The run drafts a plan: `note` steers it and heads the document that is written under `plan_title`."""
+
+    note: str = ""
+    plan_title: str = "Plan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
-    """A run that ended well."""
+class Conversation:
+    """What is asked.
+
+    `instructions` is a system prompt of Clasper's own in place of the workspace's; such a run has no skills and no
+    tools. `system_prompt` is the caller's, in place of either.
+    """
+
+    message: str
+    history: tuple[Turn, ...] = ()
+    instructions: str | None = None
+    system_prompt: str | None = None
+    kickoff: Kickoff | None = None
+    timezone: str = ""
+    force_include_skills: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How the model answers. An empty `model` leaves the choice to the release, the role and the default.
+
+    `output` says that the answer must be JSON.
+    """
+
+    model: str = ""
+    temperature: float = TEMPERATURE
+    max_output_tokens: int | None = None
+    output: OutputSpec | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendOptions:
+    """What is written to the control plane: a message, and the task it belongs to when there is no `task_id`."""
+
+    skip: bool = False
+    task_id: str = ""
+    task_title: str = ""
+    task_description: str = ""
+    task_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_BACKEND = BackendOptions(skip=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaySource:
+    """The run that a replay repeats: its trace, what the replay changes, and when it ran.
+
+    With a `recording` its tools answer as they did then, and nobody is asked. Without one the tools are called, if the
+    current release grants them too.
+    """
 
     trace_id: str
-    task_id: str
-    text: str
-    usage: Usage
-    cost: RunCost
-    reading: Reading | None = None
-    context_warning: str = ""
-    skipped_backend: bool = False
-
-
-def send_answer(result: RunResult) -> dict[str, Any]:
-    """The response body of `POST /api/agents/send`."""
-    body: dict[str, Any] = {
-        "status": "ok",
-        "task_id": result.task_id or None,
-        "trace_id": result.trace_id,
-        "response": result.text,
-        "usage": usage_json(result.usage),
-        "cost": result.cost.as_json(),
-    }
-    if result.context_warning:
-        body["context_warning"] = result.context_warning
-    if result.skipped_backend:
-        body["skipped_backend"] = True
-    return body
+    overrides: Mapping[str, Any]
+    as_of: datetime
+    recording: Recording | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """Everything the engine needs to know; identity, tenant and time are part of it, nothing is ambient.
+    """Everything the engine needs to know. `metadata` is the caller's, as it came; it is kept with the trace."""
 
-    `instructions` is a system prompt of Clasper's own in place of the workspace's; such a run has no skills and no
-    tools. `system_prompt` is the caller's, in place of either. `expects` says that the answer must be JSON. `answer`
-    makes the response body of the run's result.
-
-    A replay names the trace it repeats in `replay_of`, the `workspace` that trace used, and `as_of`, when that was.
-    With a `recording` its tools answer as they did then, and nobody is asked.
-    """
-
-    trace_id: str
-    trace_id_given: bool
     kind: Kind
-    principal: Principal
-    tenant_id: str
-    workspace_id: str
-    environment: str
-    user_id: str
-    agent_role: str
-    message: str
-    history: tuple[Turn, ...] = ()
-    task_id: str = ""
-    task_title: str = ""
-    task_description: str = ""
-    task_metadata: Mapping[str, Any] | None = None
-    system_prompt: str | None = None
-    instructions: str | None = None
-    temperature: float = TEMPERATURE
-    max_output_tokens: int | None = None
-    expects: JsonOutput | None = None
-    kickoff_plan: bool = False
-    kickoff_note: str = ""
-    plan_title: str = "Plan"
-    timezone: str = ""
-    model: str = ""
-    skip_backend: bool = False
-    force_include_skills: tuple[str, ...] = ()
-    replay_of: str = ""
-    workspace: Workspace | None = None
-    as_of: datetime | None = None
-    recording: Recording | None = None
-    webhook: Webhook | None = None
-    idempotency_key: str = ""
-    fingerprint: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    answer: Callable[[RunResult], dict[str, Any]] = send_answer
+    scope: RunScope
+    trace: TraceRef
     now: datetime
+    conversation: Conversation
+    options: ModelOptions = ModelOptions()
+    backend: BackendOptions = NO_BACKEND
+    webhook: Webhook | None = None
+    idempotency: Idempotency | None = None
+    replay: ReplaySource | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def streams(self) -> bool:
@@ -146,9 +142,14 @@ class RunRequest:
         return self.kind == "stream"
 
     @property
-    def calls_again(self) -> bool:
+    def recording(self) -> Recording | None:
+        """The tool calls that answer in place of the control plane, if any."""
+        return self.replay.recording if self.replay else None
+
+    @property
+    def runs_live_tools(self) -> bool:
         """Whether it is a replay that really calls its tools."""
-        return bool(self.replay_of) and self.recording is None
+        return self.replay is not None and self.replay.recording is None
 
     @property
     def webhook_target(self) -> WebhookTarget | None:
@@ -159,14 +160,9 @@ class RunRequest:
             url=self.webhook.url,
             secret=self.webhook.secret or "",
             headers=self.webhook.headers,
-            user_id=self.user_id,
-            role=self.agent_role,
+            user_id=self.scope.user_id,
+            role=self.scope.agent_role,
         )
-
-    @property
-    def actor(self) -> str:
-        """The agent, as audit entries name it."""
-        return f"agent:{self.agent_role}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +197,10 @@ class ToolFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run ended well; `body` is its response, which a repeated request gets again."""
+    """The run ended well. `repeated`: the result is that of an earlier run with the same Idempotency-Key."""
 
-    trace_id: str
-    body: Mapping[str, Any]
-    replayed: bool = False
+    result: RunResult
+    repeated: bool = False
     webhook_pending: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Rules of the tool loop: which tools a run may use, and what a call asks for."""
+"""The tool loop: which tools a run may use, and what a call asks for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ToolDecision:
     """Whether a tool may be used, and why not."""
 
     allowed: bool
@@ -29,25 +29,25 @@ class Verdict:
     skill: str = ""
 
 
-def judge_tool(name: str, *, grants: Sequence[Grant], principal: Principal, offered: Iterable[str]) -> Verdict:
+def decide_tool(name: str, *, grants: Sequence[Grant], principal: Principal, offered: Iterable[str]) -> ToolDecision:
     """Both permission layers, denied by default: a skill of the run must grant the tool, the caller must be allowed it,
     and the control plane must have it."""
     skill = next((grant.skill for grant in grants if match_grant(grant.tools, name)), "")
     if not skill:
-        return Verdict(False, "Not in skill permissions")
+        return ToolDecision(False, "Not in skill permissions")
     if not tool_permitted(principal, name):
-        return Verdict(False, "Not in tenant permissions", skill)
+        return ToolDecision(False, "Not in tenant permissions", skill)
     if name not in offered:
-        return Verdict(False, "Unknown tool", skill)
-    return Verdict(True, skill=skill)
+        return ToolDecision(False, "Unknown tool", skill)
+    return ToolDecision(True, skill=skill)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedArguments:
-    """Arguments of a call, or the fault that is answered to the model instead."""
+    """Arguments of a call, or the error that the model gets instead."""
 
     value: Mapping[str, Any]
-    fault: str = ""
+    error: str = ""
 
 
 def parse_arguments(text: str) -> ParsedArguments:

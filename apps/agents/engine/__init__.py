@@ -1,41 +1,42 @@
 """The one path every run takes: prepare → admit → loop → settle → deliver.
 
-`run` is an async generator of domain events. A stream forwards them, a send collects them. Nothing else in the code
-base opens a connection to a model or a tool. Slow or paid I/O never happens inside a transaction, and a cancelled run
-is settled before it is gone: a write that was submitted is committed whether or not its run still waits, and whichever
-settlement comes first ends the trace. What a crash leaves behind is swept (`delivery.sweeper`).
+`run` is an async generator of events. A stream forwards them, a send collects them. Nothing else in the code base opens
+a connection to a model or a tool. Slow or paid I/O never happens inside a transaction, and a cancelled run is settled
+before it ends: a write that was submitted is committed whether or not its run still waits, and whichever settlement
+comes first ends the trace. What a crash leaves behind is swept (`apps.agents.delivery.sweeper`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
 
 from django.conf import settings
 
-from apps.agents.delivery.idempotency import Claim, open_response
+from apps.agents.delivery.idempotency import Claim, open_result
 from apps.agents.delivery.outbox import NOT_ACCEPTED, deliver_run, pending_of
-from apps.agents.domain.json_output import JsonOutput, Reading, repair_message
-from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
+from apps.agents.domain.delivery import PendingDelivery
+from apps.agents.domain.json_output import OutputSpec, ParsedOutput, repair_message
+from apps.agents.domain.result import RunResult
+from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunStarted
 from apps.agents.engine import tool_calls
-from apps.agents.engine.admit import Admission, CallGrant, admit
+from apps.agents.engine.admit import Admission, Admitted, Repeated, admit
+from apps.agents.engine.call_budget import checkpoint, reserve_next
 from apps.agents.engine.model_calls import ask, book_received
-from apps.agents.engine.models import default_model
 from apps.agents.engine.plan import Plan, prepare
 from apps.agents.engine.settle import settle_failure, settle_success
-from apps.agents.engine.state import CallLimits, Run
-from apps.agents.engine.writes import checkpoint, reserve_next
+from apps.agents.engine.state import CallBudget, CallParams, Run
 from apps.traces.domain.record import Status
+from apps.workspaces.domain.release import Release
 from clasper.core.clock import utc_now
 from clasper.core.db import writer
 from clasper.core.errors import BackendFailed, ClasperError, ProviderFailed, RunTimeout
 from clasper.gateways.control_plane import control_plane
 from clasper.gateways.llm.base import Message
 
-__all__ = ["RunEvent", "default_model", "run"]
+__all__ = ["RunEvent", "run"]
 
 logger = logging.getLogger("clasper.engine")
 
@@ -47,47 +48,46 @@ _UNUSABLE = {
 }
 
 
-async def run(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
-    """Runs the request and yields what happens; the last event is RunFinished.
+async def run(request: RunRequest, release: Release | None) -> AsyncGenerator[RunEvent, None]:
+    """Runs the request with what the release contains and yields what happens; the last event is RunFinished.
 
     Raises a ClasperError, with the run's trace id once there is a trace, when the run ends without an answer. Closing
     the generator, or cancelling its task, cancels the model call at once and settles what it delivered.
     """
     began = asyncio.get_running_loop().time()
-    plan = prepare(request)
+    plan = prepare(request, release)
     admission = await _admit(plan, began)
-    if admission.stored is not None:
-        yield await _repeat(request, admission.stored)
+    if isinstance(admission, Repeated):
+        yield await _repeat(request.scope.tenant_id, admission.claim)
         return
-    assert admission.grant is not None
-    state = _begin(plan, admission.grant, began)
+    state = _begin(plan, admission.budget, began)
     try:
-        yield RunStarted(request.trace_id)
+        yield RunStarted(state.trace_id)
         await _contact_backend(state)
         async with aclosing(_answer(state)) as events:
             async for event in events:
                 yield event
         result = _result(state)
-        owed = await settle_success(state, result)
+        deliveries = await settle_success(state, result)
     except ClasperError as error:
-        error.trace_id = request.trace_id
+        error.trace_id = state.trace_id
         await settle_failure(state, error, "timeout" if isinstance(error, RunTimeout) else "error")
         raise
     except (asyncio.CancelledError, GeneratorExit):
-        await _settle_broken(state, _cancelled(), "cancelled")
+        await _settle_interrupted(state, _cancelled(), "cancelled")
         raise
     except Exception:
-        logger.exception("a run failed unexpectedly", extra={"trace_id": request.trace_id})
-        unexpected = ClasperError(trace_id=request.trace_id)
-        await _settle_broken(state, unexpected, "error")
+        logger.exception("a run failed unexpectedly", extra={"trace_id": state.trace_id})
+        unexpected = ClasperError(trace_id=state.trace_id)
+        await _settle_interrupted(state, unexpected, "error")
         raise unexpected from None
-    if owed:
-        await _deliver(request, owed)
-    yield RunFinished(request.trace_id, request.answer(result), webhook_pending=request.webhook is not None)
+    if deliveries:
+        await _deliver(state, deliveries)
+    yield RunFinished(result, webhook_pending=request.webhook is not None)
 
 
 async def _admit(plan: Plan, began: float) -> Admission:
-    """Admits the run. One whose caller leaves meanwhile is admitted all the same, and settled before it is gone."""
+    """Admits the run. If its caller leaves while it is being admitted, it is settled before it ends."""
     decided: list[Admission | ClasperError] = []
     try:
         return await admit(plan, decided)
@@ -95,8 +95,8 @@ async def _admit(plan: Plan, began: float) -> Admission:
         # The id may be another run's, so only what let this one in is settled.
         await writer.barrier()
         outcome = decided[-1] if decided else None
-        if isinstance(outcome, Admission) and outcome.grant is not None:
-            await settle_failure(_begin(plan, outcome.grant, began), _cancelled(), "cancelled")
+        if isinstance(outcome, Admitted):
+            await settle_failure(_begin(plan, outcome.budget, began), _cancelled(), "cancelled")
         raise
 
 
@@ -104,30 +104,30 @@ def _cancelled() -> ClasperError:
     return ClasperError("The caller left before the answer.", code="cancelled")
 
 
-def _begin(plan: Plan, grant: CallGrant, began: float) -> Run:
+def _begin(plan: Plan, budget: CallBudget, began: float) -> Run:
     return Run(
         plan=plan,
         began=began,
         deadline=began + settings.CLASPER_RUN_TIMEOUT_MS / 1000,
-        grant=grant,
+        budget=budget,
         messages=list(plan.messages),
-        limits=CallLimits.of(plan.request),
-        task_id=plan.request.task_id,
-        estimated=grant.estimated,
+        params=CallParams.of(plan.request),
+        task_id=plan.request.backend.task_id,
+        estimated=budget.estimated,
     )
 
 
 async def _contact_backend(run: Run) -> None:
     """Resolves the task and the tools: the first contact with the outside."""
-    request = run.request
-    if not run.task_id and not request.skip_backend:
+    backend = run.request.backend
+    if not run.task_id and not backend.skip:
         started = asyncio.get_running_loop().time()
         try:
             run.task_id = await control_plane().find_or_create_task(
                 run.caller,
-                title=request.task_title,
-                description=request.task_description,
-                metadata=request.task_metadata or {},
+                title=backend.task_title,
+                description=backend.task_description,
+                metadata=backend.task_metadata,
                 deadline=run.deadline,
             )
         except BackendFailed as error:
@@ -142,33 +142,34 @@ async def _answer(run: Run) -> AsyncGenerator[RunEvent, None]:
         async for event in events:
             yield event
     _check_usable(run)
-    if run.request.expects is not None:
-        run.reading = run.request.expects.read(_text(run))
-        if run.reading.faults:
-            await _ask_again(run, run.request.expects, run.reading)
+    output = run.request.options.output
+    if output is not None:
+        run.parsed = output.parse(run.completion.text)
+        if run.parsed.errors:
+            await _repair(run, output, run.parsed)
 
 
-async def _ask_again(run: Run, expects: JsonOutput, first: Reading) -> None:
-    """Asks once more for an answer that is not as expected. When that gives none, JSON that came first stands."""
+async def _repair(run: Run, output: OutputSpec, first: ParsedOutput) -> None:
+    """Asks again for an answer that is not as expected. If that fails, JSON that came first is kept."""
     kept = run.completion
-    run.say(Message("assistant", _text(run)), Message("user", repair_message(first.faults)))
+    run.append_messages(Message("assistant", kept.text), Message("user", repair_message(first.problems)))
     try:
         await reserve_next(run, run.candidate)
         async with aclosing(ask(run, ())) as chunks:
             async for _ in chunks:
                 pass
         _check_usable(run)
-        run.reading = expects.read(_text(run))
-        if not run.reading.is_json:
+        run.parsed = output.parse(run.completion.text)
+        if not run.parsed.is_json:
             raise ProviderFailed(
-                "The model's answer is not JSON, also not when asked again.",
+                "The model's answer is not JSON, even after it was asked again.",
                 code="invalid_output",
-                details={"validation_errors": list(run.reading.errors)},
+                details={"validation_errors": list(run.parsed.errors)},
             )
     except ClasperError:
         if not first.is_json:
             raise
-        run.reading, run.completion = first, kept
+        run.parsed, run.completion = first, kept
 
 
 async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:
@@ -182,7 +183,6 @@ async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:
             async for chunk in chunks:
                 yield chunk
         completion = run.completion
-        assert completion is not None
         if not completion.tool_calls:
             return
         if left == 0:
@@ -196,25 +196,19 @@ async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:
 
 def _result(run: Run) -> RunResult:
     return RunResult(
-        trace_id=run.request.trace_id,
+        trace_id=run.trace_id,
         task_id=run.task_id,
-        text=_text(run),
+        text=run.completion.text,
         usage=run.usage,
         cost=run.total_cost(),
-        reading=run.reading,
+        parsed=run.parsed,
         context_warning=run.plan.warning,
-        skipped_backend=run.request.skip_backend,
+        skipped_backend=run.request.backend.skip,
     )
 
 
-def _text(run: Run) -> str:
-    assert run.completion is not None
-    return run.completion.text
-
-
 def _check_usable(run: Run) -> None:
-    """A refusal, an empty or a cut answer is never used (rulings §3.4)."""
-    assert run.completion is not None
+    """A refusal, an empty or a cut answer is never used."""
     if run.completion.finish in _UNUSABLE:
         code, message = _UNUSABLE[run.completion.finish]
         raise ProviderFailed(message, code=code)
@@ -222,8 +216,8 @@ def _check_usable(run: Run) -> None:
         raise ProviderFailed("The model gave an empty answer.", code="empty_answer")
 
 
-async def _settle_broken(run: Run, error: ClasperError, status: Status) -> None:
-    """Settles a run that was torn out of a call: what had arrived is booked by estimate and stands as a step."""
+async def _settle_interrupted(run: Run, error: ClasperError, status: Status) -> None:
+    """Settles a run that was torn out of a call: what had arrived is booked by estimate and becomes a step."""
     candidate = run.in_flight
     if candidate is not None:
         text = "".join(run.received)
@@ -241,17 +235,16 @@ async def _settle_broken(run: Run, error: ClasperError, status: Status) -> None:
     await settle_failure(run, error, status)
 
 
-async def _deliver(request: RunRequest, owed: list[Any]) -> None:
+async def _deliver(run: Run, deliveries: Sequence[PendingDelivery]) -> None:
     try:
-        await deliver_run(tenant_id=request.tenant_id, trace_id=request.trace_id, deliveries=owed, now=utc_now())
+        await deliver_run(tenant_id=run.tenant_id, trace_id=run.trace_id, deliveries=deliveries, now=utc_now())
     except BackendFailed as error:
-        error.trace_id = request.trace_id
+        error.trace_id = run.trace_id
         raise
 
 
-async def _repeat(request: RunRequest, stored: Claim) -> RunFinished:
-    """The answer of the earlier run with this Idempotency-Key; still 502 while the backend has not taken it."""
-    if await pending_of(tenant_id=request.tenant_id, trace_id=stored.trace_id):
-        raise BackendFailed(NOT_ACCEPTED, trace_id=stored.trace_id)
-    body = open_response(stored.sealed, tenant_id=request.tenant_id, trace_id=stored.trace_id)
-    return RunFinished(stored.trace_id, body, replayed=True)
+async def _repeat(tenant_id: str, claim: Claim) -> RunFinished:
+    """The result of the earlier run with this Idempotency-Key; still 502 while the backend has not accepted it."""
+    if await pending_of(tenant_id=tenant_id, trace_id=claim.trace_id):
+        raise BackendFailed(NOT_ACCEPTED, trace_id=claim.trace_id)
+    return RunFinished(open_result(claim.sealed, tenant_id=tenant_id, trace_id=claim.trace_id), repeated=True)

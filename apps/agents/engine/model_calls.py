@@ -1,4 +1,4 @@
-"""One question to the model: attempts, backoff, fallback, and what each attempt used (rulings §3.5).
+"""One question to the model: attempts, backoff, fallback, and what each attempt used.
 
 The only retry layer there is. On a stream only until the first token: what was shown cannot be taken back.
 """
@@ -14,10 +14,10 @@ from dataclasses import replace
 from django.conf import settings
 
 from apps.agents.domain.run import TextChunk
+from apps.agents.engine.call_budget import reserve_next
 from apps.agents.engine.models import TIERS, Candidate
 from apps.agents.engine.provider_slots import CallNotPermitted, ProviderSlot
-from apps.agents.engine.state import CallLimits, Run
-from apps.agents.engine.writes import reserve_next
+from apps.agents.engine.state import NO_ANSWER, CallParams, Run
 from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, Unavailable, UnknownModel
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Completion, FailureKind, ModelCall, ProviderError, TextDelta, ToolSpec
@@ -37,7 +37,7 @@ async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk
 
     A run stays with the model that answered it last: its next call is reserved at that one's price, and signed thoughts
     go back to whoever signed them. Yields the text as it arrives when the run streams. Raises RunTimeout, UnknownModel,
-    ContextTooLong, Unavailable or ProviderFailed when nobody answered, BudgetExceeded when the fallback is too dear.
+    ContextTooLong, Unavailable or ProviderFailed when nobody answered, BudgetExceeded when the fallback costs too much.
     """
     failure: ProviderError | None = None
     candidates = run.plan.candidates
@@ -45,7 +45,7 @@ async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk
     for candidate in remaining:
         if failure is not None:
             await reserve_next(run, candidate)
-            run.limits = CallLimits.of(run.request)
+            run.params = CallParams.of(run.request)
         attempt = 0
         again = True
         while again:
@@ -66,20 +66,20 @@ async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk
         if run.received or not failure.fallback or not run.seconds_left():
             break
     assert failure is not None
-    raise _public(run, failure)
+    raise to_public_error(run, failure)
 
 
 async def _exchange(
     run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...], *, is_last: bool
 ) -> AsyncGenerator[TextChunk, None]:
-    """One attempt. What has been received stands in `run`, so that a cancelled run can still be settled."""
+    """One attempt. What has been received is kept in `run`, so that a cancelled run can still be settled."""
     # Waiting for a busy provider must leave the next model some time.
     patience = run.seconds_left() if is_last else run.seconds_left() / 2
-    run.in_flight, run.completion = candidate, None
+    run.in_flight, run.completion = candidate, NO_ANSWER
     run.received.clear()
     provider = provider_for(candidate.ref.provider)
     try:
-        async with ProviderSlot(provider=provider.base_url, tenant_id=run.request.tenant_id, timeout=patience) as slot:
+        async with ProviderSlot(provider=provider.base_url, tenant_id=run.tenant_id, timeout=patience) as slot:
             run.call = call = _call(run, candidate, tools)
             try:
                 if not run.request.streams:
@@ -104,28 +104,27 @@ async def _exchange(
 
 
 def _call(run: Run, candidate: Candidate, tools: tuple[ToolSpec, ...]) -> ModelCall:
-    limits = run.limits
-    granted = run.grant.max_output_tokens
+    params = run.params
+    paid_for = run.budget.max_output_tokens
     return ModelCall(
         model=candidate.ref.model,
         messages=tuple(run.messages),
         tools=tools,
-        max_output_tokens=granted if limits.max_output_tokens is None else min(granted, limits.max_output_tokens),
-        temperature=limits.temperature,
-        schema=limits.schema,
+        max_output_tokens=paid_for if params.max_output_tokens is None else min(paid_for, params.max_output_tokens),
+        temperature=params.temperature,
+        schema=params.schema,
         timeout=run.seconds_left(),
     )
 
 
 def _note_answer(run: Run, candidate: Candidate, attempt: int, started: float) -> None:
     completion = run.completion
-    assert completion is not None
     usage = completion.usage
     if not completion.usage_reported:
         written = completion.text + "".join(call.arguments for call in completion.tool_calls)
         usage, run.estimated = run.estimated_usage(written), True
-    cost = run.book(usage, run.grant.price.cost(usage))
-    run.answered_by, run.in_flight = candidate, None
+    cost = run.book(usage, run.budget.price.cost(usage))
+    run.model_used, run.in_flight = candidate, None
     run.received.clear()
     run.add_step(
         "llm_call",
@@ -162,14 +161,14 @@ def _note_failure(run: Run, candidate: Candidate, error: ProviderError, attempt:
 def book_received(run: Run, reported: Usage | None = None) -> dict[str, int]:
     """Books what a broken or cancelled call used: what its provider `reported`, or by estimate what arrived so far.
 
-    Nothing when nothing arrived. Gives the tokens and the cost as the fields of the step.
+    Nothing when nothing arrived. Returns the tokens and the cost as the fields of the step.
     """
     if run.in_flight is None or not (run.received or reported):
         return {}
     guess = run.estimated_usage("".join(run.received))
     usage = guess if reported is None else replace(reported, output=max(reported.output, guess.output))
     run.estimated = run.estimated or usage != reported
-    cost = run.book(usage, run.grant.price.cost(usage))
+    cost = run.book(usage, run.budget.price.cost(usage))
     return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.output, "cost": cost}
 
 
@@ -180,7 +179,7 @@ def _adjust(run: Run, error: ProviderError, attempt: int) -> bool:
     call = relaxed_call(run.call, error)
     if call is None:
         return False
-    run.limits = CallLimits(call.temperature, call.max_output_tokens, call.schema)
+    run.params = CallParams(call.temperature, call.max_output_tokens, call.schema)
     return True
 
 
@@ -202,15 +201,15 @@ def _calls_json(completion: Completion) -> dict[str, object]:
     return {"text": completion.text, "tool_calls": calls}
 
 
-def _public(run: Run, failure: ProviderError) -> ClasperError:
+def to_public_error(run: Run, failure: ProviderError) -> ClasperError:
     """What the caller is told when no model answered."""
     details = {"reason": failure.kind, "status": failure.status}
     if failure.kind == "timeout":
         return RunTimeout("The model did not answer in time.", details=details)
     if failure.kind == "context_too_long":
         return ContextTooLong(details=details)
-    if failure.kind == "unknown_model" and run.request.model and run.request.model not in TIERS:
-        return UnknownModel(f"The provider does not know the model {run.request.model!r}.", details=details)
+    if failure.kind == "unknown_model" and run.request.options.model and run.request.options.model not in TIERS:
+        return UnknownModel(f"The provider does not know the model {run.request.options.model!r}.", details=details)
     if failure.kind == "circuit_open":
         return Unavailable(str(failure), code="provider_circuit_open", details=details, retry_after=failure.retry_after)
     if failure.kind == "at_capacity":

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from apps.agents.domain.run import RunRequest
+from apps.agents.domain.run import ModelOptions, RunScope
 from apps.governance.domain.prices import Price
 from apps.governance.services.prices import price_book
 from apps.identity.domain.permissions import model_permitted
+from apps.workspaces.domain.release import Release
 from clasper.core.errors import InvalidRequest, PermissionDenied, Unavailable
 from clasper.core.model_ref import ModelRef, parse_model_ref, provider_id
 from clasper.core.redaction import redact_text
@@ -60,7 +61,7 @@ def default_model() -> ModelRef:
 
 
 def named_model(name: str) -> ModelRef:
-    """The model that a tier's name or a model reference means. Raises InvalidRequest for a name that is none."""
+    """The model that a tier's name or a model reference means. Raises InvalidRequest for a name that is neither."""
     setting = TIERS.get(name)
     if setting is None:
         return parse_model_ref(name, settings.LLM_PROVIDER)
@@ -68,26 +69,27 @@ def named_model(name: str) -> ModelRef:
     return parse_model_ref(chosen, settings.LLM_PROVIDER) if chosen else default_model()
 
 
-def candidates_for(request: RunRequest) -> tuple[Candidate, ...]:
+def candidates_for(scope: RunScope, options: ModelOptions, release: Release | None) -> tuple[Candidate, ...]:
     """The model asked first, and the fallback if there is one that the caller may use.
 
-    The request's own choice goes before its role's (CLASPER_ROLE_MODELS), and that before the default. Raises
-    PermissionDenied for a model that the credential may not use, InvalidRequest for a name that is none, Unavailable
-    for a provider that is not configured.
+    The request's own choice precedes the release's, its role's (CLASPER_ROLE_MODELS), and the default. Raises
+    PermissionDenied for a model that the credential may not use, InvalidRequest for a name that is not a model's,
+    Unavailable for a provider that is not configured.
     """
-    if redact_text(request.model) != request.model:
+    if redact_text(options.model) != options.model:
         # Models are stored, logged and told to monitoring by their names, and lists filter by them.
-        raise InvalidRequest(field_errors={"model": ["This is personal data or a secret and no model's name."]})
-    name = request.model or settings.CLASPER_ROLE_MODELS.get(request.agent_role, "")
+        raise InvalidRequest(field_errors={"model": ["This is personal data or a secret, not a model's name."]})
+    released = release.model if release else ""
+    name = options.model or released or settings.CLASPER_ROLE_MODELS.get(scope.agent_role, "")
     first = named_model(name) if name else default_model()
-    if not model_permitted(request.principal, str(first)):
+    if not model_permitted(scope.principal, str(first)):
         raise PermissionDenied(
             "The credential may not use this model.", details={"permission": "model", "model": str(first)}
         )
     refs = [first]
     if settings.LLM_MODEL_FALLBACK:
         fallback = named_model("fallback")
-        if fallback != first and model_permitted(request.principal, str(fallback)):
+        if fallback != first and model_permitted(scope.principal, str(fallback)):
             refs.append(fallback)
     for ref in refs:
         provider_for(ref.provider)

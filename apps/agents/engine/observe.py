@@ -64,7 +64,7 @@ def stop_export() -> None:
 
 def _count(run: Run, end: TraceEnd) -> None:
     metrics.count_run(run.request.kind, end.status, end.provider, end.duration_ms)
-    for step in run.noted:
+    for step in run.steps:
         if step.type == "llm_call":
             outcome = "ok" if step.status == "ok" else step.code
             metrics.count_model_call(step.provider, outcome, step.prompt_tokens, step.completion_tokens, step.cost)

@@ -91,28 +91,28 @@ class _SpanExporter(OTLPSpanExporter):  # type: ignore[misc]  # its types are kn
 
 def run_spans(run: Run, end: TraceEnd) -> Iterator[ReadableSpan]:
     """The run's span and one for each model and tool call. Their ids derive from the trace id."""
-    request = run.request
+    request, scope = run.request, run.request.scope
     number = UUID(end.id).int or 1
     context = _context(number, number)
     attributes = {
         "gen_ai.operation.name": "invoke_agent",
-        "gen_ai.agent.name": request.agent_role,
+        "gen_ai.agent.name": scope.agent_role,
         "gen_ai.provider.name": _provider(end.provider),
         "gen_ai.request.model": end.model,
         "gen_ai.usage.input_tokens": end.usage.prompt_tokens,
         "gen_ai.usage.output_tokens": end.usage.completion_tokens,
         "clasper.trace_id": end.id,
         "clasper.tenant_id": end.tenant_id,
-        "clasper.workspace_id": request.workspace_id,
-        "clasper.environment": request.environment,
+        "clasper.workspace_id": scope.workspace_id,
+        "clasper.environment": scope.environment,
         "clasper.run.kind": request.kind,
         "clasper.run.status": end.status,
         "clasper.cost_usd": usd(end.cost),
     }
     error = "" if end.status == "success" else end.error_code or end.status
     times = _times(request.now, end.duration_ms)
-    yield _span(f"invoke_agent {request.agent_role}", SpanKind.INTERNAL, attributes, error, context=context, **times)
-    for step in run.noted:
+    yield _span(f"invoke_agent {scope.agent_role}", SpanKind.INTERNAL, attributes, error, context=context, **times)
+    for step in run.steps:
         inner = {
             "context": _context(number, number + step.seq),
             "parent": context,

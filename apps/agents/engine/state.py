@@ -1,4 +1,4 @@
-"""The run while it runs: what it has said, used and spent so far, and what of that is not written yet."""
+"""The run while it runs: what it has said, used and spent so far, and what of that is not yet written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from apps.agents.domain.json_output import Reading
-from apps.agents.domain.run import RunCost, RunRequest
-from apps.agents.engine.admit import CallGrant
+from apps.agents.domain.json_output import ParsedOutput
+from apps.agents.domain.result import RunCost
+from apps.agents.domain.run import RunRequest
 from apps.agents.engine.models import Candidate
 from apps.agents.engine.plan import Plan
-from apps.governance.domain.prices import Cost
+from apps.governance.domain.prices import Cost, Price
 from apps.traces.domain.record import Step, StepType
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage, estimate_tokens
@@ -22,18 +22,22 @@ from clasper.gateways.llm.base import Completion, Message, ModelCall
 
 
 @dataclass(frozen=True, slots=True)
-class AuditNote:
-    """An audit entry that goes with the next write."""
+class CallBudget:
+    """The next model call is paid for: at most this many output tokens, booked at this price.
 
-    event_type: str
-    details: Mapping[str, Any]
+    `estimated` says that the price is a guess: the model's own is unknown.
+    """
+
+    max_output_tokens: int
+    price: Price
+    estimated: bool
 
 
 @dataclass(frozen=True, slots=True)
-class CallLimits:
-    """What a call asks of the model besides the conversation: as the request wants it, or as the host takes it.
+class CallParams:
+    """What a call asks of the model besides the conversation: as the request wants it, or as the host accepts it.
 
-    `max_output_tokens` None leaves it to what is paid for.
+    `max_output_tokens` None leaves it to the call's budget.
     """
 
     temperature: float | None
@@ -41,23 +45,43 @@ class CallLimits:
     schema: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, request: RunRequest) -> CallLimits:
-        return cls(request.temperature, None, request.expects.asked_for if request.expects is not None else None)
+    def of(cls, request: RunRequest) -> CallParams:
+        output = request.options.output
+        return cls(request.options.temperature, None, output.requested if output is not None else None)
+
+
+NO_ANSWER = Completion(text="", tool_calls=(), finish="error", usage=Usage(), usage_reported=False, model="")
+"""Stands for the answer until there is one; it cannot be mistaken for one that may be used."""
+
+
+@dataclass(slots=True)
+class Unwritten:
+    """What happened in a run and is not yet in the database: paid calls, steps and audit entries (event, details)."""
+
+    cost: int = 0
+    usage: Usage = Usage()
+    steps: list[Step] = field(default_factory=list)
+    audit_entries: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+    def __add__(self, later: Unwritten) -> Unwritten:
+        return Unwritten(
+            self.cost + later.cost,
+            self.usage + later.usage,
+            self.steps + later.steps,
+            self.audit_entries + later.audit_entries,
+        )
 
 
 @dataclass(slots=True)
 class Run:
-    """Mutable state of one run; only the engine's modules touch it.
-
-    `steps` are those not yet written, `noted` all of them.
-    """
+    """Mutable state of one run; only the engine's modules touch it. `steps` are all steps, written or not."""
 
     plan: Plan
     began: float
     deadline: float
-    grant: CallGrant
+    budget: CallBudget
     messages: list[Message]
-    limits: CallLimits
+    params: CallParams
     task_id: str = ""
     tools: Mapping[str, Tool] = field(default_factory=dict)
     schema_bytes: int = 0
@@ -66,43 +90,41 @@ class Run:
     cost_input: int = 0
     cost_output: int = 0
     estimated: bool = False
-    answered_by: Candidate | None = None
-    completion: Completion | None = None
-    reading: Reading | None = None
+    model_used: Candidate | None = None
+    completion: Completion = NO_ANSWER
+    parsed: ParsedOutput | None = None
     received: list[str] = field(default_factory=list)
     in_flight: Candidate | None = None
     call: ModelCall | None = None
     call_began: float = 0.0
     steps: list[Step] = field(default_factory=list)
-    noted: list[Step] = field(default_factory=list)
-    notes: list[AuditNote] = field(default_factory=list)
-    unsettled_cost: int = 0
-    unsettled_usage: Usage = Usage()
+    unwritten: Unwritten = field(default_factory=Unwritten)
     tool_calls: int = 0
-    _seq: int = 0
 
     @property
     def request(self) -> RunRequest:
         return self.plan.request
 
     @property
+    def tenant_id(self) -> str:
+        return self.plan.request.scope.tenant_id
+
+    @property
+    def trace_id(self) -> str:
+        return self.plan.request.trace.trace_id
+
+    @property
     def candidate(self) -> Candidate:
         """The model that answered last, or the one that was to answer."""
-        return self.answered_by or self.in_flight or self.plan.model
+        return self.model_used or self.in_flight or self.plan.model
 
     @property
     def caller(self) -> Caller:
-        request = self.request
-        return Caller(
-            user_id=request.user_id,
-            agent_role=request.agent_role,
-            tenant_id=request.tenant_id,
-            workspace_id=request.workspace_id,
-            trace_id=request.trace_id,
-        )
+        """On whose behalf the control plane is called."""
+        return caller_of(self.request)
 
-    def say(self, *messages: Message) -> None:
-        """Goes on with the conversation; what is added counts for the next reservation."""
+    def append_messages(self, *messages: Message) -> None:
+        """Continues the conversation; what is added counts for the next reservation."""
         self.messages += messages
         for message in messages:
             self.added_bytes += _bytes(message.content) + sum(_bytes(call.arguments) for call in message.tool_calls)
@@ -120,11 +142,10 @@ class Run:
         return self.request.now + timedelta(seconds=at - self.began)
 
     def add_step(self, kind: StepType, name: str, *, status: str, started: float, **facts: Any) -> None:
-        """Notes a step that began at `started` on the loop's clock and ends now."""
-        self._seq += 1
+        """Adds a step that began at `started` on the loop's clock and ends now."""
         duration = facts.pop("duration_ms", None)
         step = Step(
-            seq=self._seq,
+            seq=len(self.steps) + 1,
             type=kind,
             name=name,
             status=status,
@@ -133,16 +154,25 @@ class Run:
             **facts,
         )
         self.steps.append(step)
-        self.noted.append(step)
+        self.unwritten.steps.append(step)
+
+    def add_audit_entry(self, event_type: str, details: Mapping[str, Any]) -> None:
+        """Adds an audit entry that goes with the next write."""
+        self.unwritten.audit_entries.append((event_type, details))
 
     def book(self, usage: Usage, cost: Cost) -> NanoUSD:
         """Adds what a call used and cost to the run, to be settled with the next write."""
         self.usage += usage
         self.cost_input += cost.input
         self.cost_output += cost.output
-        self.unsettled_usage += usage
-        self.unsettled_cost += cost.total
+        self.unwritten.usage += usage
+        self.unwritten.cost += cost.total
         return cost.total
+
+    def take_unwritten(self) -> Unwritten:
+        """What is to be written now; the run starts collecting anew."""
+        taken, self.unwritten = self.unwritten, Unwritten()
+        return taken
 
     def total_cost(self) -> RunCost:
         return RunCost(
@@ -157,6 +187,18 @@ class Run:
         """What a call probably used when its provider did not say: the conversation's size and the text received."""
         prompt = self.plan.prompt_estimate + -(-(self.added_bytes + self.schema_bytes) // 4)
         return Usage(input=prompt, output=estimate_tokens(text))
+
+
+def caller_of(request: RunRequest) -> Caller:
+    """On whose behalf a run calls the control plane."""
+    scope = request.scope
+    return Caller(
+        user_id=scope.user_id,
+        agent_role=scope.agent_role,
+        tenant_id=scope.tenant_id,
+        workspace_id=scope.workspace_id,
+        trace_id=request.trace.trace_id,
+    )
 
 
 def _bytes(text: str) -> int:

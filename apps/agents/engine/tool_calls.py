@@ -1,4 +1,4 @@
-"""The tools of a run: what is offered, and how the model's calls are judged, executed, traced and audited.
+"""The tools of a run: what is offered, and how the model's calls are decided, executed, traced and audited.
 
 Whatever goes wrong with a call is an answer to the model, not an end of the run.
 """
@@ -16,9 +16,9 @@ from django.conf import settings
 
 from apps.agents.domain.replay import UNRECORDED, RecordedCall
 from apps.agents.domain.run import ToolFinished, ToolStarted
-from apps.agents.domain.tools import Verdict, judge_tool, parse_arguments
+from apps.agents.domain.tools import ToolDecision, decide_tool, parse_arguments
 from apps.agents.engine.plan import current_grants
-from apps.agents.engine.state import AuditNote, Run
+from apps.agents.engine.state import Run
 from clasper.core.errors import BackendFailed
 from clasper.core.redaction import redact
 from clasper.gateways.control_plane import Tool, control_plane
@@ -27,7 +27,7 @@ from clasper.gateways.llm.base import Completion, Message, ToolCall, ToolSpec
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one call ended (ok, error, denied, cancelled); `content` is what the model is told."""
+    """How one call ended (ok, error, denied, cancelled); `content` is what the model sees."""
 
     status: str
     content: str
@@ -44,24 +44,24 @@ async def discover(run: Run) -> None:
         return
     available = await _available(run)
     names = {tool.name for tool in available}
-    run.tools = {tool.name: tool for tool in available if _judge(run, tool.name, names).allowed}
+    run.tools = {tool.name: tool for tool in available if _decide(run, tool.name, names).allowed}
     run.schema_bytes = sum(map(_schema_size, run.tools.values()))
 
 
-def _judge(run: Run, name: str, offered: Iterable[str]) -> Verdict:
+def _decide(run: Run, name: str, offered: Iterable[str]) -> ToolDecision:
     """Whether the run may use a tool. A replay that calls tools has grants of the past, which must hold now too."""
-    principal = run.request.principal
-    verdict = judge_tool(name, grants=run.plan.grants, principal=principal, offered=offered)
-    if verdict.allowed and run.request.calls_again:
-        return judge_tool(name, grants=current_grants(run.request), principal=principal, offered=offered)
-    return verdict
+    plan, principal = run.plan, run.request.scope.principal
+    decision = decide_tool(name, grants=plan.grants, principal=principal, offered=offered)
+    if decision.allowed and run.request.runs_live_tools:
+        return decide_tool(name, grants=current_grants(run.request), principal=principal, offered=offered)
+    return decision
 
 
 async def _available(run: Run) -> Sequence[Tool]:
     """The control plane's tools, or those of the recording. Without its tools an agent still answers; the trace says
     what it had to do without."""
-    if run.request.recording is not None:
-        return [Tool(**tool) for tool in run.request.recording.tools]
+    if (recording := run.request.recording) is not None:
+        return [Tool(**tool) for tool in recording.tools]
     started = asyncio.get_running_loop().time()
     try:
         return await control_plane().list_tools(run.caller, deadline=run.deadline)
@@ -77,34 +77,34 @@ def specs(run: Run) -> tuple[ToolSpec, ...]:
 
 async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarted | ToolFinished, None]:
     """Runs the calls of an answer, a few at a time, and appends the answer and the results to the conversation."""
-    gate = asyncio.Semaphore(max(1, settings.CLASPER_TOOL_PARALLEL))
+    slots = asyncio.Semaphore(max(1, settings.CLASPER_TOOL_PARALLEL))
     calls = completion.tool_calls
     for call in calls:
         yield ToolStarted(call.name)
     started = asyncio.get_running_loop().time()
-    tasks = [asyncio.ensure_future(_execute(run, call, gate)) for call in calls]
+    tasks = [asyncio.ensure_future(_execute(run, call, slots)) for call in calls]
     waiting = list(zip(calls, tasks, strict=True))
     try:
         while waiting:
             call, task = waiting[0]
             outcome = await task
             waiting.pop(0)
-            _note(run, call.name, outcome, started)
+            _record(run, call.name, outcome, started)
             yield ToolFinished(call.name, outcome.status, outcome.duration_ms)
     finally:
         await _abandon(run, waiting, started)
     said = Message("assistant", completion.text, tool_calls=completion.tool_calls, extra=completion.extra)
     outcomes = [task.result() for task in tasks]
-    run.say(said, *(_told(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)))
+    run.append_messages(said, *(_result_message(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)))
 
 
-def _told(call: ToolCall, outcome: Outcome) -> Message:
-    """The outcome as the model is told it."""
+def _result_message(call: ToolCall, outcome: Outcome) -> Message:
+    """The outcome as the model sees it."""
     return Message("tool", outcome.content, tool_call_id=call.id, failed=outcome.status != "ok")
 
 
 async def _abandon(run: Run, waiting: list[tuple[ToolCall, asyncio.Task[Outcome]]], started: float) -> None:
-    """Ends the calls of a run that is torn down. Each is noted: it may have taken effect all the same."""
+    """Ends the calls of a run that is torn down. Each is recorded, because it may have taken effect."""
     for _, task in waiting:
         task.cancel()
     await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
@@ -112,20 +112,20 @@ async def _abandon(run: Run, waiting: list[tuple[ToolCall, asyncio.Task[Outcome]
         cut_off = task.cancelled() or task.exception() is not None
         reason = "The run ended before the tool answered."
         outcome = Outcome("cancelled", "", call.arguments, None, reason) if cut_off else task.result()
-        _note(run, call.name, outcome, started)
+        _record(run, call.name, outcome, started)
 
 
-async def _execute(run: Run, call: ToolCall, gate: asyncio.Semaphore) -> Outcome:
-    verdict = _judge(run, call.name, run.tools)
+async def _execute(run: Run, call: ToolCall, slots: asyncio.Semaphore) -> Outcome:
+    decision = _decide(run, call.name, run.tools)
     parsed = parse_arguments(call.arguments)
-    if not verdict.allowed:
-        return _refused("denied", verdict.reason, parsed.value, verdict.skill)
-    if parsed.fault:
-        return _refused("error", parsed.fault, call.arguments, verdict.skill)
-    if run.request.recording is not None:
-        known = run.request.recording.answer(call.name, redact(parsed.value))
-        return _recorded(known, parsed.value, verdict.skill)
-    async with gate:
+    if not decision.allowed:
+        return _refused("denied", decision.reason, parsed.value, decision.skill)
+    if parsed.error:
+        return _refused("error", parsed.error, call.arguments, decision.skill)
+    if (recording := run.request.recording) is not None:
+        known = recording.answer(call.name, redact(parsed.value))
+        return _recorded(known, parsed.value, decision.skill)
+    async with slots:
         started = asyncio.get_running_loop().time()
         outcome = await control_plane().call_tool(
             run.caller,
@@ -138,9 +138,9 @@ async def _execute(run: Run, call: ToolCall, gate: asyncio.Semaphore) -> Outcome
         duration = run.elapsed(started)
     if not outcome.ok:
         content = msgspec.json.encode({"error": outcome.error}).decode()
-        return Outcome("error", content, parsed.value, None, outcome.error, verdict.skill, duration)
+        return Outcome("error", content, parsed.value, None, outcome.error, decision.skill, duration)
     content = msgspec.json.encode(outcome.result).decode()
-    return Outcome("ok", content, parsed.value, outcome.result, skill=verdict.skill, duration_ms=duration)
+    return Outcome("ok", content, parsed.value, outcome.result, skill=decision.skill, duration_ms=duration)
 
 
 def _recorded(known: RecordedCall | None, arguments: Any, skill: str) -> Outcome:
@@ -157,7 +157,7 @@ def _refused(status: str, reason: str, arguments: Any, skill: str) -> Outcome:
     return Outcome(status, msgspec.json.encode({"error": reason}).decode(), arguments, None, reason, skill)
 
 
-def _note(run: Run, name: str, outcome: Outcome, started: float) -> None:
+def _record(run: Run, name: str, outcome: Outcome, started: float) -> None:
     run.tool_calls += 1
     run.add_step(
         "tool_call",
@@ -171,17 +171,17 @@ def _note(run: Run, name: str, outcome: Outcome, started: float) -> None:
     )
     if outcome.status == "denied":
         details: Mapping[str, Any] = {"tool": name, "reason": outcome.reason}
-        run.notes.append(AuditNote("tool.denied", details))
+        run.add_audit_entry("tool.denied", details)
         return
     details = {"tool": name, "status": outcome.status, "duration_ms": outcome.duration_ms, "skill": outcome.skill}
     if outcome.reason:
         details = {**details, "reason": outcome.reason}
-    run.notes.append(AuditNote("tool.call", details))
+    run.add_audit_entry("tool.call", details)
 
 
 def _key(run: Run, call: ToolCall) -> str:
     """The same call of the same run is one call for the control plane, however often it is sent."""
-    position = f"{run.request.trace_id}\n{len(run.messages)}\n{call.id}\n{call.name}\n{call.arguments}"
+    position = f"{run.trace_id}\n{len(run.messages)}\n{call.id}\n{call.name}\n{call.arguments}"
     return f"clasper:tool:{hashlib.sha256(position.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 

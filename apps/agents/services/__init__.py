@@ -1,1 +1,1 @@
-"""What runs do besides running: `idempotency`, the `outbox`, and the `upkeep` of what a crash left behind."""
+"""Use cases that start or repeat runs. Entry points call these, never the engine."""

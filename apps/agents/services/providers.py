@@ -6,7 +6,6 @@ A check asks one tiny question. It is a run like any other: with a trace, an aud
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -14,8 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.agents.domain.run import RunFinished, RunRequest
-from apps.agents.engine import run
+from apps.agents.domain.run import Conversation, ModelOptions, RunRequest, RunScope, TraceRef
 from apps.agents.engine.models import (
     TIERS,
     candidate,
@@ -26,11 +24,24 @@ from apps.agents.engine.models import (
     standard_model,
 )
 from apps.agents.engine.provider_slots import circuit_state
+from apps.agents.services.runs import collect
 from apps.governance.domain.prices import Price
 from clasper.core.auth import Principal
 from clasper.core.errors import ClasperError, Unavailable
 from clasper.core.ids import new_id
 from clasper.core.model_ref import OFFLINE, PROVIDERS, ModelRef
+from clasper.core.money import usd
+
+__all__ = [
+    "Check",
+    "ModelEntry",
+    "ProviderEntry",
+    "check_provider",
+    "default_circuit",
+    "default_model",
+    "list_providers",
+    "open_circuits",
+]
 
 CHECK_ROLE = "check"
 CHECK_OUTPUT_TOKENS = 512
@@ -109,39 +120,21 @@ async def check_provider(entry: ProviderEntry, *, principal: Principal, tenant_i
     trace_id = new_id()
     began = monotonic()
     request = RunRequest(
-        trace_id=trace_id,
-        trace_id_given=False,
         kind="check",
-        principal=principal,
-        tenant_id=tenant_id,
-        workspace_id="default",
-        environment="default",
-        user_id="",
-        agent_role=CHECK_ROLE,
-        message="Are you there?",
-        instructions="Answer with the one word: yes.",
-        model=f"{entry.name}/{model}",
-        max_output_tokens=CHECK_OUTPUT_TOKENS,
-        skip_backend=True,
+        scope=RunScope(principal=principal, tenant_id=tenant_id, agent_role=CHECK_ROLE),
+        trace=TraceRef(trace_id),
         now=now,
+        conversation=Conversation(message="Are you there?", instructions="Answer with the one word: yes."),
+        options=ModelOptions(model=f"{entry.name}/{model}", max_output_tokens=CHECK_OUTPUT_TOKENS),
     )
     try:
-        body = await _body_of(request)
+        finished = await collect(request)
     except ClasperError as error:
-        return Check(entry.name, model, _since(began), trace_id, error=_told(error))
-    return Check(entry.name, model, _since(began), trace_id, cost=body["cost"]["totalCost"])
+        return Check(entry.name, model, _since(began), trace_id, error=_error_text(error))
+    return Check(entry.name, model, _since(began), trace_id, cost=usd(finished.result.cost.total))
 
 
-async def _body_of(request: RunRequest) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    async with aclosing(run(request)) as events:
-        async for event in events:
-            if isinstance(event, RunFinished):
-                body = dict(event.body)
-    return body
-
-
-def _told(error: ClasperError) -> str:
+def _error_text(error: ClasperError) -> str:
     status = error.details.get("status")
     return f"{error.error_code}: {error.message}" + (f" (HTTP {status})" if status else "")
 

@@ -27,8 +27,9 @@ _TAKE = (
     "RETURNING hard_limit, spent, reserved, allow_unpriced"
 )
 _HOLD = (
-    "INSERT INTO budget_holds (run_id, tenant_id, amount, lease_until) VALUES (%s, %s, %s, %s) ON CONFLICT (run_id) "
-    "DO UPDATE SET amount = budget_holds.amount + excluded.amount, lease_until = excluded.lease_until"
+    "INSERT INTO budget_holds (trace_id, tenant_id, amount, lease_until) VALUES (%s, %s, %s, %s) "
+    "ON CONFLICT (trace_id) DO UPDATE SET amount = budget_holds.amount + excluded.amount, "
+    "lease_until = excluded.lease_until"
 )
 _SPEND = (
     "UPDATE tenant_budgets SET spent = spent + %s WHERE tenant_id = %s AND period_end > %s "
@@ -58,7 +59,7 @@ def reserve(
     batch: Batch,
     *,
     tenant_id: str,
-    run_id: str,
+    trace_id: str,
     worst_case: NanoUSD,
     at_least: NanoUSD,
     lease_until: datetime,
@@ -86,7 +87,7 @@ def reserve(
             # Under the lock only a call that costs nothing comes here; it needs no hold.
             return Reservation(not wanted, NanoUSD(0), available, budget.hard_limit, budget.allow_unpriced)
     if wanted:
-        batch.execute(_HOLD, (run_id, tenant_id, wanted, lease_until))
+        batch.execute(_HOLD, (trace_id, tenant_id, wanted, lease_until))
     hard_limit, spent, reserved, allow_unpriced = row
     return Reservation(True, wanted, NanoUSD(hard_limit - spent - reserved), hard_limit, bool(allow_unpriced))
 
@@ -95,17 +96,17 @@ def settle_call(
     batch: Batch,
     *,
     tenant_id: str,
-    run_id: str,
+    trace_id: str,
     cost: NanoUSD,
     now: datetime,
     actor: str,
-    trace_id: str | None,
-    more: bool,
+    keep_hold: bool,
 ) -> None:
-    """Books what a model call cost and frees what the run held for it; `more` when another call follows.
+    """Books what a model call really cost and frees what the run held for it.
 
-    A cost of 0 only frees. The real cost is booked even where it exceeds the hold. The first settlement that reaches
-    the soft limit in a period writes one `budget.warning`.
+    With `keep_hold` the hold stays as an empty row, because another call follows. A cost of 0 only frees. The real
+    cost is booked even where it exceeds the hold. The first settlement that reaches the soft limit in a period writes
+    one `budget.warning`.
     """
     params = (min(cost, MAX_NANO), tenant_id, now)
     row = batch.fetch_one(_SPEND, params)
@@ -113,7 +114,7 @@ def settle_call(
         if lock_current(batch, tenant_id, now) is None:
             return
         row = batch.fetch_one(_SPEND, params)
-    held = _empty_hold(batch, run_id) if more else _drop_hold(batch, run_id)
+    held = _empty_hold(batch, trace_id) if keep_hold else _drop_hold(batch, trace_id)
     if held:
         batch.execute(_FREE, (held, tenant_id))
     if row is not None:
@@ -131,35 +132,36 @@ def settle_call(
 
 
 def release_expired(batch: Batch, *, now: datetime, limit: int = 200) -> list[tuple[str, str]]:
-    """Frees the holds of at most `limit` runs whose lease has expired; returns their (tenant, run) in tenant order.
+    """Frees the holds of at most `limit` runs whose lease is over; returns their (tenant, trace) in tenant order.
 
     Locks many tenants, so it needs a transaction of its own, not one shared with other tenants' writes.
     """
     expired = batch.fetch_all(
-        "SELECT tenant_id, run_id FROM budget_holds WHERE lease_until <= %s ORDER BY lease_until LIMIT %s", (now, limit)
+        "SELECT tenant_id, trace_id FROM budget_holds WHERE lease_until <= %s ORDER BY lease_until LIMIT %s",
+        (now, limit),
     )
     runs_of: dict[str, list[str]] = defaultdict(list)
-    for tenant_id, run_id in expired:
-        runs_of[tenant_id].append(run_id)
+    for tenant_id, trace_id in expired:
+        runs_of[tenant_id].append(trace_id)
     released: list[tuple[str, str]] = []
     for tenant_id in sorted(runs_of):
         lock_current(batch, tenant_id, now)
         freed = 0
-        for run_id in sorted(runs_of[tenant_id]):
+        for trace_id in sorted(runs_of[tenant_id]):
             # Looked at again under the lock: the run may have settled, or renewed its lease, in the meantime.
             row = batch.fetch_one(
-                "DELETE FROM budget_holds WHERE run_id = %s AND lease_until <= %s RETURNING amount", (run_id, now)
+                "DELETE FROM budget_holds WHERE trace_id = %s AND lease_until <= %s RETURNING amount", (trace_id, now)
             )
             if row is not None:
                 freed += row[0]
-                released.append((tenant_id, run_id))
+                released.append((tenant_id, trace_id))
         if freed:
             batch.execute(_FREE, (freed, tenant_id))
     return released
 
 
 def roll_over_due(batch: Batch, *, now: datetime) -> int:
-    """Begins the current period of every budget whose last one is over; returns their number. Runs do so lazily.
+    """Begins the current period of every budget whose last one is over; returns how many. Runs do the same lazily.
 
     Locks many tenants, so it needs a transaction of its own, like `release_expired`.
     """
@@ -213,14 +215,14 @@ def _roll_over(batch: Batch, tenant_id: str, period: str, now: datetime) -> None
     )
 
 
-def _drop_hold(batch: Batch, run_id: str) -> int:
-    row = batch.fetch_one("DELETE FROM budget_holds WHERE run_id = %s RETURNING amount", (run_id,))
+def _drop_hold(batch: Batch, trace_id: str) -> int:
+    row = batch.fetch_one("DELETE FROM budget_holds WHERE trace_id = %s RETURNING amount", (trace_id,))
     return row[0] if row else 0
 
 
-def _empty_hold(batch: Batch, run_id: str) -> int:
-    row = batch.fetch_one("SELECT amount FROM budget_holds WHERE run_id = %s", (run_id,))
+def _empty_hold(batch: Batch, trace_id: str) -> int:
+    row = batch.fetch_one("SELECT amount FROM budget_holds WHERE trace_id = %s", (trace_id,))
     if row is None or not row[0]:
         return 0
-    batch.execute("UPDATE budget_holds SET amount = 0 WHERE run_id = %s", (run_id,))
+    batch.execute("UPDATE budget_holds SET amount = 0 WHERE trace_id = %s", (trace_id,))
     return int(row[0])

@@ -17,7 +17,6 @@ from functools import lru_cache, partial
 from asgiref.sync import sync_to_async
 from cachetools import FIFOCache
 from django.conf import settings
-from django.db import close_old_connections
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
 from limits.storage import storage_from_string
@@ -27,7 +26,7 @@ from apps.audit.services.recording import record_audit
 from apps.identity.domain.permissions import check_scope
 from apps.identity.services.keys import KeyLookup, look_up_key, secret_hash
 from clasper.core.auth import ALL, Principal
-from clasper.core.db import Batch, atomic_batch, writer
+from clasper.core.db import Batch, atomic_batch, in_thread, writer
 from clasper.core.errors import ClasperError, InvalidDaemonKey, RateLimited, Unauthenticated, Unavailable
 from clasper.core.tenancy import ALL_TENANTS
 
@@ -81,7 +80,9 @@ async def authenticate_async(headers: Mapping[str, str], *, now: datetime) -> Pr
         trusted, secret = _read_credentials(headers)
         if secret is None:
             return trusted
-        found = _cached(secret, now) or await sync_to_async(_look_up_in_thread)(secret, now)
+        found = _cached(secret, now)
+        if found is None:
+            found = await in_thread(_look_up, secret, now)
         return _admit(found, now)
     except _Refused as refusal:
         if _failures.admits(refusal, now):
@@ -218,15 +219,6 @@ def _look_up(secret: str, now: datetime) -> KeyLookup:
     with _lookups_lock:
         cache[secret_hash(secret)] = found, now
     return found
-
-
-def _look_up_in_thread(secret: str, now: datetime) -> KeyLookup:
-    # Outside a request, nothing else closes connections that are too old or were lost.
-    close_old_connections()
-    try:
-        return _look_up(secret, now)
-    finally:
-        close_old_connections()
 
 
 class _FailureBudget:

@@ -124,13 +124,13 @@ def assemble_workspace(
     skipped: tuple[tuple[str, str], ...] = (),
 ) -> Workspace:
     """A workspace of parsed files. `digests` maps every path to the hex SHA-256 of its bytes."""
-    content_hash = workspace_hash(digests)
+    snapshot_hash = hash_snapshot(digests)
     skills = gate_skills([files[path] for path in sorted(files)], platform)
     return Workspace(
         root=root,
         missing=missing,
-        hash=content_hash,
-        revision=_revision(content_hash, skills),
+        hash=snapshot_hash,
+        revision=_revision(snapshot_hash, skills),
         files={path: file for path, file in sorted(files.items()) if isinstance(file, TextFile)},
         skills=skills,
         boot_complete=boot_complete,
@@ -161,12 +161,12 @@ def gate_skills(files: list[Parsed] | list[SkillFile], platform: Platform) -> tu
     return tuple(skills)
 
 
-def workspace_hash(digests: Mapping[str, str]) -> str:
+def hash_snapshot(digests: Mapping[str, str]) -> str:
     """`sha256:` and 64 hex digits over every path with the digest of its bytes, in code-point order of the paths."""
     lines = "".join(f"{path}\0{digests[path]}\n" for path in sorted(digests))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def _revision(content_hash: str, skills: tuple[WorkspaceSkill, ...]) -> str:
+def _revision(snapshot_hash: str, skills: tuple[WorkspaceSkill, ...]) -> str:
     gates = "\n".join(skill.file.name for skill in skills if skill.enabled)
-    return f"{content_hash}+{hashlib.sha256(gates.encode()).hexdigest()[:16]}"
+    return f"{snapshot_hash}+{hashlib.sha256(gates.encode()).hexdigest()[:16]}"

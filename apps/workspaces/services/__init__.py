@@ -54,9 +54,9 @@ class WorkspaceLoader:
         self._loaded: tuple[RawWorkspace, Workspace, float] | None = None
         self._latest: tuple[tuple[str, RawWorkspace], ...] = ()
 
-    def raw(self, content_hash: str) -> RawWorkspace | None:
+    def raw(self, snapshot_hash: str) -> RawWorkspace | None:
         """The bytes of the workspace with this hash, if it is one of the two that were loaded last."""
-        return dict(self._latest).get(content_hash)
+        return dict(self._latest).get(snapshot_hash)
 
     def load(self, *, fresh: bool = False) -> Workspace:
         """The workspace as it is; `fresh` also notices a change of the last milliseconds."""
@@ -111,9 +111,9 @@ def load_workspace(root: Path | None = None, *, fresh: bool = False) -> Workspac
     return _loader(root or settings.CLASPER_WORKSPACE).load(fresh=fresh)
 
 
-def raw_content(content_hash: str, root: Path | None = None) -> RawWorkspace | None:
+def raw_workspace(snapshot_hash: str, root: Path | None = None) -> RawWorkspace | None:
     """The bytes behind a workspace that was just loaded; None when the directory has changed twice since."""
-    return _loader(root or settings.CLASPER_WORKSPACE).raw(content_hash)
+    return _loader(root or settings.CLASPER_WORKSPACE).raw(snapshot_hash)
 
 
 def current_platform() -> Platform:

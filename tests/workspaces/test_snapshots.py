@@ -13,9 +13,9 @@ import pytest
 from django.db import connection
 
 from apps.governance.services.reservations import reserve
-from apps.workspaces.models import WorkspaceContent, WorkspaceFile
+from apps.workspaces.models import Snapshot, WorkspaceFile
 from apps.workspaces.services import load_workspace
-from apps.workspaces.services.contents import keep_content, load_files
+from apps.workspaces.services.snapshots import SHARED, load_files, store_snapshot
 from clasper.core.clock import utc_now
 from clasper.core.db import Batch, GroupWriter
 from clasper.core.errors import NotFound
@@ -37,9 +37,9 @@ def test_a_content_is_stored_once_byte_for_byte(files: Path, now: datetime) -> N
     (files / "AGENTS.md").write_bytes((files / "SOUL.md").read_bytes())
     loaded = load_workspace(fresh=True)
     for _ in range(2):
-        run(keep_content(loaded.hash, now=now))
-    assert WorkspaceContent.objects.count() == 1
-    kept = load_files(loaded.hash)
+        run(store_snapshot(loaded.hash, tenant_id=SHARED, now=now))
+    assert Snapshot.objects.count() == 1
+    kept = load_files(loaded.hash, tenant_id=ACME)
     assert kept == {path: (files / path).read_bytes() for path in kept}
     assert len(kept) == WorkspaceFile.objects.count() + 1 == 5
 
@@ -48,13 +48,13 @@ def test_a_content_that_was_replaced_meanwhile_is_stored(files: Path, now: datet
     loaded = load_workspace(fresh=True)
     (files / "SOUL.md").write_text("Somebody else.")
     assert load_workspace(fresh=True).hash != loaded.hash
-    run(keep_content(loaded.hash, now=now))
-    assert load_files(loaded.hash)["SOUL.md"] == b"You are the support agent of a small shop."
+    run(store_snapshot(loaded.hash, tenant_id=SHARED, now=now))
+    assert load_files(loaded.hash, tenant_id=ACME)["SOUL.md"] == b"You are the support agent of a small shop."
 
 
 def test_a_content_that_nobody_used_is_not_found(store: None) -> None:
     with pytest.raises(NotFound):
-        load_files("sha256:nobody")
+        load_files("sha256:nobody", tenant_id=ACME)
 
 
 def test_a_refused_run_keeps_the_content_of_the_next_one(server: Server, openai: FakeProvider) -> None:
@@ -63,7 +63,7 @@ def test_a_refused_run_keeps_the_content_of_the_next_one(server: Server, openai:
     assert server.send().status_code == 402
     server.set_budget(limit=1.0)
     trace = server.trace(server.send().json()["trace_id"])
-    assert load_files(trace["workspace_hash"])
+    assert load_files(trace["workspace_hash"], tenant_id=ACME)
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
@@ -83,7 +83,7 @@ def test_processes_that_meet_the_same_content_do_not_wait_in_a_circle(server: Se
         now, cost = utc_now(), NanoUSD(1000)
         lease = now + timedelta(minutes=1)
         return reserve(
-            batch, tenant_id=ACME, run_id="other", worst_case=cost, at_least=cost, lease_until=lease, now=now
+            batch, tenant_id=ACME, trace_id="other", worst_case=cost, at_least=cost, lease_until=lease, now=now
         ).granted
 
     other = GroupWriter()
