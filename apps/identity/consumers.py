@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from apps.identity.services.authentication import authenticate_async, check_rate_async, record_denial, require
+from apps.identity.domain.permissions import check_scope
+from apps.identity.services.authentication import authenticate_async, check_rate_async, record_denial
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import ApiConsumer, Request
@@ -32,7 +33,7 @@ class GuardedConsumer(ApiConsumer):
     def require_scopes(self, principal: Principal) -> None:
         """Raises PermissionDenied unless the principal holds every scope that this entry point requires."""
         for scope in self.scopes:
-            require(principal, scope)
+            check_scope(principal, scope)
 
     async def answer(self, principal: Principal, request: Request) -> None:
         """Answers an authenticated and authorised request."""

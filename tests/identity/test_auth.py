@@ -14,6 +14,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from apps.audit.services.reading import list_audit
+from apps.identity.domain.permissions import check_scope
 from apps.identity.models import ApiKey
 from apps.identity.services import authentication as access
 from apps.identity.services.authentication import (
@@ -23,7 +24,6 @@ from apps.identity.services.authentication import (
     check_rate,
     check_rate_async,
     record_denial,
-    require,
 )
 from apps.identity.services.keys import NewKey, create_api_key, revoke_api_key
 from clasper.core.auth import Principal
@@ -274,9 +274,9 @@ def test_a_public_route_may_be_called_without_credentials(keys: dict[str, NewKey
 
 def test_a_missing_scope_is_refused_and_recorded(keys: dict[str, NewKey], now: datetime) -> None:
     caller = authenticate(headers(bearer=keys["valid"].key), now=now)
-    require(caller, "agents:run")
+    check_scope(caller, "agents:run")
     with pytest.raises(PermissionDenied) as refused:
-        require(caller, "traces:read")
+        check_scope(caller, "traces:read")
     assert refused.value.details == {"permission": "traces:read"}
     with atomic_batch() as batch:
         record_denial(batch, principal=caller, permission="traces:read", route="GET /traces", now=now)

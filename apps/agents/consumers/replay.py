@@ -6,8 +6,7 @@ from apps.agents.consumers.base import RunConsumer, idempotency_of, raise_if_inv
 from apps.agents.domain.replay import ReplayBody, replay_faults
 from apps.agents.domain.responses import ReplayResponse
 from apps.agents.services.replay import describe_replay, replay
-from apps.identity.domain.permissions import AGENTS_RUN, TRACES_READ, TRACES_WRITE, resolve_tenant
-from apps.identity.services.authentication import require
+from apps.identity.domain.permissions import AGENTS_RUN, TRACES_READ, TRACES_WRITE, check_scope, resolve_tenant
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
@@ -23,7 +22,7 @@ class ReplayConsumer(RunConsumer):
 
     def require_scopes(self, principal: Principal) -> None:
         for scope in (TRACES_READ,) if self.scope["method"] == "GET" else (AGENTS_RUN, TRACES_WRITE):
-            require(principal, scope)
+            check_scope(principal, scope)
 
     async def answer(self, principal: Principal, request: Request) -> None:
         trace_id = self.scope["url_route"]["kwargs"]["trace_id"].lower()

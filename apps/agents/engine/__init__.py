@@ -105,14 +105,18 @@ def _cancelled() -> ClasperError:
 
 
 def _begin(plan: Plan, budget: CallBudget, began: float) -> Run:
+    request = plan.request
     return Run(
         plan=plan,
+        request=request,
+        tenant_id=request.scope.tenant_id,
+        trace_id=request.trace.trace_id,
         began=began,
         deadline=began + settings.CLASPER_RUN_TIMEOUT_MS / 1000,
         budget=budget,
         messages=list(plan.messages),
-        params=CallParams.of(plan.request),
-        task_id=plan.request.backend.task_id,
+        params=CallParams.of(request),
+        task_id=request.backend.task_id,
         estimated=budget.estimated,
     )
 

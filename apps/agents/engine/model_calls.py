@@ -22,7 +22,6 @@ from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, Ru
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Completion, FailureKind, ModelCall, ProviderError, TextDelta, ToolSpec
 from clasper.gateways.llm.failures import failure as failure_of
-from clasper.gateways.llm.registry import provider_for
 from clasper.gateways.llm.relax import relaxed_call
 
 MAX_ADJUSTMENTS = 3
@@ -77,7 +76,7 @@ async def _exchange(
     patience = run.seconds_left() if is_last else run.seconds_left() / 2
     run.in_flight, run.completion = candidate, NO_ANSWER
     run.received.clear()
-    provider = provider_for(candidate.ref.provider)
+    provider = candidate.provider
     try:
         async with ProviderSlot(provider=provider.base_url, tenant_id=run.tenant_id, timeout=patience) as slot:
             run.call = call = _call(run, candidate, tools)

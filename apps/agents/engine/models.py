@@ -15,12 +15,13 @@ from apps.workspaces.domain.release import Release
 from clasper.core.errors import InvalidRequest, PermissionDenied, Unavailable
 from clasper.core.model_ref import ModelRef, parse_model_ref, provider_id
 from clasper.core.redaction import redact_text
+from clasper.gateways.llm.base import Provider
 from clasper.gateways.llm.registry import configured, provider_for, standard_model
 
 __all__ = [
+    "DEFAULT_WINDOW",
     "TIERS",
     "Candidate",
-    "candidate",
     "candidates_for",
     "configured",
     "default_model",
@@ -43,9 +44,10 @@ TIERS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that may answer, with its price and window."""
+    """A model that may answer, with the host to ask, its price and its window."""
 
     ref: ModelRef
+    provider: Provider
     price: Price
     window: int
 
@@ -91,15 +93,12 @@ def candidates_for(scope: RunScope, options: ModelOptions, release: Release | No
         fallback = named_model("fallback")
         if fallback != first and model_permitted(scope.principal, str(fallback)):
             refs.append(fallback)
-    for ref in refs:
-        provider_for(ref.provider)
-    return tuple(candidate(ref) for ref in refs)
+    return tuple(_candidate(ref) for ref in refs)
 
 
-def candidate(ref: ModelRef) -> Candidate:
-    """The model with what the price list knows of it."""
-    price = price_book().price(ref.provider, ref.model)
-    return Candidate(ref, price, price.context_window or DEFAULT_WINDOW)
+def _candidate(ref: ModelRef) -> Candidate:
+    provider, price = provider_for(ref.provider), price_book().price(ref.provider, ref.model)
+    return Candidate(ref, provider, price, price.context_window or DEFAULT_WINDOW)
 
 
 def provider_url(name: str) -> str:

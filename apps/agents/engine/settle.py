@@ -47,8 +47,7 @@ async def settle_success(run: Run, result: RunResult) -> list[PendingDelivery]:
         "cost": usd(end.cost),
         "tool_calls": run.tool_calls,
     }
-    report = _report(run, response=result.text)
-    if not await _end(run, end, "agent.complete", details, report, rows, sealed):
+    if not await _end(run, end, "agent.complete", details, rows, sealed):
         raise Unavailable("The run outlived its lease and was ended by the sweeper.", trace_id=trace_id)
     return deliveries
 
@@ -57,8 +56,7 @@ async def settle_failure(run: Run, error: ClasperError, status: Status) -> None:
     """Ends a run without an answer; its webhook reports the error, its Idempotency-Key is free again."""
     end = _trace_end(run, status=status, error=error)
     details = {"code": error.error_code, "error": error.message, "duration_ms": end.duration_ms}
-    report = _report(run, error=error.message, code=error.error_code)
-    await _end(run, end, "agent.error", details, report)
+    await _end(run, end, "agent.error", details)
 
 
 async def _end(
@@ -66,13 +64,13 @@ async def _end(
     end: TraceEnd,
     event_type: str,
     details: dict[str, Any],
-    report: dict[str, Any],
     rows: Sequence[tuple[Any, ...]] = (),
     sealed: bytes = b"",
 ) -> bool:
     """Writes the end of the run; False, and nothing written, when the sweeper has already ended it."""
-    request, now = run.request, utc_now()
+    request, now = run.request, end.ended_at
     target = request.webhook_target
+    report = _report(run, end) if target is not None else {}
     close = close_trace(end)
 
     with unwritten_of(run) as unwritten:
@@ -153,20 +151,20 @@ def _backend_writes(run: Run, result: RunResult) -> list[PendingDelivery]:
     return deliveries
 
 
-def _report(run: Run, *, response: str = "", error: str = "", code: str = "") -> dict[str, Any]:
+def _report(run: Run, end: TraceEnd) -> dict[str, Any]:
     """What the caller's webhook reports."""
     scope = run.request.scope
     return build_payload(
-        now=utc_now(),
+        now=end.ended_at,
         trace_id=run.trace_id,
         task_id=run.task_id or None,
         user_id=scope.user_id,
         role=scope.agent_role,
-        response=response,
+        response=end.output or "",
         usage=msgspec.to_builtins(UsageBody.of(run.usage)),
         cost=msgspec.to_builtins(CostBody.of(run.total_cost())),
-        error=error,
-        code=code,
+        error=end.error,
+        code=end.error_code,
     )
 
 

@@ -77,6 +77,9 @@ class Run:
     """Mutable state of one run; only the engine's modules touch it. `steps` are all steps, written or not."""
 
     plan: Plan
+    request: RunRequest
+    tenant_id: str
+    trace_id: str
     began: float
     deadline: float
     budget: CallBudget
@@ -102,18 +105,6 @@ class Run:
     tool_calls: int = 0
 
     @property
-    def request(self) -> RunRequest:
-        return self.plan.request
-
-    @property
-    def tenant_id(self) -> str:
-        return self.plan.request.scope.tenant_id
-
-    @property
-    def trace_id(self) -> str:
-        return self.plan.request.trace.trace_id
-
-    @property
     def candidate(self) -> Candidate:
         """The model that answered last, or the one that was to answer."""
         return self.model_used or self.in_flight or self.plan.model
@@ -121,7 +112,14 @@ class Run:
     @property
     def caller(self) -> Caller:
         """On whose behalf the control plane is called."""
-        return caller_of(self.request)
+        scope = self.request.scope
+        return Caller(
+            user_id=scope.user_id,
+            agent_role=scope.agent_role,
+            tenant_id=scope.tenant_id,
+            workspace_id=scope.workspace_id,
+            trace_id=self.trace_id,
+        )
 
     def append_messages(self, *messages: Message) -> None:
         """Continues the conversation; what is added counts for the next reservation."""
@@ -187,18 +185,6 @@ class Run:
         """What a call probably used when its provider did not say: the conversation's size and the text received."""
         prompt = self.plan.prompt_estimate + -(-(self.added_bytes + self.schema_bytes) // 4)
         return Usage(input=prompt, output=estimate_tokens(text))
-
-
-def caller_of(request: RunRequest) -> Caller:
-    """On whose behalf a run calls the control plane."""
-    scope = request.scope
-    return Caller(
-        user_id=scope.user_id,
-        agent_role=scope.agent_role,
-        tenant_id=scope.tenant_id,
-        workspace_id=scope.workspace_id,
-        trace_id=request.trace.trace_id,
-    )
 
 
 def _bytes(text: str) -> int:

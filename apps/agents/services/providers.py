@@ -15,8 +15,8 @@ from django.conf import settings
 
 from apps.agents.domain.run import Conversation, ModelOptions, RunRequest, RunScope, TraceRef
 from apps.agents.engine.models import (
+    DEFAULT_WINDOW,
     TIERS,
-    candidate,
     configured,
     default_model,
     named_model,
@@ -26,6 +26,7 @@ from apps.agents.engine.models import (
 from apps.agents.engine.provider_slots import circuit_state
 from apps.agents.services.runs import collect
 from apps.governance.domain.prices import Price
+from apps.governance.services.prices import price_book
 from clasper.core.auth import Principal
 from clasper.core.errors import ClasperError, Unavailable
 from clasper.core.ids import new_id
@@ -173,16 +174,16 @@ def _entry(name: str, uses: dict[ModelRef, list[str]]) -> ProviderEntry:
 
 
 def _model(ref: ModelRef, used_for: Any) -> ModelEntry:
-    found = candidate(ref)
-    known = found.price.status != "unknown"
+    price = price_book().price(ref.provider, ref.model)
+    known = price.status != "unknown"
     return ModelEntry(
         name=ref.model,
         used_for=tuple(used_for),
-        price_status=found.price.status,
-        price_version=found.price.version,
-        context_window=found.window,
-        input_per_million=_per_million(found.price, "input") if known else None,
-        output_per_million=_per_million(found.price, "output") if known else None,
+        price_status=price.status,
+        price_version=price.version,
+        context_window=price.context_window or DEFAULT_WINDOW,
+        input_per_million=_per_million(price, "input") if known else None,
+        output_per_million=_per_million(price, "output") if known else None,
     )
 
 

@@ -23,7 +23,6 @@ from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 from apps.audit.services.recording import record_audit
-from apps.identity.domain.permissions import check_scope
 from apps.identity.services.keys import KeyLookup, look_up_key, secret_hash
 from clasper.core.auth import ALL, Principal
 from clasper.core.db import Batch, atomic_batch, in_thread, writer
@@ -98,11 +97,6 @@ def authenticate_optional(headers: Mapping[str, str], *, now: datetime) -> Princ
         return authenticate(headers, now=now)
     except (InvalidDaemonKey, Unauthenticated):
         return None
-
-
-def require(principal: Principal, scope: str) -> None:
-    """Raises PermissionDenied with `details.permission` unless the principal holds the scope."""
-    check_scope(principal, scope)
 
 
 def record_denial(batch: Batch, *, principal: Principal, permission: str, route: str, now: datetime) -> None:

@@ -13,8 +13,3 @@ class Release:
 
     workspace: Workspace
     model: str = ""
-
-    @property
-    def snapshot_hash(self) -> str:
-        """The hash of exactly what the workspace contained."""
-        return self.workspace.hash
