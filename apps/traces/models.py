@@ -37,7 +37,7 @@ class Trace(models.Model):
     risk_score = models.SmallIntegerField(default=0)
     risk_level = models.CharField(max_length=8, default="low")
     risk_factors = models.TextField(default="{}")
-    workspace_hash = models.CharField(max_length=80, default="")
+    snapshot_hash = models.CharField(max_length=80, default="")
     redactions = models.IntegerField(default=0)
     task_id = models.CharField(max_length=128, default="")
     message_id = models.CharField(max_length=128, default="")

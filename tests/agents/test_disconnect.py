@@ -215,7 +215,9 @@ def test_a_client_that_leaves_while_it_is_being_admitted(
 ) -> None:
     """The admission is committed all the same, so it must be settled: neither money nor trace stays behind."""
     server.set_budget(limit=1)
-    run(store_snapshot(load_workspace(fresh=True).hash, tenant_id=SHARED, now=utc_now()))  # what comes before admission
+    run(
+        store_snapshot(load_workspace(fresh=True).snapshot_hash, tenant_id=SHARED, now=utc_now())
+    )  # what comes before admission
     with database_held():
         run(visit(server, Visit("Hello", -1), door=door, until=lambda: time.sleep(0.2)))
         time.sleep(0.1)

@@ -66,7 +66,7 @@ class Run:
             kind="send",
             provider="openai",
             model="gpt-4o-mini",
-            workspace_hash="sha256:0",
+            snapshot_hash="sha256:0",
             risk=Risk(score=10, level="low", factors={}),
             skills={"orders": "1.0.0"},
             labels=self.labels,

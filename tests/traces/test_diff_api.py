@@ -33,7 +33,7 @@ def stored(seen: TraceDetail, *, running: bool = False, tenant_id: str = ACME) -
         kind=seen.kind,
         provider=seen.provider,
         model=seen.model,
-        workspace_hash=seen.workspace_hash,
+        snapshot_hash=seen.snapshot_hash,
         risk=Risk(score=10, level="low", factors={}),
         skills=seen.skill_versions,
         labels={},

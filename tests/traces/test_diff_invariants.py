@@ -35,7 +35,7 @@ _details = st.builds(
     duration_ms=st.none() | st.integers(0, 5000),
     cost=st.integers(0, 2**53),
     prompt_tokens=st.integers(0, 99),
-    workspace_hash=st.sampled_from(["", "sha256:0"]),
+    snapshot_hash=st.sampled_from(["", "sha256:0"]),
     skill_versions=st.dictionaries(st.sampled_from("xyz"), st.sampled_from("12")),
     input=st.none(),
     output=st.none() | st.text(max_size=9).map(lambda text: {"response": text}) | _json,

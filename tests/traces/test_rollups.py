@@ -63,7 +63,7 @@ class Ran:
             kind="send",
             provider="openai",
             model=self.model,
-            workspace_hash="",
+            snapshot_hash="",
             risk=Risk(score=1, level=self.risk, factors={}),
             skills={},
             labels={},

@@ -55,7 +55,7 @@ class Told:
             kind=self.kind,
             provider=self.provider,
             model=self.model,
-            workspace_hash="sha256:0",
+            snapshot_hash="sha256:0",
             risk=Risk(score=10, level=self.risk, factors={}),
             skills={"orders": "1.0.0"},
             labels=self.labels,

@@ -37,9 +37,9 @@ def test_a_content_is_stored_once_byte_for_byte(files: Path, now: datetime) -> N
     (files / "AGENTS.md").write_bytes((files / "SOUL.md").read_bytes())
     loaded = load_workspace(fresh=True)
     for _ in range(2):
-        run(store_snapshot(loaded.hash, tenant_id=SHARED, now=now))
+        run(store_snapshot(loaded.snapshot_hash, tenant_id=SHARED, now=now))
     assert Snapshot.objects.count() == 1
-    kept = load_files(loaded.hash, tenant_id=ACME)
+    kept = load_files(loaded.snapshot_hash, tenant_id=ACME)
     assert kept == {path: (files / path).read_bytes() for path in kept}
     assert len(kept) == WorkspaceFile.objects.count() + 1 == 5
 
@@ -47,9 +47,9 @@ def test_a_content_is_stored_once_byte_for_byte(files: Path, now: datetime) -> N
 def test_a_content_that_was_replaced_meanwhile_is_stored(files: Path, now: datetime) -> None:
     loaded = load_workspace(fresh=True)
     (files / "SOUL.md").write_text("Somebody else.")
-    assert load_workspace(fresh=True).hash != loaded.hash
-    run(store_snapshot(loaded.hash, tenant_id=SHARED, now=now))
-    assert load_files(loaded.hash, tenant_id=ACME)["SOUL.md"] == b"You are the support agent of a small shop."
+    assert load_workspace(fresh=True).snapshot_hash != loaded.snapshot_hash
+    run(store_snapshot(loaded.snapshot_hash, tenant_id=SHARED, now=now))
+    assert load_files(loaded.snapshot_hash, tenant_id=ACME)["SOUL.md"] == b"You are the support agent of a small shop."
 
 
 def test_a_content_that_nobody_used_is_not_found(store: None) -> None:

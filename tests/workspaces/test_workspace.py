@@ -41,8 +41,8 @@ def test_the_hash_is_stable_whatever_the_order() -> None:
         "skills/é/SKILL.md": "c",
         "skills/z/SKILL.md": "d",
     }
-    one = workspace(files).hash
-    assert one == workspace(dict(reversed(files.items()))).hash
+    one = workspace(files).snapshot_hash
+    assert one == workspace(dict(reversed(files.items()))).snapshot_hash
     assert (
         one
         == "sha256:"
@@ -68,7 +68,7 @@ def test_any_single_byte_changes_the_hash(position: int, difference: int) -> Non
     changed = bytearray(CONTENT)
     changed[position] ^= difference
     for path in ("SOUL.md", "memory/2026-02-10.md", "skills/a/SKILL.md"):
-        assert workspace({path: CONTENT}).hash != workspace({path: bytes(changed)}).hash
+        assert workspace({path: CONTENT}).snapshot_hash != workspace({path: bytes(changed)}).snapshot_hash
 
 
 def test_the_hash_sees_paths_and_empty_files() -> None:
@@ -114,7 +114,7 @@ def test_gates_open_and_close_without_reading_anew() -> None:
     assert regate(closed, BARE) is closed
     opened = regate(closed, KEYED)
     assert [skill.enabled for skill in opened.skills] == [True]
-    assert opened.hash == closed.hash
+    assert opened.snapshot_hash == closed.snapshot_hash
     assert opened.revision != closed.revision
     assert regate(opened, BARE).revision == closed.revision
 

@@ -51,7 +51,7 @@ def test_the_snapshot_stays_until_a_file_changes(tmp_path: Path) -> None:
     second = load_workspace(tmp_path, fresh=True)
     assert second.skills[1].file.instructions == "Changed"
     assert second.skills[0].file is first.skills[0].file
-    assert second.hash != first.hash
+    assert second.snapshot_hash != first.snapshot_hash
 
 
 def test_memory_written_after_the_first_read_is_seen(tmp_path: Path, now: datetime) -> None:
@@ -102,7 +102,7 @@ def test_booting_is_completed_once(tmp_path: Path, now: datetime, store: None) -
     assert marker.read_text() == "2026-02-10T12:00:00.000Z key:1\n"
     complete_boot(actor="key:2", now=now, root=tmp_path)
     assert "key:1" in marker.read_text()
-    assert load_workspace(tmp_path).hash == before.hash
+    assert load_workspace(tmp_path).snapshot_hash == before.snapshot_hash
     marker.unlink()
     assert not boot_status(root=tmp_path).is_complete
 

@@ -37,7 +37,7 @@ class Prompt:
 
 
 class PromptCache:
-    """The `size` static prompts used last, by workspace content, role and choice of skills. Thread-safe."""
+    """The `size` static prompts used last, by workspace snapshot, role and choice of skills. Thread-safe."""
 
     def __init__(self, size: int = 64) -> None:
         self._lock = threading.Lock()

@@ -116,7 +116,7 @@ def _trace_start(plan: Plan) -> TraceStart:
         kind=request.kind,
         provider=plan.model.ref.provider,
         model=plan.model.ref.model,
-        workspace_hash=plan.snapshot_hash,
+        snapshot_hash=plan.snapshot_hash,
         risk=risk_of(plan, named_tools(plan)),
         skills=plan.skill_versions,
         labels=trace.labels,

@@ -159,7 +159,7 @@ def _workspace_prompt(request: RunRequest, release: Release) -> _Prompt:
     return _Prompt(
         prompt.text,
         own=True,
-        snapshot_hash=workspace.hash,
+        snapshot_hash=workspace.snapshot_hash,
         grants=tuple(Grant(skill.name, skill.tools) for skill in prompt.skills if skill.tools),
         versions={skill.name: skill.version for skill in prompt.skills},
         sections=dict(prompt.sections),

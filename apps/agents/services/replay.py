@@ -56,8 +56,8 @@ async def replay(
 ) -> ReplayOutcome:
     """Runs the trace again with the changes of the body, and compares the two.
 
-    Raises NotFound, Conflict as `describe_replay`, Conflict `workspace_missing` when the content that it used is not
-    kept, InvalidRequest for a workspace version or skill version that is not known, and what the run raises.
+    Raises NotFound, Conflict as `describe_replay`, Conflict `workspace_missing` when the snapshot that it used is
+    not stored, InvalidRequest for a workspace version or skill version that is not known, and what the run raises.
     """
     finished = await _run_again(principal, tenants, trace_id, body, trace, idempotency, now)
     try:
@@ -86,7 +86,7 @@ def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: dat
             "messages": msgspec.to_builtins(asked.messages),
             "metadata": asked.metadata,
         },
-        "workspace_snapshot": {"hash": trace.workspace_hash, "kept": files is not None, "files": files or {}},
+        "workspace_snapshot": {"hash": trace.snapshot_hash, "kept": files is not None, "files": files or {}},
         "skill_versions": dict(trace.skill_versions),
         "kind": trace.kind,
         "model": f"{trace.provider}/{trace.model}",
@@ -193,10 +193,10 @@ def _unreadable() -> Conflict:
 
 def _texts(trace: TraceDetail) -> dict[str, str] | None:
     """The files that the run used, as texts; None when it used none or they are not kept."""
-    if not trace.workspace_hash:
+    if not trace.snapshot_hash:
         return None
     try:
-        files = load_files(trace.workspace_hash, tenant_id=trace.tenant_id)
+        files = load_files(trace.snapshot_hash, tenant_id=trace.tenant_id)
     except NotFound:
         return None
     return {path: content.decode("utf-8", "replace") for path, content in files.items()}
@@ -204,22 +204,22 @@ def _texts(trace: TraceDetail) -> dict[str, str] | None:
 
 def _release(trace: TraceDetail, body: ReplayBody) -> Release | None:
     """The release of the run, or the version that the body names; None for a run that used no workspace."""
-    if not trace.workspace_hash:
+    if not trace.snapshot_hash:
         given = [name for name in ("workspace_version", "skill_versions") if getattr(body, name) is not None]
         if given:
             raise InvalidRequest(field_errors={name: ["The run used no workspace."] for name in given})
         return None
-    version = body.workspace_version or trace.workspace_hash
+    version = body.workspace_version or trace.snapshot_hash
     try:
         release = current_release() if version == CURRENT else release_of_snapshot(version, tenant_id=trace.tenant_id)
     except NotFound as error:
         if body.workspace_version is not None:
             raise InvalidRequest(field_errors={"workspace_version": [error.message]}) from error
         raise Conflict(
-            "The workspace content that this run used is not kept. To repeat it with the files as they are now, send "
+            "The workspace snapshot that this run used is not stored. To repeat it with the current files, send "
             f"workspace_version: {CURRENT}.",
             code="workspace_missing",
-            details={"workspace_hash": trace.workspace_hash},
+            details={"workspace_hash": trace.snapshot_hash},
         ) from error
     _check_skills(release, body)
     return release

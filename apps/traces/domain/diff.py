@@ -51,9 +51,9 @@ def diff_traces(base: TraceDetail, compare: TraceDetail, *, include_text: bool =
             "changed": (old.model, old.provider) != (new.model, new.provider),
         },
         "workspace": {
-            "baseHash": base.workspace_hash or None,
-            "compareHash": compare.workspace_hash or None,
-            "changed": base.workspace_hash != compare.workspace_hash,
+            "baseHash": base.snapshot_hash or None,
+            "compareHash": compare.snapshot_hash or None,
+            "changed": base.snapshot_hash != compare.snapshot_hash,
         },
         "skills": _skills(base.skill_versions, compare.skill_versions),
         "usage": _usage(base, compare),

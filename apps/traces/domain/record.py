@@ -46,7 +46,7 @@ class TraceStart:
     kind: str
     provider: str
     model: str
-    workspace_hash: str
+    snapshot_hash: str
     risk: Risk
     skills: Mapping[str, str]
     labels: Mapping[str, str]

@@ -148,7 +148,7 @@ def _draw_profile(dice: Random, tenant_id: str, prices: PriceBook) -> _Profile:
         kind=_pick(dice, _KINDS),
         provider=ref.provider,
         model=ref.model,
-        workspace_hash="sha256:" + hashlib.sha256(str(dice.randrange(12)).encode()).hexdigest(),
+        snapshot_hash="sha256:" + hashlib.sha256(str(dice.randrange(12)).encode()).hexdigest(),
         risk=Risk(score=risk.score, level=risk.level, factors={**risk.factors, "riskFactors": list(risk.risk_factors)}),
         skills=dict(sorted(dice.sample(sorted(_SKILLS.items()), dice.choice((0, 1, 1, 2))))),
         labels={key: dice.choice(values) for key, values in _LABELS.items() if dice.random() < 0.25},

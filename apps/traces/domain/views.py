@@ -119,7 +119,10 @@ class TraceRisk(Resource, frozen=True, kw_only=True):
 class TraceDetail(TraceSummary, frozen=True, kw_only=True):
     """Everything that is kept of a run. `input` and `output` are redacted, and null when they were stripped."""
 
-    workspace_hash: Annotated[str, Meta(examples=["sha256:0f…"])]
+    snapshot_hash: Annotated[
+        str,
+        Meta(description="Of the workspace's snapshot; empty for a run without a workspace.", examples=["sha256:0f…"]),
+    ] = field(name="workspace_hash")
     skill_versions: Annotated[Mapping[str, str], Meta(examples=[{"summarize": "1.0.0"}])]
     task_id: Annotated[str | None, Meta(examples=["task-1"])]
     document_id: Annotated[str | None, Meta(examples=[None])]

@@ -124,7 +124,7 @@ def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
     payloads = queries.payloads_of(trace)
     return TraceDetail(
         **summary_fields(trace, queries.labels_of([trace]).get(trace.id, {})),
-        workspace_hash=trace.workspace_hash,
+        snapshot_hash=trace.snapshot_hash,
         skill_versions=queries.skills_of(trace),
         task_id=trace.task_id or None,
         document_id=trace.document_id or None,

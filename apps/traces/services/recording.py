@@ -23,7 +23,7 @@ _json = msgspec.json.encode
 
 _INSERT_TRACE = """INSERT INTO traces (id, tenant_id, workspace_id, environment, agent_id, user_id, kind,
  status, error_code, error, started_at, lease_until, provider, model, input_tokens, cached_tokens, cache_write_tokens,
- output_tokens, reasoning_tokens, cost, price_version, estimated, risk_score, risk_level, risk_factors, workspace_hash,
+ output_tokens, reasoning_tokens, cost, price_version, estimated, risk_score, risk_level, risk_factors, snapshot_hash,
  redactions, task_id, message_id, document_id, storage_mode, replay_of)
  VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', '', '', %s, %s, %s, %s, 0, 0, 0, 0, 0, 0, '', %s, %s, %s, %s, %s, %s,
  '', '', '', 'full', %s)"""
@@ -60,7 +60,7 @@ def open_trace(start: TraceStart) -> Write[bool]:
     s = start
     row = (
         *(s.id, s.tenant_id, s.workspace_id, s.environment, s.agent_id, s.user_id, s.kind, s.started_at, s.lease_until),
-        *(s.provider, s.model, False, s.risk.score, s.risk.level, _json(s.risk.factors).decode(), s.workspace_hash),
+        *(s.provider, s.model, False, s.risk.score, s.risk.level, _json(s.risk.factors).decode(), s.snapshot_hash),
         sum(s.input.found.values()),
         s.replay_of,
     )

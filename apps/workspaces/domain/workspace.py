@@ -64,10 +64,10 @@ class Workspace:
 
     root: str
     missing: bool = False
-    hash: str
-    """`sha256:` over the path and the bytes of everything read, skills included. The boot marker is no content."""
+    snapshot_hash: str
+    """`sha256:` over the path and the bytes of everything read, skills included. The boot marker does not count."""
     revision: str
-    """Changes whenever anything a prompt depends on changes: the content, or which skills are enabled."""
+    """Changes whenever anything a prompt depends on changes: the snapshot, or which skills are enabled."""
     files: Mapping[str, TextFile] = field(default_factory=dict)
     skills: tuple[WorkspaceSkill, ...] = ()
     """In the order of their directories."""
@@ -129,7 +129,7 @@ def assemble_workspace(
     return Workspace(
         root=root,
         missing=missing,
-        hash=snapshot_hash,
+        snapshot_hash=snapshot_hash,
         revision=_revision(snapshot_hash, skills),
         files={path: file for path, file in sorted(files.items()) if isinstance(file, TextFile)},
         skills=skills,
@@ -143,7 +143,7 @@ def regate(workspace: Workspace, platform: Platform) -> Workspace:
     skills = gate_skills([skill.file for skill in workspace.skills], platform)
     if skills == workspace.skills:
         return workspace
-    return replace(workspace, skills=skills, revision=_revision(workspace.hash, skills))
+    return replace(workspace, skills=skills, revision=_revision(workspace.snapshot_hash, skills))
 
 
 def gate_skills(files: list[Parsed] | list[SkillFile], platform: Platform) -> tuple[WorkspaceSkill, ...]:

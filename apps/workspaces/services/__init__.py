@@ -74,7 +74,7 @@ class WorkspaceLoader:
         else:
             workspace = self._assemble(raw, platform)
             # Another thread may load a change before a run has stored what it loaded.
-            self._latest = (*self._latest[-1:], (workspace.hash, raw))
+            self._latest = (*self._latest[-1:], (workspace.snapshot_hash, raw))
         self._loaded = (raw, workspace, time.monotonic() + GATE_SECONDS)
         return workspace
 

@@ -15,7 +15,7 @@ async def resolve_release(*, tenant_id: str, workspace_id: str, environment: str
     Its snapshot is stored before it is returned, so that a trace may name it. Raises Unavailable when the database is.
     """
     release = current_release()
-    await store_snapshot(release.workspace.hash, tenant_id=SHARED, now=now)
+    await store_snapshot(release.workspace.snapshot_hash, tenant_id=SHARED, now=now)
     return release
 
 

@@ -79,7 +79,7 @@ def load_snapshot(snapshot_hash: str, *, tenant_id: str) -> Workspace:
     Raises NotFound for a snapshot that is neither the tenant's nor shared.
     """
     current = load_workspace()
-    if current.hash == snapshot_hash:
+    if current.snapshot_hash == snapshot_hash:
         return current
     files = load_files(snapshot_hash, tenant_id=tenant_id)
     return assemble_workspace(
@@ -95,6 +95,6 @@ def _files_of(snapshot_hash: str, tenant_id: str) -> dict[str, str]:
     found = Snapshot.objects.filter(tenant_id__in=(tenant_id, SHARED), hash=snapshot_hash).first()
     if found is None:
         forget_known()
-        raise NotFound("No run used this workspace content.", details={"workspace_version": snapshot_hash})
+        raise NotFound("No run used this workspace snapshot.", details={"workspace_version": snapshot_hash})
     digests: dict[str, str] = msgspec.json.decode(found.files)
     return digests
