@@ -21,7 +21,7 @@ else:
     BaseAdmin = admin.ModelAdmin
     KeyFormBase = forms.ModelForm
 
-KEY_FIELDS = ("tenant_id", "name", "scopes", "expires_at", *KeyLimits.__dataclass_fields__)
+KEY_FIELDS = ("tenant_id", "name", "scopes", "expires_at", *KeyLimits.__struct_fields__)
 
 
 def admin_actor(request: HttpRequest) -> str:

@@ -35,7 +35,7 @@ def find_key(secret: str, now: datetime) -> Principal | None:
 
 
 def make(now: datetime, **changes: Any) -> NewKey:
-    limits = {name: changes.pop(name) for name in KeyLimits.__dataclass_fields__ if name in changes}
+    limits = {name: changes.pop(name) for name in KeyLimits.__struct_fields__ if name in changes}
     chosen = {"tenant_id": "acme", "name": "ci", "scopes": ["agents:run"], "actor": "user:ada", "now": now}
     return create_api_key(**{**chosen, **changes}, limits=KeyLimits(**limits))
 

@@ -6,12 +6,13 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
 from limits import parse
+from msgspec.structs import asdict
 
 from apps.audit.services.recording import record_audit
 from apps.identity.domain.permissions import unknown_scopes
@@ -20,6 +21,7 @@ from clasper.core.auth import ALL, Principal
 from clasper.core.db import atomic_batch
 from clasper.core.errors import InvalidRequest, NotFound
 from clasper.core.ids import new_id
+from clasper.core.schemas import Instant, Resource
 from clasper.core.tenancy import OneTenant, TenantScope
 
 KEY_PREFIX = "clk_"
@@ -32,8 +34,7 @@ _SECRET = re.compile(r"clk_[A-Za-z0-9_-]{43}")
 _PATTERN = re.compile(r"[^\s,]+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyLimits:
+class KeyLimits(Resource, frozen=True, kw_only=True):
     """What narrows the runs of a key.
 
     Tools are names, `ns:*` or `*`; without an allowed tool, runs get none. Empty models or skills mean all of them.
@@ -47,8 +48,7 @@ class KeyLimits:
     rate_limit: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeySummary:
+class KeySummary(KeyLimits, frozen=True, kw_only=True):
     """A key as it is listed: everything but the secret."""
 
     id: str
@@ -56,16 +56,14 @@ class KeySummary:
     name: str
     prefix: str
     scopes: tuple[str, ...]
-    limits: KeyLimits
-    created_at: datetime
+    created_at: Instant
     created_by: str
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+    expires_at: Instant | None
+    revoked_at: Instant | None
+    last_used_at: Instant | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewKey:
+class NewKey(Resource, frozen=True, kw_only=True):
     """A key just created. `key` is the credential itself, which cannot be read again."""
 
     id: str
@@ -73,7 +71,7 @@ class NewKey:
     tenant_id: str
     name: str
     scopes: tuple[str, ...]
-    expires_at: datetime | None
+    expires_at: Instant | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +220,7 @@ def _note_use(key: ApiKey, now: datetime) -> None:
 
 
 def _principal(key: ApiKey) -> Principal:
-    limits = _limits(key)
+    limits = limits_in(vars(key))
     return Principal(
         actor=f"key:{key.id}",
         tenants=OneTenant(key.tenant_id),
@@ -241,30 +239,15 @@ def _columns(limits: KeyLimits) -> dict[str, Any]:
     return values | {name: ",".join(values[name]) for name in _NAME_LISTS}
 
 
-def _limits(key: ApiKey) -> KeyLimits:
-    return limits_in(vars(key))
-
-
 def limits_in(columns: Mapping[str, Any]) -> KeyLimits:
     """The limits of a row or a form, in which lists of names are comma-separated text; other values are ignored."""
-    values = {name: columns[name] for name in KeyLimits.__dataclass_fields__}
+    values = {name: columns[name] for name in KeyLimits.__struct_fields__}
     return KeyLimits(**values | {name: names_in(values[name]) for name in _NAME_LISTS})
 
 
 def _summary(key: ApiKey) -> KeySummary:
-    return KeySummary(
-        id=key.id,
-        tenant_id=key.tenant_id,
-        name=key.name,
-        prefix=key.prefix,
-        scopes=names_in(key.scopes),
-        limits=_limits(key),
-        created_at=key.created_at,
-        created_by=key.created_by,
-        expires_at=key.expires_at,
-        revoked_at=key.revoked_at,
-        last_used_at=key.last_used_at,
-    )
+    values = {name: getattr(key, name) for name in KeySummary.__struct_fields__}
+    return KeySummary(**values | {name: names_in(values[name]) for name in ("scopes", *_NAME_LISTS)})
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import dataclasses
 import io
@@ -10,11 +9,12 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
 from apps.agents.services.providers import Check, ProviderEntry, check_provider, list_providers
+from clasper.core import commands
 from clasper.core.auth import ALL, Principal
 from clasper.core.clock import utc_now
 from clasper.core.db import writer
@@ -23,7 +23,13 @@ from clasper.core.model_ref import OFFLINE
 from clasper.core.tenancy import ALL_TENANTS
 from clasper.gateways.http import close_session
 
-EPILOG = """examples:
+WIDTH = 140
+"""Characters; a narrower table would break the names of models."""
+
+
+class Command(commands.Command):
+    help = "Lists the model providers: whether they are configured, their models and prices; --check asks each of them."
+    epilog = """examples:
   manage.py providers                      every provider, its models and prices
   manage.py providers --check              asks each configured provider for one word; costs a tiny amount
   manage.py providers anthropic --check
@@ -31,18 +37,6 @@ EPILOG = """examples:
 
 exit codes: 0 all is well, 1 a provider that was checked did not answer or none is configured
 """
-
-
-WIDTH = 140
-"""Characters; a narrower table would break the names of models."""
-
-
-class Command(BaseCommand):
-    help = "Lists the model providers: whether they are configured, their models and prices; --check asks each of them."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("names", nargs="*", metavar="provider", help="only these providers")

@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.audit.queries import audit_tenants
 from apps.audit.services.checkpoints import take_checkpoint
 from apps.audit.services.export import CSV, NDJSON, export_chunks, plan_export
+from clasper.core import commands
 from clasper.core.clock import parse_iso, utc_now
 from clasper.core.errors import Conflict, NotFound, Unavailable
-from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
 ACTOR = "system:command"
 
-EPILOG = """examples:
+
+class Command(commands.Command):
+    help = "Writes the audit log, or checkpoints of it, to a file; the export is audited."
+    epilog = """examples:
   manage.py audit_export --tenant acme --out acme.ndjson
   manage.py audit_export --start 2026-02-01T00:00:00Z --end 2026-03-01T00:00:00Z --out february.ndjson
   manage.py audit_export --format csv | head
@@ -36,14 +39,6 @@ holds only those: keep one of each day elsewhere, and verify against it with man
 exit codes: 0 done, 1 no key, no such chain, or a broken one that got no checkpoint, 2 wrong arguments or a file that
 cannot be written
 """
-
-
-class Command(BaseCommand):
-    help = "Writes the audit log, or checkpoints of it, to a file; the export is audited."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--tenant", help="only this tenant's chain; '' is the platform's own. Default: every chain")
@@ -80,7 +75,7 @@ class Command(BaseCommand):
 def _entries(options: dict[str, Any]) -> Iterator[bytes]:
     now = utc_now()
     export = plan_export(
-        tenants=ALL_TENANTS if options["tenant"] is None else OneTenant(options["tenant"]),
+        tenants=commands.scope_of(options["tenant"]),
         format_name=options["format"],
         actor=ACTOR,
         now=now,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.audit.domain.chain import ChainReport, summarize_all
 from apps.audit.domain.checkpoint import Checkpoint, read_checkpoint
 from apps.audit.services.checkpoints import trusted_keys, verify_against
 from apps.audit.services.reading import verify_all
+from clasper.core import commands
 from clasper.core.schemas import render
 
-EPILOG = """examples:
+
+class Command(commands.Command):
+    help = "Verifies that no entry of the audit log was changed, removed, inserted or moved."
+    epilog = """examples:
   manage.py audit_verify                    every tenant's chain, and the platform's own
   manage.py audit_verify --tenant acme
   manage.py audit_verify --checkpoint acme.json --checkpoint globex.json
@@ -29,14 +32,6 @@ that are no checkpoints are skipped. Its tenants are verified even if nothing is
 exit codes: 0 all chains are valid, 1 at least one is broken or a checkpoint's signature is, 2 a file is unreadable or
 holds no checkpoint of --tenant
 """
-
-
-class Command(BaseCommand):
-    help = "Verifies that no entry of the audit log was changed, removed, inserted or moved."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--tenant", help="only this tenant's chain; '' is the platform's own")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.identity.domain.permissions import SCOPES
 from apps.identity.services.keys import (
@@ -19,29 +18,25 @@ from apps.identity.services.keys import (
     names_in,
     revoke_api_key,
 )
+from clasper.core import commands
 from clasper.core.clock import iso, utc_now
 from clasper.core.errors import ClasperError
-from clasper.core.tenancy import ALL_TENANTS, OneTenant, TenantScope
+from clasper.core.schemas import render
 
 ACTOR = "system:command"
 MAX_DAYS = 36_500
 """A century: beyond the life of any key, and within what a date can hold."""
 
-EPILOG = """examples:
+
+class Command(commands.Command):
+    help = "Creates, lists and revokes API keys. A key is bound to one tenant and is shown only once."
+    epilog = """examples:
   manage.py api_key create --tenant acme --name ci --scopes agents:run,traces:read
   manage.py api_key create --tenant acme --scopes agents:run --expires-days 90 \\
       --allowed-tools 'crm:*,search' --denied-tools crm:delete --rate-limit 100/minute --json
   manage.py api_key list --tenant acme
   manage.py api_key revoke 0194c8f0-7e1a-7000-8000-000000000001
 """
-
-
-class Command(BaseCommand):
-    help = "Creates, lists and revokes API keys. A key is bound to one tenant and is shown only once."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="{create,list,revoke}")
@@ -59,7 +54,7 @@ class Command(BaseCommand):
         try:
             act(options)
         except ClasperError as error:
-            raise CommandError(_explain(error)) from None
+            raise CommandError(commands.explain(error)) from None
 
     def _create(self, options: dict[str, Any]) -> None:
         now = utc_now()
@@ -73,31 +68,26 @@ class Command(BaseCommand):
             actor=ACTOR,
             now=now,
             expires_at=None if days is None else now + timedelta(days=days),
-            limits=KeyLimits(**{name: options[name] for name in KeyLimits.__dataclass_fields__}),
+            limits=KeyLimits(**{name: options[name] for name in KeyLimits.__struct_fields__}),
         )
         if not options["json"]:
             self.stdout.write(f"id   {new.id}\nkey  {new.key}")
             self.stdout.write("Keep the key now: it cannot be shown again.")
             return
-        shown = {"id": new.id, "key": new.key, "tenant_id": new.tenant_id, "name": new.name}
-        expires_at = iso(new.expires_at) if new.expires_at else None
-        self.stdout.write(json.dumps({**shown, "scopes": list(new.scopes), "expires_at": expires_at}))
+        self.stdout.write(json.dumps(render(new)))
 
     def _list(self, options: dict[str, Any]) -> None:
-        keys = list_api_keys(tenants=_scope(options))
+        keys = list_api_keys(tenants=commands.scope_of(options["tenant"]))
         if options["json"]:
-            self.stdout.write(json.dumps([_key_body(key) for key in keys]))
+            self.stdout.write(json.dumps([render(key) for key in keys]))
             return
         for key in keys:
             self.stdout.write(f"{key.id}  {key.prefix}…  {key.tenant_id}  {key.name}  {_state(key)}")
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        key = revoke_api_key(key_id=options["id"], actor=ACTOR, now=utc_now(), tenants=_scope(options))
-        self.stdout.write(json.dumps(_key_body(key)) if options["json"] else f"{key.id} is revoked.")
-
-
-def _scope(options: dict[str, Any]) -> TenantScope:
-    return ALL_TENANTS if options["tenant"] is None else OneTenant(options["tenant"])
+        tenants = commands.scope_of(options["tenant"])
+        key = revoke_api_key(key_id=options["id"], actor=ACTOR, now=utc_now(), tenants=tenants)
+        self.stdout.write(json.dumps(render(key)) if options["json"] else f"{key.id} is revoked.")
 
 
 _LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -121,26 +111,7 @@ def _scopes_help() -> str:
     return "scopes:\n" + "\n".join(f"  {scope:18}{meaning}" for scope, meaning in SCOPES.items())
 
 
-def _explain(error: ClasperError) -> str:
-    errors: dict[str, list[str]] = error.details.get("fieldErrors", {})
-    return "\n  ".join([error.message, *(f"{field}: {text}" for field, texts in errors.items() for text in texts)])
-
-
 def _state(key: KeySummary) -> str:
     if key.revoked_at:
         return f"revoked {iso(key.revoked_at)}"
     return f"expires {iso(key.expires_at)}" if key.expires_at else "active"
-
-
-def _key_body(key: KeySummary) -> dict[str, Any]:
-    times = ("created_at", "expires_at", "revoked_at", "last_used_at")
-    return {
-        "id": key.id,
-        "tenant_id": key.tenant_id,
-        "name": key.name,
-        "prefix": key.prefix,
-        "scopes": list(key.scopes),
-        **asdict(key.limits),
-        "created_by": key.created_by,
-        **{name: iso(at) if (at := getattr(key, name)) else None for name in times},
-    }

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from datetime import date
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from apps.traces.services.rollups import Rebuilt, rebuild
+from clasper.core import commands
 from clasper.core.clock import utc_now
-from clasper.core.tenancy import ALL_TENANTS, OneTenant
 
-EPILOG = """examples:
+
+class Command(commands.Command):
+    help = "Computes the day sums of runs again from the traces, day by day."
+    epilog = """examples:
   manage.py rebuild_rollups                    every tenant's
   manage.py rebuild_rollups --tenant acme
   manage.py rebuild_rollups --json | jq .runs
@@ -22,20 +24,12 @@ May run while the server does. A day whose sums count more runs than it has trac
 deleted some of its traces, and their sums are all that is left of them.
 """
 
-
-class Command(BaseCommand):
-    help = "Computes the day sums of runs again from the traces, day by day."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
-
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--tenant", help="only this tenant's")
         parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        tenants = ALL_TENANTS if options["tenant"] is None else OneTenant(options["tenant"])
+        tenants = commands.scope_of(options["tenant"])
         progress = _silent if options["json"] else self._progress
         done = rebuild(tenants=tenants, now=utc_now(), progress=progress)
         total = sum(done.values(), Rebuilt())

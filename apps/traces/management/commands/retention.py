@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.traces.domain.retention import STORAGE_MODES, STRATEGIES, PolicyChange
 from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import get_policy, retention_stats, set_policy
+from clasper.core import commands
 from clasper.core.clock import iso, utc_now
 from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.core.schemas import render
@@ -22,21 +22,16 @@ ACTOR = "system:command"
 PROGRESS_EVERY = 5_000
 """Traces between two lines of progress."""
 
-EPILOG = """examples:
+
+class Command(commands.Command):
+    help = "Shows, sets and enforces retention policies: how long traces are kept, which, and with how much text."
+    epilog = """examples:
   manage.py retention policy --tenant acme
   manage.py retention policy --tenant acme --days 30 --strategy sampled --rate 0.1 --storage summary
   manage.py retention enforce --tenant acme --dry-run
   manage.py retention enforce --json | jq .totalDeleted
   manage.py retention stats
 """
-
-
-class Command(BaseCommand):
-    help = "Shows, sets and enforces retention policies: how long traces are kept, which, and with how much text."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="{policy,enforce,stats}")
@@ -58,7 +53,9 @@ class Command(BaseCommand):
         try:
             act(options)
         except ClasperError as error:
-            raise CommandError(_explain(error), returncode=2 if isinstance(error, InvalidRequest) else 1) from None
+            raise CommandError(
+                commands.explain(error), returncode=2 if isinstance(error, InvalidRequest) else 1
+            ) from None
 
     def _policy(self, options: dict[str, Any]) -> None:
         given = {
@@ -112,7 +109,7 @@ class Command(BaseCommand):
 class _Progress:
     """Tells on stderr, every so many traces, how far the enforcement is."""
 
-    def __init__(self, command: BaseCommand) -> None:
+    def __init__(self, command: Command) -> None:
         self._command = command
         self._told = 0
         self._tenant = ""
@@ -132,8 +129,3 @@ def _line(done: Enforcement) -> str:
         f"{done.tenant_id}: {done.deleted} traces {would}deleted, {done.stripped} {would}stripped, "
         f"{done.protected} protected; oldest remaining {iso(done.oldest) if done.oldest else 'none'}"
     )
-
-
-def _explain(error: ClasperError) -> str:
-    faults: dict[str, list[str]] = error.details.get("fieldErrors", {})
-    return "\n  ".join([error.message, *(f"{field}: {text}" for field, texts in faults.items() for text in texts)])

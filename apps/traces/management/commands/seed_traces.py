@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.traces.services.seeding import seed_traces
+from clasper.core import commands
 from clasper.core.clock import iso, parse_iso, utc_now
 from clasper.core.errors import ClasperError
 
@@ -19,7 +19,10 @@ MAX_COUNT = 100_000_000
 MAX_DAYS = 3650
 PROGRESS_SECONDS = 1.0
 
-EPILOG = """examples:
+
+class Command(commands.Command):
+    help = "Writes invented runs that look like a busy tenant's. Refused in production unless --yes is given."
+    epilog = """examples:
   manage.py seed_traces --count 10000
   manage.py seed_traces --count 1000000 --tenant acme --days 90 --seed 1
   manage.py seed_traces --count 10000 --until 2026-02-10T12:00:00Z --json
@@ -27,14 +30,6 @@ EPILOG = """examples:
 The same tenant, count, days, seed and end produce the same runs, in any database. Runs that exist already are refused.
 Usage and the sums of /traces/stats count them; an existing budget does not.
 """
-
-
-class Command(BaseCommand):
-    help = "Writes invented runs that look like a busy tenant's. Refused in production unless --yes is given."
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs.update(epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--count", type=int, required=True, metavar="N", help="how many runs")
