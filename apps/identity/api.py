@@ -157,6 +157,17 @@ class CredentialScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyp
 
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
         return [
-            {"type": "apiKey", "in": "header", "name": "X-Agent-Daemon-Key", "description": "The platform's key."},
-            {"type": "http", "scheme": "bearer", "description": "A tenant's API key, `clk_…`."},
+            {
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-Agent-Daemon-Key",
+                "description": "The platform's key (AGENT_DAEMON_API_KEY): may do everything, for every tenant. A "
+                "server for development without this setting needs no key.",
+            },
+            {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "A tenant's API key, `clk_…`, made by `manage.py api_key create`: acts for its tenant "
+                "alone, within its scopes. With it the platform's key is not needed.",
+            },
         ]

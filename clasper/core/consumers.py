@@ -33,12 +33,15 @@ class Request:
     body: bytes
     query: dict[str, str]
 
-    def json(self) -> Any:
-        """The body as JSON. Raises UnsupportedMediaType or InvalidRequest."""
+    def json(self) -> dict[str, Any]:
+        """The JSON object of the body. Raises UnsupportedMediaType or InvalidRequest."""
         kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise UnsupportedMediaType()
-        return decode_json(self.body)
+        value = decode_json(self.body)
+        if not isinstance(value, dict):
+            raise InvalidRequest(form_errors=["Expected a JSON object."])
+        return value
 
 
 class ApiConsumer(AsyncHttpConsumer):

@@ -12,7 +12,6 @@ from clasper.core.errors import InvalidRequest
 from clasper.core.schemas import Codec, Errors, Input, bare, codec_of, is_mapping, is_struct, item_of, members_of
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input
-S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_KEY_CHARS = 80
 """So much of a wrong key is repeated in an error."""
@@ -146,27 +145,3 @@ def _text(message: str, path: str, kind: Any = None) -> str:
         ]
         message = f"Must be one of {', '.join(choices)}."
     return f"{path.lstrip('.')}: {message}" if path else message
-
-
-def convert(value: Any, kind: type[S]) -> tuple[S | None, Errors]:
-    """`value` as a `kind`, or None and what is wrong with each top-level field.
-
-    The happy path is one call into msgspec; only a faulty value is walked field by field. Raises InvalidRequest when
-    the value is not an object at all.
-    """
-    if not isinstance(value, dict):
-        raise InvalidRequest(form_errors=["Expected a JSON object."])
-    try:
-        return msgspec.convert(value, kind), {}
-    except msgspec.ValidationError:
-        errors: Errors = {}
-        for field in msgspec.structs.fields(kind):
-            if field.encode_name in value:
-                if texts := _errors(value[field.encode_name], field.type, "", True):
-                    errors[field.encode_name] = texts
-            elif field.required:
-                errors[field.encode_name] = [REQUIRED]
-        return None, errors or {"": ["Invalid value."]}
-
-
-Faults = Errors

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
 from clasper.core.schemas import (
     Codec,
@@ -43,10 +42,7 @@ class StructExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-ca
 
 
 class StructSchema(AutoSchema):
-    """How an operation is read off its view: queries are Structs, the docstring's first sentence is the summary."""
-
-    def get_override_parameters(self) -> list[Any]:
-        return [each for one in super().get_override_parameters() for each in _parameters(one)]
+    """How an operation is read off its view: the docstring's first sentence is the summary."""
 
     def get_summary(self) -> str | None:
         summary = super().get_summary()
@@ -59,6 +55,11 @@ class StructSchema(AutoSchema):
             serializer = {"oneOf": refs}
         parent: Any = super()
         return parent._get_response_for_code(serializer, status_code, *args, **kwargs)
+
+
+def ref(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """The reference to a Struct's component."""
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
 
 
 def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -97,25 +98,6 @@ def _required(kind: type[msgspec.Struct]) -> list[str]:
     shown = issubclass(kind, Resource)
     fields = shown_fields(kind)
     return [each.encode_name for each in fields if each.required or (shown and each.default is not msgspec.UNSET)]
-
-
-def _parameters(given: Any) -> list[Any]:
-    if not is_struct(given):
-        return [given]
-    found = []
-    for field in shown_fields(given):
-        schema = _property(field)
-        examples = schema.pop("examples", [])
-        found.append(
-            OpenApiParameter(
-                field.encode_name,
-                schema,
-                description=schema.pop("description", ""),
-                required=field.required,
-                examples=[OpenApiExample("example", value=each) for each in examples[:1] if field.required],
-            )
-        )
-    return found
 
 
 def _property(field: msgspec.structs.FieldInfo) -> dict[str, Any]:

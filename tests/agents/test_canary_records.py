@@ -71,7 +71,8 @@ def test_notes_that_are_refused(
 ) -> None:
     assert server.post(f"/traces/{runs[0]}/{what}", REFUSED[what](canaries.text)).status_code == 400
     for trace_id in (canaries.name("id"), canaries.text("words")):
-        assert server.post(f"/traces/{trace_id}/{what}", {"key": "a", "value": "b", "labels": {}}).status_code == 404
+        body: dict[str, Any] = {"labels": {}} if what == "label" else {"key": "a", "value": "b"}
+        assert server.post(f"/traces/{trace_id}/{what}", body).status_code == 404
     assert leaks(canaries, caplog) == []
 
 

@@ -12,22 +12,19 @@ from hypothesis import strategies as st
 from apps.agents.domain.compaction import (
     SUMMARY_HEADING,
     CompactBody,
-    compact_faults,
     compact_instructions,
     compact_message,
     split,
     summary_turn,
 )
 from apps.agents.domain.requests import CalledFunction, Turn, TurnToolCall
-from clasper.core.validation import convert
+from clasper.core.validation import read
 from tests.agents.test_history import answer, call, histories, say
+from tests.bodies import errors_of
 
 
 def turns(*raw: dict[str, Any]) -> list[Turn]:
-    body, faults = convert({"messages": list(raw)}, CompactBody)
-    assert faults == {}
-    assert body is not None
-    return body.messages
+    return read(CompactBody, {"messages": list(raw)}).messages
 
 
 SIX = [say(role, f"{role} {n}") for n in range(3) for role in ("user", "assistant")]
@@ -126,11 +123,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "field"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
 def test_a_body_that_is_none(change: dict[str, Any], field: str) -> None:
     raw = {"messages": SIX, **change}
-    assert set(convert(raw, CompactBody)[1]) | set(compact_faults(raw)) == {field}
+    assert errors_of(CompactBody, raw).keys() == {field}
 
 
 def test_a_good_body() -> None:
-    body, faults = convert({"messages": SIX, "instructions": "Focus"}, CompactBody)
-    assert (faults, compact_faults({"messages": SIX})) == ({}, {})
-    assert body is not None
+    body = read(CompactBody, {"messages": SIX, "instructions": "Focus", "unknown": 1})
     assert (len(body.messages), body.keep_recent) == (6, 2)

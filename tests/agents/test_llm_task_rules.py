@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.agents.domain.json_output import MAX_REPAIR_PROBLEMS, OutputSpec, decode_output, repair_message
-from apps.agents.domain.llm_task import TaskBody, read_schema, task_faults, task_instructions, task_message
+from apps.agents.domain.llm_task import TaskBody, read_schema, task_instructions, task_message
 from apps.agents.domain.schema import compile_schema
-from clasper.core.validation import convert
+from clasper.core.validation import read
+from tests.bodies import errors_of
 
 JSON = st.recursive(
     st.none()
@@ -28,9 +29,7 @@ JSON = st.recursive(
 
 
 def test_a_body_has_its_defaults() -> None:
-    body, faults = convert({"prompt": "Extract"}, TaskBody)
-    assert faults == {}
-    assert body is not None
+    body = read(TaskBody, {"prompt": "Extract"})
     assert (body.input, body.schema, body.model, body.temperature, body.max_tokens) == (
         msgspec.UNSET,
         *(None, None, 0.3, None),
@@ -38,8 +37,7 @@ def test_a_body_has_its_defaults() -> None:
 
 
 def test_null_is_an_input() -> None:
-    body, _ = convert({"prompt": "Extract", "input": None}, TaskBody)
-    assert body is not None
+    body = read(TaskBody, {"prompt": "Extract", "input": None})
     assert body.input is None
     assert task_message(body.prompt, body.input) == "Extract\n\nInput:\n\nnull"
 
@@ -65,13 +63,12 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "field"), [case[1:] for case in BAD_BODIES], ids=[case[0] for case in BAD_BODIES])
 def test_a_body_that_is_none(change: dict[str, Any], field: str) -> None:
     raw = {"prompt": "Extract", **change}
-    assert set(convert(raw, TaskBody)[1]) | set(task_faults(raw)) | set(read_schema(raw.get("schema"))[1]) == {field}
+    assert errors_of(TaskBody, raw, also=read_schema(raw.get("schema"))[1]).keys() == {field}
 
 
 def test_a_good_body_has_no_faults() -> None:
     raw = {"prompt": "x", "schema": {"type": "object"}, "temperature": 2, "max_tokens": 1, "agent_role": "planner"}
-    assert convert(raw, TaskBody)[1] == {}
-    assert task_faults(raw) == {}
+    assert read(TaskBody, raw).max_tokens == 1
     schema, problems = read_schema(raw["schema"])
     assert (schema is not None and schema.raw, problems) == (raw["schema"], {})
 

@@ -171,7 +171,7 @@ def test_faults_of_changes_say_what_is_possible(server: Server, original: str) -
     faults = body["details"]["fieldErrors"]
     assert all(faults[name] == ["The text is empty."] for name in empty)
     assert "Must be one of recorded, live." in faults["tools"]
-    assert "orders: Must be a version, as text." in faults["skill_versions"]
+    assert faults["skill_versions"] == ["['orders']: Expected `str`, got `int`"]
     refused(server, original, 400, "invalid_request", system_prompt="")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -10,10 +11,6 @@ import msgspec
 import pytest
 from django.core.management import call_command
 
-from apps.agents.domain.compaction import CompactBody
-from apps.agents.domain.llm_task import TaskBody
-from apps.agents.domain.replay import ReplayBody
-from apps.agents.domain.requests import CalledFunction, Options, SendBody, Turn, TurnToolCall, Webhook
 from apps.agents.urls import run_routes
 from clasper import openapi
 from fakes.llm import FakeProvider, half_stream
@@ -21,8 +18,6 @@ from tests.contracts.routes import PUBLIC, ROUTES, Route
 from tests.world import Server, send_body
 
 jsonschema: Any = import_module("jsonschema")  # it has no types
-
-STRUCTS = (SendBody, Turn, TurnToolCall, CalledFunction, Webhook, Options, TaskBody, CompactBody, ReplayBody)
 
 HIDDEN = {"api/schema", "api/docs"}
 """The document does not describe itself."""
@@ -65,11 +60,65 @@ def test_an_operation_says_who_may_call_and_how_it_fails(route: Route, document:
     assert operation["responses"].keys() & {"default", "402"}
 
 
-def test_every_field_of_a_run_is_explained() -> None:
-    structs = {kind.__name__: kind for kind in STRUCTS}
-    assert openapi.FIELDS.keys() == structs.keys()
-    for name, kind in structs.items():
-        assert openapi.FIELDS[name].keys() == {field.encode_name for field in msgspec.structs.fields(kind)}
+BODIES = ("SendBody", "Turn", "TurnToolCall", "CalledFunction", "Webhook", "Options", "TaskBody", "CompactBody")
+
+
+@pytest.mark.parametrize("name", [*BODIES, "ReplayBody"])
+def test_every_field_of_a_run_is_explained(name: str, document: dict[str, Any]) -> None:
+    for field, schema in document["components"]["schemas"][name]["properties"].items():
+        assert schema.get("description"), field
+
+
+def test_options_without_effect_say_so(document: dict[str, Any]) -> None:
+    options = document["components"]["schemas"]["Options"]["properties"]
+    for name in ("skipSmartContext", "smart_context_max_skills", "smart_context_token_budget"):
+        assert "no effect" in options[name]["description"]
+
+
+def test_a_stream_takes_the_same_headers_as_a_send(document: dict[str, Any]) -> None:
+    send, stream = (document["paths"][f"/api/agents/{name}"]["post"]["parameters"] for name in ("send", "stream"))
+    assert send == stream
+    assert {"$ref": "#/components/parameters/Idempotency-Key"} in stream
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method.upper(), path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def json_contents(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All JSON requests and responses, errors too."""
+    for method, path, operation in operations(document):
+        parts = {"request": operation.get("requestBody", {}), **operation["responses"]}
+        for name, part in parts.items():
+            part = document["components"]["responses"]["Error"] if "$ref" in part else part
+            if (content := part.get("content", {}).get("application/json")) is not None:
+                yield f"{method} {path} {name}", content
+
+
+def test_every_body_has_a_schema_and_an_example_of_it(document: dict[str, Any]) -> None:
+    seen = 0
+    for name, content in json_contents(document):
+        schema = {**content["schema"], "components": document["components"]}
+        assert content["schema"].keys() <= {"$ref", "oneOf"}, f"{name} has no typed schema"
+        jsonschema.Draft202012Validator(schema).validate(content["example"])
+        seen += 1
+    assert seen > 100
+
+
+def test_every_operation_has_a_summary(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        assert operation["summary"], f"{method} {path}"
+        assert len(operation["summary"]) < 120, f"{method} {path}"
+
+
+def test_both_kinds_of_key_are_explained(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert "AGENT_DAEMON_API_KEY" in schemes["daemonKey"]["description"]
+    assert "api_key create" in schemes["tenantKey"]["description"]
 
 
 def test_a_run_route_without_a_description_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,14 +134,14 @@ def test_runs_are_as_described(document: dict[str, Any], server: Server, openai:
     described = document["paths"]["/api/agents/send"]["post"]["responses"]["200"]["headers"]
     assert described.keys() == {"X-Trace-Id", "Idempotency-Replayed"}
     assert described.keys() <= {name.title() for name in replayed.headers}
-    validate(document, "RunAnswer", send.json())
-    validate(document, "RunAnswer", server.send(metadata={"skip_backend": True}).json())
+    validate(document, "SendResponse", send.json())
+    validate(document, "SendResponse", server.send(metadata={"skip_backend": True}).json())
     done = server.stream()[-1]
     assert done.name == "done"
-    validate(document, "RunDone", done.data)
+    validate(document, "AgentAnswer", done.data)
     openai.script(half_stream(1))
-    validate(document, "Error", server.stream()[-1].data)
-    validate(document, "Error", server.post("/api/agents/send", {}).json())
+    validate(document, "ErrorBody", server.stream()[-1].data)
+    validate(document, "ErrorBody", server.post("/api/agents/send", {}).json())
 
 
 @pytest.mark.parametrize("method", ["send", "stream"])
@@ -146,3 +195,40 @@ def test_static_files_take_conditions_and_ranges(server: Server) -> None:
     head = server.request("HEAD", path, key="")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+# --- Trying it out --------------------------------------------------------------------------------------------------
+
+FILES = {"/traces/export", "/audit/export"}
+"""What they return is a file."""
+
+CONFIGURED = {"/audit/checkpoint": 503}
+"""What an open server lacks: a signing key."""
+
+
+def tried(document: dict[str, Any]) -> list[Any]:
+    return [
+        pytest.param(method, path, operation, id=f"{method} {path}")
+        for method, path, operation in operations(document)
+        if path != "/ops/api/events"
+    ]
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), tried(msgspec.json.decode(openapi.document())))
+def test_an_open_server_takes_every_example(
+    method: str, path: str, operation: dict[str, Any], server: Server, settings: Any
+) -> None:
+    """As the page sends it: the example body, the examples of required parameters, no credential."""
+    settings.AGENT_DAEMON_API_KEY = ""
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    parameters = [each for each in operation.get("parameters", []) if "$ref" not in each]
+    examples = {(each["in"], each["name"]): each["example"] for each in parameters if "example" in each}
+    assert {(each["in"], each["name"]) for each in parameters if each.get("required")} <= examples.keys()
+    query = {name: value for (where, name), value in examples.items() if where == "query"}
+    address = path.replace("{trace_id}", str(examples.get(("path", "trace_id"), "")))
+    response = server.request(method, address, key="", params=query, **({"json": body} if body is not None else {}))
+    allowed = {200, 201}
+    if "{trace_id}" in path or path in {"/traces/diff", "/budget", "/retention/policy", "/boot/complete"}:
+        allowed.add(404)
+    allowed.add(CONFIGURED.get(path, 200))
+    assert response.status_code in allowed, response.text

@@ -13,6 +13,7 @@ from clasper.core.errors import InvalidRequest
 from clasper.core.money import MAX_AMOUNT, NanoUSD
 from clasper.core.schemas import Errors, Input, Instant, LastInstant, Money, Query, Resource, render
 from clasper.core.validation import read
+from tests.bodies import errors_of
 
 
 class Inner(msgspec.Struct, frozen=True):
@@ -39,13 +40,6 @@ class Search(Query, frozen=True, kw_only=True):
     text: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1)] = 10
     deep: bool = False
-
-
-def errors_of(kind: type[Input], given: Any, *, strict: bool = True) -> dict[str, list[str]]:
-    with pytest.raises(InvalidRequest) as caught:
-        read(kind, given, strict=strict)
-    found: dict[str, list[str]] = caught.value.details["fieldErrors"]
-    return found
 
 
 def test_what_is_read() -> None:

@@ -1,4 +1,4 @@
-"""`convert`: a Struct or every fault of every field at once."""
+"""`read`: a Struct or every fault of every field at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clasper.core.errors import InvalidRequest
-from clasper.core.validation import Faults, convert
+from clasper.core.schemas import Errors, Input
+from clasper.core.validation import read
 
 
 class Inner(msgspec.Struct, frozen=True):
@@ -18,7 +19,7 @@ class Inner(msgspec.Struct, frozen=True):
     size: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
-class Body(msgspec.Struct, frozen=True):
+class Body(Input, frozen=True, kw_only=True, forbid_unknown_fields=False):
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=5)]
     wire: Annotated[str, msgspec.Meta(pattern=r"^[a-z]+$")] = msgspec.field(default="x", name="wireName")
     items: Annotated[list[Inner], msgspec.Meta(max_length=3)] | None = None
@@ -27,12 +28,22 @@ class Body(msgspec.Struct, frozen=True):
     extra: dict[str, Any] = {}
 
 
+def convert(value: Any, kind: type[Body]) -> tuple[Body | None, dict[str, list[str]]]:
+    """The body, or None and its errors by field."""
+    try:
+        return read(kind, value), {}
+    except InvalidRequest as error:
+        if error.details["formErrors"]:
+            raise
+        return None, error.details["fieldErrors"]
+
+
 GOOD: list[tuple[dict[str, Any], Body]] = [
-    ({"name": "a"}, Body("a")),
-    ({"name": "a", "unknown": 1}, Body("a")),
+    ({"name": "a"}, Body(name="a")),
+    ({"name": "a", "unknown": 1}, Body(name="a")),
     (
         {"name": "a", "wireName": "y", "items": [{"kind": "b", "size": 2}], "count": None, "extra": {"k": [1]}},
-        Body("a", "y", [Inner("b", 2)], extra={"k": [1]}),
+        Body(name="a", wire="y", items=[Inner("b", 2)], extra={"k": [1]}),
     ),
 ]
 
@@ -96,7 +107,7 @@ field_names = st.sampled_from(["name", "wireName", "items", "inner", "count", "e
 @given(st.dictionaries(field_names, json_values))
 def test_any_object_converts_or_names_its_faulty_fields(value: dict[str, Any]) -> None:
     found, faults = convert(value, Body)
-    good: Faults = {}
+    good: Errors = {}
     if found is not None:
         assert faults == good
         assert found == msgspec.convert(value, Body)

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from apps.agents import tasks
-from apps.agents.domain.requests import Booked, Faults
-from apps.agents.domain.responses import SendResponse
+from apps.agents.domain.requests import Booked
+from apps.agents.domain.responses import AgentAnswer
 from apps.agents.domain.run import (
     Idempotency,
     RunEvent,
@@ -31,6 +31,7 @@ from apps.identity.consumers import GuardedConsumer
 from apps.identity.domain.permissions import AGENTS_RUN, run_tenant
 from clasper.core.auth import Principal
 from clasper.core.errors import ClasperError, InvalidRequest
+from clasper.core.http import error_body
 from clasper.core.ids import is_uuid, new_id
 from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_chunk, encode_event
 
@@ -77,17 +78,12 @@ class RunConsumer(GuardedConsumer):
         elif isinstance(event, RunFinished):
             if event.repeated:
                 await self._send(encode_chunk(event.result.text))
-            done = msgspec.to_builtins(SendResponse.of(event.result))
-            del done["status"]
-            await self._send(encode_event("done", done))
+            await self._send(encode_event("done", msgspec.to_builtins(AgentAnswer.of(event.result))))
             if event.webhook_pending:
                 await tasks.wake_workers()
 
     async def on_stream_error(self, error: ClasperError) -> None:
-        data: dict[str, Any] = {"error": error.message, "code": error.error_code, "details": error.details}
-        if error.trace_id:
-            data["trace_id"] = error.trace_id
-        await self._send(encode_event("error", data))
+        await self._send(encode_event("error", msgspec.to_builtins(error_body(error))))
         await self._send(b"", more=False)
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
@@ -147,13 +143,3 @@ def scope_of(principal: Principal, body: Booked, *, role: str) -> RunScope:
         user_id=body.user_id or "",
         agent_role=body.agent_role or role,
     )
-
-
-def raise_if_invalid(errors: Faults, cross_field: Mapping[str, list[str]]) -> None:
-    """Raises InvalidRequest with all errors of a body, if there are any; those between fields come after the types'."""
-    for field, texts in cross_field.items():
-        known = errors.setdefault(field, [])
-        known += [text for text in texts if text not in known]
-    if errors:
-        form = errors.pop("", [])
-        raise InvalidRequest(field_errors=errors, form_errors=form)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from apps.agents.consumers.base import RunConsumer, idempotency_of, raise_if_invalid, scope_of, trace_of
-from apps.agents.domain.compaction import CompactBody, compact_faults, split
+from apps.agents.consumers.base import RunConsumer, idempotency_of, scope_of, trace_of
+from apps.agents.domain.compaction import CompactBody, split
 from apps.agents.domain.responses import CompactResponse
 from apps.agents.services.compaction import compact_request
 from apps.agents.services.runs import collect
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
-from clasper.core.validation import convert
+from clasper.core.validation import read
 
 
 class CompactConsumer(RunConsumer):
@@ -18,9 +18,7 @@ class CompactConsumer(RunConsumer):
 
     async def answer(self, principal: Principal, request: Request) -> None:
         raw = request.json()
-        body, errors = convert(raw, CompactBody)
-        raise_if_invalid(errors, compact_faults(raw))
-        assert body is not None
+        body = read(CompactBody, raw)
         scope = scope_of(principal, body, role="compact")
         older, recent = split(body.messages, body.keep_recent)
         if not older:

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.agents.consumers.base import RunConsumer, idempotency_of, raise_if_invalid, trace_of
-from apps.agents.domain.requests import Faults, SendBody, body_faults
+from apps.agents.consumers.base import RunConsumer, idempotency_of, trace_of
+from apps.agents.domain.requests import SendBody
 from apps.agents.domain.responses import SendResponse
 from apps.agents.domain.run import Kind, RunRequest
 from apps.agents.services.conversations import conversation_request, conversation_scope
@@ -17,7 +17,8 @@ from apps.identity.domain.permissions import run_tenant
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
-from clasper.core.validation import convert
+from clasper.core.schemas import Errors
+from clasper.core.validation import read
 from clasper.gateways.ssrf import url_problem
 from clasper.gateways.webhooks import header_problems
 
@@ -43,12 +44,9 @@ class StreamConsumer(RunConsumer):
         await self.stream(_run_request(principal, request, parse_body(raw), raw, kind="stream"))
 
 
-def parse_body(raw: Any) -> SendBody:
+def parse_body(raw: Mapping[str, Any]) -> SendBody:
     """The body, checked. Raises InvalidRequest with everything that is wrong with it."""
-    body, errors = convert(raw, SendBody)
-    raise_if_invalid(errors, {**body_faults(raw), **_webhook_faults(raw.get("webhook")), **_task_faults(raw)})
-    assert body is not None
-    return body
+    return read(SendBody, raw, also={**_webhook_errors(raw.get("webhook")), **_task_errors(raw)})
 
 
 def _run_request(
@@ -66,7 +64,7 @@ def _run_request(
     )
 
 
-def _task_faults(raw: Mapping[str, Any]) -> Faults:
+def _task_errors(raw: Mapping[str, Any]) -> Errors:
     options = raw.get("metadata")
     skips = isinstance(options, dict) and bool(options.get("skip_backend"))
     if skips or raw.get("task_id") or raw.get("task_title") or settings.CLASPER_DEFAULT_TASK:
@@ -74,13 +72,13 @@ def _task_faults(raw: Mapping[str, Any]) -> Faults:
     return {"task_id": ["Give task_id or task_title, or set CLASPER_DEFAULT_TASK."]}
 
 
-def _webhook_faults(webhook: Any) -> Faults:
+def _webhook_errors(webhook: Any) -> Errors:
     """What is wrong with where the webhook leads; its types are checked elsewhere."""
     if not isinstance(webhook, dict):
         return {}
     url, headers = webhook.get("url"), webhook.get("headers")
-    fault = url_problem(url) if isinstance(url, str) and url else None
-    faults = [f"url: {fault}"] if fault else []
+    problem = url_problem(url) if isinstance(url, str) and url else None
+    errors = [f"url: {problem}"] if problem else []
     if isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values()):
-        faults += [f"headers: {each}" for each in header_problems(headers)]
-    return {"webhook": faults} if faults else {}
+        errors += [f"headers: {each}" for each in header_problems(headers)]
+    return {"webhook": errors} if errors else {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apps.agents.consumers.base import RunConsumer, idempotency_of, raise_if_invalid, trace_of
-from apps.agents.domain.replay import ReplayBody, replay_faults
+from apps.agents.consumers.base import RunConsumer, idempotency_of, trace_of
+from apps.agents.domain.replay import ReplayBody
 from apps.agents.domain.responses import ReplayResponse
 from apps.agents.services.replay import describe_replay, replay
 from apps.identity.domain.permissions import AGENTS_RUN, TRACES_READ, TRACES_WRITE, check_scope, resolve_tenant
@@ -11,7 +11,7 @@ from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
 from clasper.core.db import in_thread
-from clasper.core.validation import convert
+from clasper.core.validation import read
 
 
 class ReplayConsumer(RunConsumer):
@@ -40,9 +40,7 @@ class ReplayConsumer(RunConsumer):
 
     async def _replay(self, principal: Principal, request: Request, trace_id: str) -> None:
         raw = request.json() if request.body.strip() else {}
-        body, errors = convert(raw, ReplayBody)
-        raise_if_invalid(errors, replay_faults(raw))
-        assert body is not None
+        body = read(ReplayBody, raw)
         outcome = await replay(
             principal=principal,
             tenants=resolve_tenant(principal, None),

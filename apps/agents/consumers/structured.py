@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from apps.agents.consumers.base import RunConsumer, idempotency_of, raise_if_invalid, scope_of, trace_of
-from apps.agents.domain.llm_task import TaskBody, read_schema, task_faults
+from apps.agents.consumers.base import RunConsumer, idempotency_of, scope_of, trace_of
+from apps.agents.domain.llm_task import TaskBody, read_schema
 from apps.agents.domain.responses import TaskResponse
 from apps.agents.services.runs import collect
 from apps.agents.services.structured import task_request
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
-from clasper.core.validation import convert
+from clasper.core.validation import read
 
 
 class TaskConsumer(RunConsumer):
@@ -18,10 +18,8 @@ class TaskConsumer(RunConsumer):
 
     async def answer(self, principal: Principal, request: Request) -> None:
         raw = request.json()
-        body, errors = convert(raw, TaskBody)
         schema, schema_errors = read_schema(raw.get("schema"))
-        raise_if_invalid(errors, {**task_faults(raw), **schema_errors})
-        assert body is not None
+        body = read(TaskBody, raw, also=schema_errors)
         finished = await collect(
             task_request(
                 body,

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from apps.agents.domain.requests import MAX_HISTORY, Booked, Faults, Model, Text, Turn, booking_faults, history_faults
+from apps.agents.domain.requests import MAX_HISTORY, Booked, Model, Text, Turn, history_errors
+from clasper.core.schemas import Errors
 
 DEFAULT_KEEP_RECENT = 2
 TEMPERATURE = 0.3
@@ -49,13 +50,12 @@ class CompactBody(Booked, frozen=True, kw_only=True):
         None
     )
 
-
-def compact_faults(raw: Mapping[str, Any]) -> Faults:
-    """What the types cannot say: tool calls and results that do not fit together, a role that is none."""
-    faults = booking_faults(raw)
-    if texts := history_faults(raw.get("messages")):
-        faults["messages"] = texts
-    return faults
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        errors = super().cross_field_errors(values, given)
+        if texts := history_errors(given.get("messages")):
+            errors["messages"] = texts
+        return errors
 
 
 def split(turns: Sequence[Turn], keep_recent: int) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:

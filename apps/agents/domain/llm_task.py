@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from apps.agents.domain.requests import Booked, Faults, Model, booking_faults
+from apps.agents.domain.requests import Booked, Model
 from apps.agents.domain.schema import InvalidSchema, OutputSchema, compile_schema
+from clasper.core.schemas import Errors
 
 DEFAULT_TEMPERATURE = 0.3
 
@@ -47,17 +48,16 @@ class TaskBody(Booked, frozen=True, kw_only=True):
         Meta(description="Most output tokens, within CLASPER_MAX_OUTPUT_TOKENS."),
     ] = None
 
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        errors = super().cross_field_errors(values, given)
+        prompt = given.get("prompt")
+        if isinstance(prompt, str) and not prompt.strip():
+            errors["prompt"] = ["The prompt is empty."]
+        return errors
 
-def task_faults(raw: Mapping[str, Any]) -> Faults:
-    """What the types cannot say: a blank prompt, an invalid role."""
-    faults = booking_faults(raw)
-    prompt = raw.get("prompt")
-    if isinstance(prompt, str) and not prompt.strip():
-        faults["prompt"] = ["The prompt is empty."]
-    return faults
 
-
-def read_schema(raw: Any) -> tuple[OutputSchema | None, Faults]:
+def read_schema(raw: Any) -> tuple[OutputSchema | None, Errors]:
     """The body's schema, ready for use, if it has one; and what is wrong with it, under `schema`."""
     if not isinstance(raw, dict):
         return None, {}

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from apps.agents.domain.requests import Faults, Model, Text
+from apps.agents.domain.requests import Model, Text
 from clasper.core.canonical import canonical_json
+from clasper.core.schemas import Errors, Input
 
 ToolMode = Literal["recorded", "live"]
-TOOL_MODES: tuple[ToolMode, ...] = get_args(ToolMode)
 
 UNRECORDED = "The recording holds no call of this tool with these arguments."
 
 
-class ReplayBody(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayBody(Input, frozen=True, kw_only=True):
     """The body of `POST /traces/{id}/replay`: what is to be different. Nothing given repeats the run as it was."""
 
     model: Annotated[Model | None, Meta(description="Another model: a tier's name, `provider/model`, or `model`.")] = (
@@ -60,27 +60,17 @@ class ReplayBody(msgspec.Struct, frozen=True, kw_only=True):
         """The other prompt, by whichever name it was given."""
         return self.prompt if self.system_prompt is None else self.system_prompt
 
-
-def replay_faults(raw: Mapping[str, Any]) -> Faults:
-    """What the types cannot say or do not say plainly: blank texts, two spellings of the prompt at once, choices, the
-    skill whose version is none, unknown overrides."""
-    texts = ("model", "system_prompt", "prompt", "workspace_version")
-    faults: Faults = {
-        name: ["The text is empty."] for name in texts if isinstance(raw.get(name), str) and not raw[name].strip()
-    }
-    if raw.get("system_prompt") is not None and raw.get("prompt") is not None:
-        faults.setdefault("prompt", []).append("Give either system_prompt or prompt.")
-    if raw.get("tools", "recorded") not in TOOL_MODES:
-        faults["tools"] = [f"Must be one of {', '.join(TOOL_MODES)}."]
-    versions = raw.get("skill_versions")
-    if isinstance(versions, dict):
-        wrong = [name for name, version in versions.items() if not isinstance(version, str)]
-        if wrong:
-            faults["skill_versions"] = [f"{name}: Must be a version, as text." for name in wrong]
-    known = {field_.encode_name for field_ in msgspec.structs.fields(ReplayBody)}
-    for name in sorted(raw.keys() - known):
-        faults[name] = [f"Not an override; there are {', '.join(sorted(known))}."]
-    return faults
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        texts = ("model", "system_prompt", "prompt", "workspace_version")
+        errors: Errors = {
+            name: ["The text is empty."]
+            for name in texts
+            if isinstance(given.get(name), str) and not given[name].strip()
+        }
+        if given.get("system_prompt") is not None and given.get("prompt") is not None:
+            errors.setdefault("prompt", []).append("Use either system_prompt or prompt.")
+        return errors
 
 
 @dataclass(frozen=True, slots=True)

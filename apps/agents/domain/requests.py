@@ -11,14 +11,13 @@ from msgspec import Meta
 
 from apps.agents.domain.session import SessionKey, parse_session_key
 from apps.workspaces.domain.workspace import is_role
+from clasper.core.schemas import Errors, Input
 
 Text = Annotated[str, Meta(max_length=1_000_000)]
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 OptionalId = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Slug = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Title = Annotated[str, Meta(max_length=500)]
-
-Faults = dict[str, list[str]]
 
 MAX_HISTORY = 2_000
 """Turns; far beyond any window, it only bounds the work before the window is checked."""
@@ -45,7 +44,7 @@ class TurnToolCall(msgspec.Struct, frozen=True, kw_only=True):
 class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One earlier turn of the conversation, in the spelling of OpenAI's chat API.
 
-    `content` may only be missing or null beside `tool_calls`; `history_faults` says so, types cannot.
+    `content` may only be missing or null beside `tool_calls`; `history_errors` says so, types cannot.
     """
 
     role: Annotated[Literal["user", "assistant", "system", "tool"], Meta(description="Who said it.", examples=["user"])]
@@ -122,7 +121,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
-class SendBody(msgspec.Struct, frozen=True, kw_only=True):
+class RunBody(Input, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The body of a run. Unknown fields are ignored, so that clients of a later release may send them."""
+
+
+class SendBody(RunBody, frozen=True, kw_only=True):
     """The body of `POST /api/agents/send` and `/api/agents/stream`."""
 
     user_id: Annotated[
@@ -170,8 +173,28 @@ class SendBody(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Default: `metadata.environment`, then the workspace's default environment."),
     ] = None
 
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        """A blank message, a broken history, user and session that disagree, an unknown time zone.
 
-class Booked(msgspec.Struct, frozen=True, kw_only=True):
+        Looks at the body as it was sent, so that these errors are reported together with those of types.
+        """
+        errors: Errors = {}
+        message = given.get("message")
+        if isinstance(message, str) and not message.strip():
+            errors["message"] = ["The message is empty."]
+        if texts := history_errors(given.get("messages")):
+            errors["messages"] = texts
+        if text := _session_error(given.get("session_key"), given.get("user_id")):
+            errors["session_key"] = [text]
+        options = given.get("metadata")
+        zone = options.get("timezone") if isinstance(options, dict) else None
+        if isinstance(zone, str) and zone and not _is_timezone(zone):
+            errors["metadata"] = ["timezone: Not a known IANA time zone."]
+        return errors
+
+
+class Booked(RunBody, frozen=True, kw_only=True):
     """Whom a run without a session is for and where it is booked; all of it may be left out."""
 
     user_id: Annotated[
@@ -190,62 +213,41 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
     environment: Annotated[Slug | None, Meta(description="Where the run is booked. Default: `default`.")] = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Kept with the trace.")] = None
 
-
-def booking_faults(raw: Mapping[str, Any]) -> Faults:
-    """What types cannot say of Booked: a role that is none."""
-    role = raw.get("agent_role")
-    if isinstance(role, str) and not is_role(role):
-        return {"agent_role": ["A role has 1 to 64 letters, digits, _ or -."]}
-    return {}
-
-
-def body_faults(raw: Mapping[str, Any]) -> Faults:
-    """What the types cannot say: blank message, broken history, user and session that disagree, unknown time zone.
-
-    Looks at the body as it came, so that these faults are told together with those of types.
-    """
-    faults: Faults = {}
-    message = raw.get("message")
-    if isinstance(message, str) and not message.strip():
-        faults["message"] = ["The message is empty."]
-    if texts := history_faults(raw.get("messages")):
-        faults["messages"] = texts
-    if fault := _session_fault(raw.get("session_key"), raw.get("user_id")):
-        faults["session_key"] = [fault]
-    options = raw.get("metadata")
-    zone = options.get("timezone") if isinstance(options, dict) else None
-    if isinstance(zone, str) and zone and not _is_timezone(zone):
-        faults["metadata"] = ["timezone: Not a known IANA time zone."]
-    return faults
+    @classmethod
+    def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
+        role = given.get("agent_role")
+        if isinstance(role, str) and not is_role(role):
+            return {"agent_role": ["A role has 1 to 64 letters, digits, _ or -."]}
+        return {}
 
 
-def history_faults(messages: Any) -> list[str]:
-    """What is wrong with the turns of a conversation as a whole, each fault with its place: `[2]: …`.
+def history_errors(messages: Any) -> list[str]:
+    """What is wrong with the turns of a conversation as a whole, each error with its place: `[2]: …`.
 
     Every tool turn must answer a call of the assistant turn before it, and every call must be answered once before
     the next user or assistant turn. Looks at the list as it came; what types say is not said again.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     waiting: dict[str, str] = {}
     answered: set[str] = set()
     for n, turn in enumerate(messages if isinstance(messages, list) else ()):
         if not isinstance(turn, dict):
             continue
         role = turn.get("role")
-        faults += _content_faults(turn, f"[{n}]")
+        errors += _content_errors(turn, f"[{n}]")
         if role == "tool":
-            faults += _answer_faults(turn.get("tool_call_id"), f"[{n}]", waiting, answered)
+            errors += _answer_errors(turn.get("tool_call_id"), f"[{n}]", waiting, answered)
         elif turn.get("tool_call_id") is not None:
-            faults.append(f"[{n}].tool_call_id: Only a tool turn answers a call.")
+            errors.append(f"[{n}].tool_call_id: Only a tool turn answers a call.")
         if role in ("user", "assistant"):
-            faults += waiting.values()
+            errors += waiting.values()
             waiting, answered = {}, set()
         if calls := _calls(turn):
-            faults += _call_faults(role, calls, f"[{n}].tool_calls", waiting)
-    return faults + list(waiting.values())
+            errors += _call_errors(role, calls, f"[{n}].tool_calls", waiting)
+    return errors + list(waiting.values())
 
 
-def _content_faults(turn: Mapping[str, Any], place: str) -> list[str]:
+def _content_errors(turn: Mapping[str, Any], place: str) -> list[str]:
     content = turn.get("content")
     if isinstance(content, list):
         return [f"{place}.content: Only text is taken, as one string; images and files are not supported."]
@@ -254,7 +256,7 @@ def _content_faults(turn: Mapping[str, Any], place: str) -> list[str]:
     return []
 
 
-def _answer_faults(call_id: Any, place: str, waiting: dict[str, str], answered: set[str]) -> list[str]:
+def _answer_errors(call_id: Any, place: str, waiting: dict[str, str], answered: set[str]) -> list[str]:
     if call_id is None:
         return [f"{place}.tool_call_id: This field is required."]
     if not isinstance(call_id, str):
@@ -267,23 +269,23 @@ def _answer_faults(call_id: Any, place: str, waiting: dict[str, str], answered: 
     return []
 
 
-def _call_faults(role: Any, calls: list[Any], place: str, waiting: dict[str, str]) -> list[str]:
-    """Faults of the calls of one turn; those that are in order are put into `waiting`, with what to say if they stay.
+def _call_errors(role: Any, calls: list[Any], place: str, waiting: dict[str, str]) -> list[str]:
+    """Errors of the calls of one turn; those that are in order are put into `waiting`, with what to say if they stay.
 
     A call that has no id is left to the types.
     """
     if role != "assistant":
         return [f"{place}: Only an assistant turn calls tools."]
-    faults = []
+    errors = []
     for n, call in enumerate(calls):
         call_id = call.get("id") if isinstance(call, dict) else None
         if not isinstance(call_id, str):
             continue
         if call_id in waiting:
-            faults.append(f"{place}[{n}].id: Another call of this turn has the same id.")
+            errors.append(f"{place}[{n}].id: Another call of this turn has the same id.")
         else:
             waiting[call_id] = f"{place}[{n}]: No tool turn answers the call {call_id[:256]}."
-    return faults
+    return errors
 
 
 def _calls(turn: Mapping[str, Any]) -> list[Any]:
@@ -291,7 +293,7 @@ def _calls(turn: Mapping[str, Any]) -> list[Any]:
     return calls if isinstance(calls, list) else []
 
 
-def _session_fault(key: Any, user_id: Any) -> str:
+def _session_error(key: Any, user_id: Any) -> str:
     if not isinstance(key, str) or not key:
         return ""
     try:
@@ -304,7 +306,7 @@ def _session_fault(key: Any, user_id: Any) -> str:
 
 
 def session_of(body: SendBody) -> SessionKey:
-    """The session of a body without faults."""
+    """The session of a body without errors."""
     return parse_session_key(body.session_key)
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from apps.agents.delivery.idempotency import stored_result
 from apps.agents.domain.replay import RecordedCall, Recording, ReplayBody
+from apps.agents.domain.responses import OriginalRequest, ReplayContext, WorkspaceSnapshot
 from apps.agents.domain.run import Idempotency, RunFinished, RunRequest, RunScope, TraceRef
 from apps.agents.domain.run import ReplaySource as Source
 from apps.agents.domain.schema import InvalidSchema
@@ -69,7 +70,7 @@ async def replay(
     return ReplayOutcome(finished=finished, diff=compared.diff, summary_text=compared.summary_text)
 
 
-def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime) -> dict[str, Any]:
+def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime) -> ReplayContext:
     """What is needed to repeat a run: its request as stored, the workspace it used, its skills, model and tools.
     Audited as `trace.read`.
 
@@ -79,20 +80,16 @@ def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: dat
     trace, asked = source.trace, _read(source)
     record_read([trace], part="replay", actor=actor, now=now)
     files = _texts(trace)
-    return {
-        "trace_id": trace.id,
-        "original_request": {
-            "message": asked.message,
-            "messages": msgspec.to_builtins(asked.messages),
-            "metadata": asked.metadata,
-        },
-        "workspace_snapshot": {"hash": trace.snapshot_hash, "kept": files is not None, "files": files or {}},
-        "skill_versions": dict(trace.skill_versions),
-        "kind": trace.kind,
-        "model": f"{trace.provider}/{trace.model}",
-        "temperature": asked.model_options(model="").temperature,
-        "tools": [tool["name"] for tool in source.tools],
-    }
+    return ReplayContext(
+        trace_id=trace.id,
+        original_request=OriginalRequest(message=asked.message, messages=asked.messages, metadata=asked.metadata),
+        workspace_snapshot=WorkspaceSnapshot(hash=trace.snapshot_hash, kept=files is not None, files=files or {}),
+        skill_versions=trace.skill_versions,
+        kind=trace.kind,
+        model=f"{trace.provider}/{trace.model}",
+        temperature=asked.model_options(model="").temperature,
+        tools=[tool["name"] for tool in source.tools],
+    )
 
 
 async def _run_again(

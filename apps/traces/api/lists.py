@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from msgspec.structs import replace
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -26,7 +27,7 @@ LINKS = ("task_id", "document_id", "message_id")
 class EntityInput(PageInput, frozen=True, kw_only=True):
     """What the runs are linked to; several links mean runs that have them all."""
 
-    task_id: Id | None = None
+    task_id: Annotated[Id | None, Meta(description="Needed unless another link is named.", examples=["task-1"])] = None
     document_id: Id | None = None
     message_id: Id | None = None
 
