@@ -7,15 +7,14 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import msgspec
 
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Finish
-from fakes.llm.chat import words_of
-from fakes.llm.wire_format import Answer
+from fakes.llm.wire_format import Answer, FakeWireFormat, json_object, require, words_of
 
 _TYPES = {
     400: "invalid_request_error",
@@ -57,41 +56,22 @@ _SIGNED = "RmFrZV"
 Block = dict[str, Any]
 
 
-class _Refused(Exception):
-    """What is wrong with a request."""
-
-
 @dataclass(frozen=True, slots=True)
-class FakeAnthropic:
+class FakeAnthropic(FakeWireFormat):
     """Anthropic's own server."""
 
     base_path: str = "/v1"
+    prompt_fields: ClassVar = ("system", "messages")
 
     def takes(self, path: str) -> bool:
         return path == f"{self.base_path}/messages"
 
-    def wants_stream(self, path: str, body: Mapping[str, Any]) -> bool:
-        return bool(body.get("stream"))
-
-    def model(self, path: str, body: Mapping[str, Any]) -> str:
-        return str(body.get("model", ""))
-
-    def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
-        named = {name.lower(): value for name, value in headers.items()}
-        if not named.get("x-api-key"):
-            return 401, "x-api-key header is required"
-        if not named.get("anthropic-version"):
-            return 400, "anthropic-version: header is required"
-        try:
-            _check_fields(body)
-            _check_tools(body)
-            _check_messages(body["messages"])
-        except _Refused as refused:
-            return 400, str(refused)
-        return None
-
-    def prompt_tokens(self, body: Mapping[str, Any]) -> int:
-        return len(msgspec.json.encode([body.get("system"), body.get("messages")])) // 4
+    def check(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+        require(headers.get("x-api-key"), "x-api-key header is required", 401)
+        require(headers.get("anthropic-version"), "anthropic-version: header is required")
+        _check_fields(body)
+        _check_tools(body)
+        _check_messages(body["messages"])
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         blocks: list[Block] = []
@@ -100,11 +80,12 @@ class FakeAnthropic:
             blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": signature})
         if answer.text:
             blocks.append({"type": "text", "text": answer.text})
-        blocks += [{**_use(name), "input": _object(arguments)} for name, arguments in answer.calls]
-        return _message(answer, blocks, _STOP_REASONS[answer.finish], _usage(answer.usage))
+        blocks += [{**_use(name), "input": json_object(arguments) or {}} for name, arguments in answer.calls]
+        usage = None if answer.usage is None else self.usage(answer.usage)
+        return _message(answer, blocks, _STOP_REASONS[answer.finish], usage)
 
     def chunks(self, answer: Answer) -> list[bytes]:
-        usage = _usage(answer.usage)
+        usage = None if answer.usage is None else self.usage(answer.usage)
         begun = None if usage is None else {**usage, "output_tokens": 1}
         events = [_event("message_start", message=_message(answer, [], None, begun))]
         for index, (block, deltas) in enumerate(_streamed(answer)):
@@ -133,6 +114,15 @@ class FakeAnthropic:
     def stream_error(self, message: str, *, code: str = "") -> bytes:
         return _event("error", error={"type": code or "overloaded_error", "message": message})
 
+    def counts(self, usage: Usage) -> dict[str, Any]:
+        counts: dict[str, Any] = {
+            "input_tokens": usage.input,
+            "cache_creation_input_tokens": usage.cache_write,
+            "cache_read_input_tokens": usage.cached,
+            "output_tokens": usage.output,
+        }
+        return {**counts, "output_tokens_details": {"thinking_tokens": usage.reasoning}} if usage.reasoning else counts
+
 
 def _streamed(answer: Answer) -> Iterable[tuple[Block, list[Block]]]:
     """Every block as it begins, with its pieces."""
@@ -141,7 +131,7 @@ def _streamed(answer: Answer) -> Iterable[tuple[Block, list[Block]]]:
         deltas.append({"type": "signature_delta", "signature": _signature(answer.thinking)})
         yield {"type": "thinking", "thinking": "", "signature": ""}, deltas
     if answer.text:
-        yield {"type": "text", "text": ""}, [{"type": "text_delta", "text": word} for word in words_of(answer.text)]
+        yield {"type": "text", "text": ""}, [{"type": "text_delta", "text": word} for word in answer.text_pieces]
     for name, arguments in answer.calls:
         middle = len(arguments) // 2
         pieces = ["", arguments[:middle], arguments[middle:]]
@@ -167,26 +157,6 @@ def _use(name: str) -> Block:
     return {"type": "tool_use", "id": _id("toolu"), "name": name}
 
 
-def _object(arguments: str) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _usage(usage: Usage | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    if not isinstance(usage, Usage):
-        return usage
-    counted: dict[str, Any] = {
-        "input_tokens": usage.input,
-        "cache_creation_input_tokens": usage.cache_write,
-        "cache_read_input_tokens": usage.cached,
-        "output_tokens": usage.output,
-    }
-    return {**counted, "output_tokens_details": {"thinking_tokens": usage.reasoning}} if usage.reasoning else counted
-
-
 def _id(kind: str) -> str:
     return f"{kind}_01{uuid4().hex[:22]}"
 
@@ -199,93 +169,86 @@ def _event(kind: str, **facts: Any) -> bytes:
     return f"event: {kind}\ndata: ".encode() + msgspec.json.encode({"type": kind, **facts}) + b"\n\n"
 
 
-def _refuse_unless(fine: bool, sentence: str) -> None:
-    if not fine:
-        raise _Refused(sentence)
-
-
 def _check_fields(body: Mapping[str, Any]) -> None:
     unknown = sorted(body.keys() - _FIELDS)
-    _refuse_unless(not unknown, f"{unknown}: Extra inputs are not permitted")
-    _refuse_unless(bool(body.get("model")), "model: Field required")
+    require(not unknown, f"{unknown}: Extra inputs are not permitted")
+    require(body.get("model"), "model: Field required")
     limit = body.get("max_tokens")
-    _refuse_unless(isinstance(limit, int) and limit > 0, "max_tokens: must be greater than or equal to 1")
-    _refuse_unless(0 <= body.get("temperature", 1) <= 1, "temperature: range: 0..1")
-    _refuse_unless(bool(body.get("messages")), "messages: at least one message is required")
-    _refuse_unless(isinstance(body.get("system", ""), str), "system: Input should be a valid string")
+    require(isinstance(limit, int) and limit > 0, "max_tokens: must be greater than or equal to 1")
+    require(0 <= body.get("temperature", 1) <= 1, "temperature: range: 0..1")
+    require(body.get("messages"), "messages: at least one message is required")
+    require(isinstance(body.get("system", ""), str), "system: Input should be a valid string")
 
 
 def _check_tools(body: Mapping[str, Any]) -> None:
     tools = body.get("tools", [])
     names = [tool.get("name", "") for tool in tools]
-    _refuse_unless(all(map(_NAME.fullmatch, names)), "tools.0.custom.name: String should match pattern")
-    _refuse_unless(len(set(names)) == len(names), "tools: Tool names must be unique.")
+    require(all(map(_NAME.fullmatch, names)), "tools.0.custom.name: String should match pattern")
+    require(len(set(names)) == len(names), "tools: Tool names must be unique.")
     for tool in tools:
         schema = tool.get("input_schema", {})
-        _refuse_unless(schema.get("type") == "object", "tools.0.custom.input_schema.type: Field required")
+        require(schema.get("type") == "object", "tools.0.custom.input_schema.type: Field required")
         combined = {"allOf", "anyOf", "oneOf"} & schema.keys()
-        _refuse_unless(
-            not combined, "tools.0.custom.input_schema: input_schema does not support oneOf, allOf, or anyOf"
-        )
+        require(not combined, "tools.0.custom.input_schema: input_schema does not support oneOf, allOf, or anyOf")
     choice = body.get("tool_choice")
-    _refuse_unless(choice is None or bool(tools), "tool_choice: may only be specified while providing tools")
+    require(choice is None or tools, "tool_choice: may only be specified while providing tools")
     if choice and choice.get("type") == "tool":
-        _refuse_unless(choice.get("name") in names, f"Tool '{choice.get('name')}' not found in provided tools")
+        require(choice.get("name") in names, f"Tool '{choice.get('name')}' not found in provided tools")
 
 
 def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
-    _refuse_unless(messages[0]["role"] == "user", 'messages: first message must use the "user" role')
+    require(messages[0]["role"] == "user", 'messages: first message must use the "user" role')
     open_ids: set[str] = set()
     used: set[str] = set()
     for position, message in enumerate(messages):
         role, where = message["role"], f"messages.{position}"
-        _refuse_unless(role in ("user", "assistant"), f"{where}.role: Input should be 'user' or 'assistant'")
-        _refuse_unless(
+        require(role in ("user", "assistant"), f"{where}.role: Input should be 'user' or 'assistant'")
+        require(
             position == 0 or messages[position - 1]["role"] != role,
             "messages: roles must alternate between user and assistant",
         )
         content = message["content"]
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        _refuse_unless(bool(blocks), f"{where}: messages must have non-empty content")
+        require(blocks, f"{where}: messages must have non-empty content")
         for block in blocks:
             _check_block(block, role, where)
         results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
         first = [block["type"] for block in blocks[: len(results)]]
-        _refuse_unless(
+        require(
             set(results) == open_ids and len(set(results)) == len(results) and set(first) <= {"tool_result"},
             f"{where}: each `tool_use` block must have one `tool_result` block, first in the next message: {results}",
         )
         ids = [block["id"] for block in blocks if block["type"] == "tool_use"]
-        _refuse_unless(len(set(ids)) == len(ids) and not used & set(ids), f"{where}: `tool_use` ids must be unique")
+        require(len(set(ids)) == len(ids) and not used & set(ids), f"{where}: `tool_use` ids must be unique")
         used |= (open_ids := set(ids))
         if role == "assistant":
             _check_end(blocks[-1], where, is_last=position == len(messages) - 1)
-    _refuse_unless(not open_ids, "messages: `tool_use` ids were found without `tool_result` blocks")
+    require(not open_ids, "messages: `tool_use` ids were found without `tool_result` blocks")
 
 
 def _check_end(block: Block, where: str, *, is_last: bool) -> None:
     thinks = block["type"] in ("thinking", "redacted_thinking")
-    _refuse_unless(not thinks, f"{where}: The final block in an assistant message cannot be `thinking`.")
+    require(not thinks, f"{where}: The final block in an assistant message cannot be `thinking`.")
     blank = is_last and block["type"] == "text" and block["text"][-1:].isspace()
-    _refuse_unless(not blank, "messages: final assistant content cannot end with trailing whitespace")
+    require(not blank, "messages: final assistant content cannot end with trailing whitespace")
 
 
 def _check_block(block: Block, role: str, where: str) -> None:
     kind = block["type"]
     roles = {"text": ("user", "assistant"), "tool_result": ("user",)}.get(kind, ("assistant",))
-    _refuse_unless(role in roles, f"{where}: `{kind}` blocks can only be in `{roles[0]}` messages")
+    require(role in roles, f"{where}: `{kind}` blocks can only be in `{roles[0]}` messages")
     if kind == "text":
-        _refuse_unless(bool(block["text"].strip()), "messages: text content blocks must contain non-whitespace text")
+        require(block["text"].strip(), "messages: text content blocks must contain non-whitespace text")
     elif kind == "tool_result":
         empty_error = block.get("is_error") and not block.get("content")
-        _refuse_unless(not empty_error, f"{where}: content cannot be empty if `is_error` is true")
+        require(not empty_error, f"{where}: content cannot be empty if `is_error` is true")
     elif kind == "tool_use":
-        _refuse_unless(bool(_ID.fullmatch(block["id"])), f"{where}.tool_use.id: String should match pattern")
-        _refuse_unless(bool(_NAME.fullmatch(block["name"])), f"{where}.tool_use.name: String should match pattern")
-        _refuse_unless(isinstance(block["input"], dict), f"{where}.tool_use.input: Input should be a valid dictionary")
+        require(_ID.fullmatch(block["id"]), f"{where}.tool_use.id: String should match pattern")
+        require(_NAME.fullmatch(block["name"]), f"{where}.tool_use.name: String should match pattern")
+        require(isinstance(block["input"], dict), f"{where}.tool_use.input: Input should be a valid dictionary")
     elif kind == "thinking":
         signature = block.get("signature", "")
         forged = signature.startswith(_SIGNED) and signature != _signature(block["thinking"])
-        _refuse_unless(bool(signature) and not forged, f"{where}: Invalid `signature` in `thinking` block")
+        require(signature and not forged, f"{where}: Invalid `signature` in `thinking` block")
     else:
-        _refuse_unless(kind == "redacted_thinking" and bool(block.get("data")), f"{where}: unknown block `{kind}`")
+        require(kind == "redacted_thinking" and block.get("data"), f"{where}: unknown block `{kind}`")

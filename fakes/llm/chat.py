@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from clasper.core.usage import Usage
-from fakes.llm.wire_format import Answer
+from fakes.llm.wire_format import Answer, FakeWireFormat, require
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
@@ -19,10 +19,11 @@ _CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_excee
 
 
 @dataclass(frozen=True, slots=True)
-class FakeChat:
+class FakeChat(FakeWireFormat):
     """One of the providers of this format, by Clasper's name for it; all have their quirks."""
 
     host: str = "openai"
+    prompt_fields: ClassVar = ("messages",)
 
     @property
     def base_path(self) -> str:
@@ -31,26 +32,17 @@ class FakeChat:
     def takes(self, path: str) -> bool:
         return path == f"{self.base_path}/chat/completions"
 
-    def wants_stream(self, path: str, body: Mapping[str, Any]) -> bool:
-        return bool(body.get("stream"))
-
-    def model(self, path: str, body: Mapping[str, Any]) -> str:
-        return str(body.get("model", ""))
-
-    def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
-        if not body.get("model"):
-            return 400, "you must provide a model parameter"
+    def check(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+        require(body.get("model"), "you must provide a model parameter")
         names = [tool["function"]["name"] for tool in body.get("tools", ())]
-        if not all(_TOOL_NAME.fullmatch(name) for name in names) or len(set(names)) < len(names):
-            return 400, "Invalid 'tools[0].function.name': string does not match pattern."
-        if self.host == "mistral" and (problem := _mistral_problem(body)):
-            return 422, problem
-        if self.host == "groq" and body.get("response_format", {}).get("type") == "json_schema":
-            return 400, "This model does not support response format `json_schema`."
-        return _order_problem(body.get("messages") or ())
-
-    def prompt_tokens(self, body: Mapping[str, Any]) -> int:
-        return len(msgspec.json.encode(body.get("messages", []))) // 4
+        named = all(map(_TOOL_NAME.fullmatch, names)) and len(set(names)) == len(names)
+        require(named, "Invalid 'tools[0].function.name': string does not match pattern.")
+        if self.host == "mistral":
+            _check_mistral(body)
+        if self.host == "groq":
+            structured = body.get("response_format", {}).get("type") == "json_schema"
+            require(not structured, "This model does not support response format `json_schema`.")
+        _check_order(body.get("messages") or ())
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         refused = answer.finish == "refusal"
@@ -65,14 +57,14 @@ class FakeChat:
             message["tool_calls"] = self._calls(answer)
         choice = {"index": 0, "message": message, "finish_reason": _finish(answer), "logprobs": None}
         body = {"id": "chatcmpl-fake", "object": "chat.completion", "model": answer.model, "choices": [choice]}
-        return body if answer.usage is None else {**body, "usage": self._usage(answer.usage)}
+        return body if answer.usage is None else {**body, "usage": self.usage(answer.usage)}
 
     def chunks(self, answer: Answer) -> list[bytes]:
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
         if answer.thinking:
             deltas.append(self._thinking(answer.thinking, ""))
         field = "refusal" if answer.finish == "refusal" else "content"
-        deltas += [{field: word} for word in words_of(answer.text)]
+        deltas += [{field: word} for word in answer.text_pieces]
         for call in self._calls(answer):
             arguments = call["function"]["arguments"]
             deltas.append({"tool_calls": [{**call, "function": {**call["function"], "arguments": ""}}]})
@@ -83,7 +75,7 @@ class FakeChat:
         events.append(_event(_chunk({}, finish=_finish(answer), model=answer.model)))
         if answer.usage is not None:
             usage = {"object": "chat.completion.chunk", "model": answer.model, "choices": []}
-            events.append(_event({**usage, "usage": self._usage(answer.usage)}))
+            events.append(_event({**usage, "usage": self.usage(answer.usage)}))
         comments = [b": OPENROUTER PROCESSING\n\n"] if self.host == "openrouter" else []
         return [*comments, *events, b"data: [DONE]\n\n"]
 
@@ -99,7 +91,8 @@ class FakeChat:
     def _thinking(self, thinking: str, text: str) -> dict[str, Any]:
         """How a provider sends thoughts: as a field, as details to be sent back, or as parts of the content."""
         if self.host == "openrouter":
-            return {"reasoning": thinking, "reasoning_details": [_reasoning(thinking)]}
+            details = {"type": "reasoning.text", "text": thinking, "signature": f"signed:{thinking}"}
+            return {"reasoning": thinking, "reasoning_details": [{**details, "index": 0, "format": "fake-v1"}]}
         if self.host == "mistral":
             thought = {"type": "thinking", "thinking": [{"type": "text", "text": thinking}], "closed": True}
             return {"content": [thought, *([{"type": "text", "text": text}] if text else [])]}
@@ -114,9 +107,7 @@ class FakeChat:
             calls.append(call)
         return calls
 
-    def _usage(self, usage: Usage | Mapping[str, Any]) -> Mapping[str, Any]:
-        if not isinstance(usage, Usage):
-            return usage
+    def counts(self, usage: Usage) -> dict[str, Any]:
         # xAI leaves its thoughts out of the completion, and counts them in the total only.
         said = usage.output - usage.reasoning if self.host == "xai" else usage.output
         return {
@@ -128,41 +119,28 @@ class FakeChat:
         }
 
 
-def words_of(text: str) -> list[str]:
-    """The text in pieces that end with whitespace, as models write it."""
-    return re.findall(r"\S+\s*|\s+", text)
-
-
-def _order_problem(messages: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
+def _check_order(messages: Sequence[Mapping[str, Any]]) -> None:
     """Tool results must answer exactly the calls of the assistant's turn before them."""
-    if not messages:
-        return 400, "Invalid 'messages': empty array."
+    require(messages, "Invalid 'messages': empty array.")
     open_calls: set[str] = set()
     for position, message in enumerate(messages):
+        where = f"messages[{position}]"
         if message["role"] == "tool":
-            if message["tool_call_id"] not in open_calls:
-                return 400, f"Invalid parameter: messages[{position}] with role 'tool' must answer a preceding call."
+            known = message["tool_call_id"] in open_calls
+            require(known, f"Invalid parameter: {where} with role 'tool' must answer a preceding call.")
             open_calls.remove(message["tool_call_id"])
-        elif open_calls:
-            return 400, f"messages[{position}]: tool_call_ids did not have response messages: {sorted(open_calls)}"
+        else:
+            require(not open_calls, f"{where}: tool_call_ids did not have response messages: {sorted(open_calls)}")
         open_calls |= {call["id"] for call in message.get("tool_calls") or ()}
-    return None
 
 
-def _mistral_problem(body: Mapping[str, Any]) -> str:
+def _check_mistral(body: Mapping[str, Any]) -> None:
     """Mistral accepts no unknown field, and only ids of nine letters or digits."""
-    if "stream_options" in body or "max_completion_tokens" in body:
-        return "Extra inputs are not permitted"
-    if body.get("temperature", 0) > 1.5:
-        return "temperature: Input should be less than or equal to 1.5"
+    require(not body.keys() & {"stream_options", "max_completion_tokens"}, "Extra inputs are not permitted", 422)
+    require(body.get("temperature", 0) <= 1.5, "temperature: Input should be less than or equal to 1.5", 422)
     ids = [call["id"] for message in body["messages"] for call in message.get("tool_calls") or ()]
-    if not all(map(_SHORT_ID.fullmatch, ids)):
-        return "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
-    return ""
-
-
-def _reasoning(text: str) -> dict[str, Any]:
-    return {"type": "reasoning.text", "text": text, "signature": f"signed:{text}", "index": 0, "format": "fake-v1"}
+    short = all(map(_SHORT_ID.fullmatch, ids))
+    require(short, "Tool call id must be a-z, A-Z, 0-9, with a length of 9.", 422)
 
 
 def _finish(answer: Answer) -> str:

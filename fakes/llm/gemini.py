@@ -7,15 +7,14 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import msgspec
 
 from clasper.core.usage import Usage
 from clasper.gateways.llm.base import Finish
-from fakes.llm.chat import words_of
-from fakes.llm.wire_format import Answer
+from fakes.llm.wire_format import Answer, FakeWireFormat, Refused, json_object, require
 
 _PATH = re.compile(r"/(?P<collection>models|tunedModels)/(?P<name>.+):(?:g|streamG)enerateContent")
 _TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
@@ -36,14 +35,13 @@ _FINISH: dict[Finish, str] = {
 }
 _MALFORMED = "MALFORMED_FUNCTION_CALL"
 
-_Problem = tuple[int, str] | None
-
 
 @dataclass(frozen=True, slots=True)
-class FakeGemini:
+class FakeGemini(FakeWireFormat):
     """Google's own server. It cannot send a call whose arguments are not a JSON object: then the model has failed."""
 
     base_path: str = "/v1beta"
+    prompt_fields: ClassVar = ("contents",)
 
     def takes(self, path: str) -> bool:
         return path.startswith(self.base_path) and _PATH.fullmatch(path[len(self.base_path) :]) is not None
@@ -57,21 +55,17 @@ class FakeGemini:
             return ""
         return found["name"] if found["collection"] == "models" else f"{found['collection']}/{found['name']}"
 
-    def problem(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> tuple[int, str] | None:
+    def check(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         unknown = body.keys() - _FIELDS
-        if unknown:
-            return 400, f'Invalid JSON payload received. Unknown name "{min(unknown)}": Cannot find field.'
-        instruction = body.get("systemInstruction")
-        if instruction is not None and not any(part.get("text") for part in instruction.get("parts") or ()):
-            return 400, "Invalid value at 'system_instruction': parts must not be empty."
-        return (
-            _declarations_problem(body.get("tools", ()))
-            or _config_problem(body.get("generationConfig", {}), bool(body.get("tools")))
-            or _contents_problem(body.get("contents") or ())
+        require(
+            not unknown, f'Invalid JSON payload received. Unknown name "{min(unknown, default="")}": Cannot find field.'
         )
-
-    def prompt_tokens(self, body: Mapping[str, Any]) -> int:
-        return len(msgspec.json.encode(body.get("contents", []))) // 4
+        instruction = body.get("systemInstruction")
+        instructs = instruction is None or any(part.get("text") for part in instruction.get("parts") or ())
+        require(instructs, "Invalid value at 'system_instruction': parts must not be empty.")
+        _check_declarations(body.get("tools", ()))
+        _check_config(body.get("generationConfig", {}), has_tools=bool(body.get("tools")))
+        _check_contents(body.get("contents") or ())
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         parts: list[dict[str, Any]] = [{"text": answer.text}] if answer.text else []
@@ -81,7 +75,7 @@ class FakeGemini:
             if signed is not None:
                 signed["thoughtSignature"] = signature(answer.thinking)
             parts.insert(0, {"text": answer.thinking, "thought": True})
-        return _response(parts, answer, finish=_finish(answer), usage=answer.usage)
+        return self._response(parts, answer, finish=_finish(answer), usage=answer.usage)
 
     def chunks(self, answer: Answer) -> list[bytes]:
         calls = _calls(answer)
@@ -89,13 +83,15 @@ class FakeGemini:
         if answer.thinking:
             (calls[0] if calls else last)["thoughtSignature"] = signature(answer.thinking)
         parts: list[dict[str, Any]] = [{"text": answer.thinking, "thought": True}] if answer.thinking else []
-        parts += [{"text": word} for word in words_of(answer.text)]
-        so_far = _before_the_answer(answer.usage)
-        events = [_event(_response([part], answer, usage=so_far)) for part in [*parts, *calls]]
-        return [*events, _event(_response([last], answer, finish=_finish(answer), usage=answer.usage))]
+        parts += [{"text": word} for word in answer.text_pieces]
+        # Every chunk has counts; those before the last one only count the prompt.
+        usage = answer.usage
+        so_far = Usage(input=usage.input, cached=usage.cached) if isinstance(usage, Usage) else usage
+        events = [_event(self._response([part], answer, usage=so_far)) for part in [*parts, *calls]]
+        return [*events, _event(self._response([last], answer, finish=_finish(answer), usage=answer.usage))]
 
     def opening(self, words: Sequence[str]) -> list[bytes]:
-        return [_event(_response([{"text": word}], Answer(model="fake"))) for word in words]
+        return [_event(self._response([{"text": word}], Answer(model="fake"))) for word in words]
 
     def error(self, status: int, message: str, *, code: str = "") -> dict[str, Any]:
         return {"error": {"code": status, "message": message, "status": code or _NAMES.get(status, "UNKNOWN")}}
@@ -103,34 +99,44 @@ class FakeGemini:
     def stream_error(self, message: str, *, code: str = "") -> bytes:
         return _event(self.error(_STATUSES.get(code, 503), message, code=code))
 
+    def counts(self, usage: Usage) -> dict[str, Any]:
+        counts = {
+            "promptTokenCount": usage.prompt_tokens,
+            "totalTokenCount": usage.total_tokens,
+            "candidatesTokenCount": usage.output - usage.reasoning,
+            "thoughtsTokenCount": usage.reasoning,
+            "cachedContentTokenCount": usage.cached,
+        }
+        return {name: count for name, count in counts.items() if count or name.startswith(("prompt", "total"))}
+
+    def _response(
+        self,
+        parts: Sequence[Mapping[str, Any]],
+        answer: Answer,
+        *,
+        finish: str = "",
+        usage: Usage | Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        candidate: dict[str, Any] = {"index": 0}
+        if parts:
+            candidate["content"] = {"parts": parts, "role": "model"}
+        if finish:
+            candidate["finishReason"] = finish
+        body: dict[str, Any] = {"candidates": [candidate]}
+        if usage is not None:
+            body["usageMetadata"] = self.usage(usage)
+        return {**body, "modelVersion": answer.model, "responseId": "fake-response"}
+
 
 def signature(thinking: str) -> str:
     """What the server wants back for these thoughts."""
     return base64.b64encode(f"signed:{thinking}".encode()).decode()
 
 
-def _response(
-    parts: Sequence[Mapping[str, Any]],
-    answer: Answer,
-    *,
-    finish: str = "",
-    usage: Usage | Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    candidate: dict[str, Any] = {"index": 0}
-    if parts:
-        candidate["content"] = {"parts": parts, "role": "model"}
-    if finish:
-        candidate["finishReason"] = finish
-    body: dict[str, Any] = {"candidates": [candidate]}
-    if usage is not None:
-        body["usageMetadata"] = _usage(usage)
-    return {**body, "modelVersion": answer.model, "responseId": "fake-response"}
-
-
 def _calls(answer: Answer) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     for name, text in answer.calls:
-        if (arguments := _object(text)) is not None:
+        if (arguments := json_object(text or "{}")) is not None:
             function = {"name": name, "args": arguments}
             if answer.call_ids:
                 function["id"] = uuid4().hex[:8]
@@ -139,114 +145,72 @@ def _calls(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _finish(answer: Answer) -> str:
-    return _MALFORMED if any(_object(text) is None for _, text in answer.calls) else _FINISH[answer.finish]
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        value = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _before_the_answer(usage: Usage | Mapping[str, Any] | None) -> Usage | Mapping[str, Any] | None:
-    """Every chunk has counts; those before the last one only count the prompt."""
-    return Usage(input=usage.input, cached=usage.cached) if isinstance(usage, Usage) else usage
-
-
-def _usage(usage: Usage | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(usage, Usage):
-        return usage
-    counts = {"promptTokenCount": usage.prompt_tokens, "totalTokenCount": usage.total_tokens}
-    if usage.output - usage.reasoning:
-        counts["candidatesTokenCount"] = usage.output - usage.reasoning
-    if usage.reasoning:
-        counts["thoughtsTokenCount"] = usage.reasoning
-    if usage.cached:
-        counts["cachedContentTokenCount"] = usage.cached
-    return counts
+    return _MALFORMED if any(json_object(text or "{}") is None for _, text in answer.calls) else _FINISH[answer.finish]
 
 
 def _event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\r\n\r\n"
 
 
-def _declarations_problem(tools: Sequence[Mapping[str, Any]]) -> _Problem:
+def _check_declarations(tools: Sequence[Mapping[str, Any]]) -> None:
     declared: set[str] = set()
     for declaration in (found for tool in tools for found in tool.get("functionDeclarations", ())):
         name = declaration.get("name", "")
-        if not _TOOL_NAME.fullmatch(name):
-            return 400, f"Invalid function name {name!r}. Must start with a letter or an underscore."
-        if name in declared:
-            return 400, f"Duplicate function declaration found: {name}"
+        named = _TOOL_NAME.fullmatch(name)
+        require(named, f"Invalid function name {name!r}. Must start with a letter or an underscore.")
+        require(name not in declared, f"Duplicate function declaration found: {name}")
         declared.add(name)
-        schema = declaration.get("parametersJsonSchema", {})
-        if declaration.keys() - {"name", "description", "parametersJsonSchema"} or not isinstance(schema, dict):
-            return 400, f"Invalid JSON payload received at function declaration {name}."
-    return None
+        known = declaration.keys() <= {"name", "description", "parametersJsonSchema"}
+        valid = known and isinstance(declaration.get("parametersJsonSchema", {}), dict)
+        require(valid, f"Invalid JSON payload received at function declaration {name}.")
 
 
-def _config_problem(config: Mapping[str, Any], has_tools: bool) -> _Problem:
-    if unknown := config.keys() - _CONFIG:
-        return 400, f"Invalid JSON payload received. Unknown name \"{min(unknown)}\" at 'generation_config'."
-    if not 0 <= config.get("temperature", 0) <= 2:
-        return 400, "temperature must be in the range [0.0, 2.0]."
-    if config.get("maxOutputTokens", 1) < 1:
-        return 400, "max_output_tokens must be positive."
+def _check_config(config: Mapping[str, Any], *, has_tools: bool) -> None:
+    unknown = min(config.keys() - _CONFIG, default="")
+    require(not unknown, f"Invalid JSON payload received. Unknown name \"{unknown}\" at 'generation_config'.")
+    require(0 <= config.get("temperature", 0) <= 2, "temperature must be in the range [0.0, 2.0].")
+    require(config.get("maxOutputTokens", 1) >= 1, "max_output_tokens must be positive.")
     is_json = config.get("responseMimeType") == "application/json"
-    if "responseJsonSchema" in config and not is_json:
-        return 400, "response_json_schema goes only with the response mime type application/json."
-    if is_json and has_tools:
-        return 400, "Function calling with a response mime type: 'application/json' is unsupported"
-    return None
+    with_schema = "responseJsonSchema" in config
+    require(is_json or not with_schema, "response_json_schema goes only with the response mime type application/json.")
+    unsupported = is_json and has_tools
+    require(not unsupported, "Function calling with a response mime type: 'application/json' is unsupported")
 
 
-def _contents_problem(contents: Sequence[Mapping[str, Any]]) -> _Problem:
+def _check_contents(contents: Sequence[Mapping[str, Any]]) -> None:
     """Calls come directly after a turn of the user, and the turn after them answers all of them."""
-    if not contents:
-        return 400, "contents is not specified"
+    require(contents, "contents is not specified")
     previous = ""
     waiting: list[str] = []
     for turn in contents:
-        role, parts = turn.get("role"), turn.get("parts") or ()
-        if role not in ("user", "model"):
-            return 400, "Please use a valid role: user, model."
-        if role == (previous or "model"):
-            return 400, "Please ensure that multiturn requests alternate between user and model."
-        if problem := _parts_problem(parts):
-            return problem
+        role, parts = turn.get("role", ""), turn.get("parts") or ()
+        require(role in ("user", "model"), "Please use a valid role: user, model.")
+        alternates = role != (previous or "model")
+        require(alternates, "Please ensure that multiturn requests alternate between user and model.")
+        _check_parts(parts)
         calls = [part["functionCall"]["name"] for part in parts if "functionCall" in part]
         answers = [part["functionResponse"]["name"] for part in parts if "functionResponse" in part]
-        if calls and role == "user":
-            return 400, "Please ensure that function call turn comes immediately after a user turn."
-        if sorted(answers) != sorted(waiting):
-            return 400, "Please ensure that the number of function response parts is equal to that of the calls."
+        by_model = not calls or role == "model"
+        require(by_model, "Please ensure that function call turn comes immediately after a user turn.")
+        complete = sorted(answers) == sorted(waiting)
+        require(complete, "Please ensure that the number of function response parts is equal to that of the calls.")
         previous, waiting = role, calls
-    return None
 
 
-def _parts_problem(parts: Sequence[Mapping[str, Any]]) -> _Problem:
-    if not parts:
-        return 400, "contents.parts must not be empty."
+def _check_parts(parts: Sequence[Mapping[str, Any]]) -> None:
+    require(parts, "contents.parts must not be empty.")
     for part in parts:
-        if part.keys() - _PART or len(part.keys() & {"text", "functionCall", "functionResponse"}) != 1:
-            return 400, "contents.parts: required oneof field 'data' must have one initialized field"
-        if part.get("text") == "" and "thoughtSignature" not in part:
-            return 400, "Unable to submit request because it has an empty text parameter."
+        one_kind = len(part.keys() & {"text", "functionCall", "functionResponse"}) == 1
+        one_kind &= part.keys() <= _PART
+        require(one_kind, "contents.parts: required oneof field 'data' must have one initialized field")
+        empty = part.get("text") == "" and "thoughtSignature" not in part
+        require(not empty, "Unable to submit request because it has an empty text parameter.")
         call, answer = part.get("functionCall", {"name": "-"}), part.get("functionResponse", {"name": "-"})
-        if not call.get("name") or not answer.get("name"):
-            return 400, "function name must not be empty."
-        if not isinstance(call.get("args", {}), dict) or not isinstance(answer.get("response", {}), dict):
-            return 400, "Invalid value at 'contents.parts' (type.googleapis.com/google.protobuf.Struct)"
-        if not _is_base64(part.get("thoughtSignature", "")):
-            return 400, "Invalid value at 'thought_signature' (TYPE_BYTES), Base64 decoding failed"
-    return None
-
-
-def _is_base64(text: str) -> bool:
-    try:
-        base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
-    except binascii.Error:
-        return False
-    return True
+        require(call.get("name") and answer.get("name"), "function name must not be empty.")
+        objects = isinstance(call.get("args", {}), dict) and isinstance(answer.get("response", {}), dict)
+        require(objects, "Invalid value at 'contents.parts' (type.googleapis.com/google.protobuf.Struct)")
+        signed = part.get("thoughtSignature", "").replace("-", "+").replace("_", "/")
+        try:
+            base64.b64decode(signed, validate=True)
+        except binascii.Error:
+            raise Refused("Invalid value at 'thought_signature' (TYPE_BYTES), Base64 decoding failed") from None
