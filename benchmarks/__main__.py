@@ -19,7 +19,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmarks.cases import Effort, Report, footprint, overhead, provider_latency, wires
+from benchmarks.cases import Effort, Report, footprint, overhead, provider_latency, providers
 from benchmarks.compare import ROUNDS
 from benchmarks.forgetting import forgetting
 from benchmarks.growth import growth
@@ -106,7 +106,7 @@ def _chosen(options: argparse.Namespace) -> list[Callable[[Bench, Effort], Repor
     if "p9" in names:
         chosen.append(footprint)
     if "p1wires" in names:
-        chosen.append(wires)
+        chosen.append(providers)
     if "stream" in names:
         chosen.append(streams)
     if "p5" in names:

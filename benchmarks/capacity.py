@@ -13,7 +13,7 @@ import time
 import httptools
 
 from benchmarks import processes
-from benchmarks.answers import CHAT_PATH, GEMINI_PATH, MESSAGES_PATH, MODELS, WIRES
+from benchmarks.answers import CHAT_PATH, GEMINI_PATH, MESSAGES_PATH, PROVIDERS
 from benchmarks.watch import cpu_seconds
 
 FACTOR = 20
@@ -28,9 +28,9 @@ _PATIENCE = 10.0
 
 
 def capacity(seconds: float = _SECONDS) -> dict[str, float]:
-    """Answers of each wire, task lists and messages a second, and the CPU of a whole send in µs.
+    """Answers in each wire format, task lists and messages a second, and the CPU of a whole send in µs.
 
-    A send is the dearest wire's answer, a list and a message.
+    A send is an answer in the most expensive wire format, a list and a message.
     """
     others = {
         "task_lists": _request("GET", "/api/mission-control/tasks?limit=50", ""),
@@ -39,38 +39,34 @@ def capacity(seconds: float = _SECONDS) -> dict[str, float]:
     with processes.running("benchmarks.upstream") as (pid, port):
         cpu: dict[str, float] = {}
         found: dict[str, float] = {}
-        for name, request in {**{wire: _question(wire) for wire in WIRES}, **others}.items():
+        for name, request in {**{wire_format: _question(wire_format) for wire_format in PROVIDERS}, **others}.items():
             before = cpu_seconds([pid])
             served, took = _flood(port, request, seconds, _PIPELINED)
             cpu[name] = (cpu_seconds([pid]) - before) / served
-            found[f"{name}_answers_per_second" if name in WIRES else f"{name}_per_second"] = served / took
-    send = max(cpu[wire] for wire in WIRES) + sum(cpu[name] for name in others)
+            found[f"{name}_answers_per_second" if name in PROVIDERS else f"{name}_per_second"] = served / took
+    send = max(cpu[name] for name in PROVIDERS) + sum(cpu[name] for name in others)
     return {**found, "cpu_us_per_send": send * 1e6, "sends_per_second": 1 / max(send, 1e-9)}
 
 
 def streaming_capacity(seconds: float = _SECONDS) -> dict[str, float]:
-    """Chunks a second of streams on each wire that are written at once."""
+    """Chunks a second of streams in each wire format that are written at once."""
     with processes.running("benchmarks.upstream", "--chunks", str(STREAM_CHUNKS), "--chunk-chars", "4") as (_, port):
         found: dict[str, float] = {}
-        for wire in WIRES:
-            served, took = _flood(port, _question(wire, stream=True), seconds, _PIPELINED_STREAMS)
-            found[f"{wire}_chunks_per_second"] = served * STREAM_CHUNKS / took
+        for name in PROVIDERS:
+            served, took = _flood(port, _question(name, stream=True), seconds, _PIPELINED_STREAMS)
+            found[f"{name}_chunks_per_second"] = served * STREAM_CHUNKS / took
     return found
 
 
-def _question(wire: str, *, stream: bool = False) -> bytes:
-    """A question as long as Clasper's, addressed as the wire wants it; the upstream reads no more of it."""
-    said = "x" * _PROMPT_BYTES
-    if wire == "gemini":
+def _question(wire_format: str, *, stream: bool = False) -> bytes:
+    """A question as long as Clasper's, addressed as the wire format wants it; the upstream reads no more of it."""
+    said, model = "x" * _PROMPT_BYTES, PROVIDERS[wire_format].model
+    if wire_format == "gemini":
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
-        path = f"{GEMINI_PATH.decode()}{MODELS[wire]}:{method}"
+        path = f"{GEMINI_PATH.decode()}{model}:{method}"
         return _request("POST", path, json.dumps({"contents": [{"role": "user", "parts": [{"text": said}]}]}))
-    body = {
-        "model": MODELS[wire],
-        "messages": [{"role": "user", "content": said}],
-        **({"stream": True} if stream else {}),
-    }
-    return _request("POST", (CHAT_PATH if wire == "chat" else MESSAGES_PATH).decode(), json.dumps(body))
+    body = {"model": model, "messages": [{"role": "user", "content": said}], **({"stream": True} if stream else {})}
+    return _request("POST", (CHAT_PATH if wire_format == "chat" else MESSAGES_PATH).decode(), json.dumps(body))
 
 
 def _request(method: str, path: str, body: str) -> bytes:

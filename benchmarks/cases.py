@@ -18,8 +18,8 @@ UNGOVERNED = Variant("clasper, ungoverned", kind="ungoverned")
 FLOOR = Variant("floor", kind="floor")
 LEAN_FLOOR = Variant("floor, tokens reused", kind="floor", reuse_tokens=True)
 
-WIRES = tuple(Variant(provider, provider=provider) for provider in ("openai", "anthropic", "gemini", "groq"))
-"""The chat completions of OpenAI, the two other wires, and a host that imitates chat completions."""
+PROVIDERS = tuple(Variant(provider, provider=provider) for provider in ("openai", "anthropic", "gemini", "groq"))
+"""The chat completions of OpenAI, the two other wire formats, and a host that imitates chat completions."""
 
 P3_LATENCY = ("--latency-ms", "200")
 P3_CLIENTS = 128
@@ -111,15 +111,15 @@ def overhead(bench: Bench, effort: Effort, *, governance: bool = True, floor: bo
     return report
 
 
-def wires(bench: Bench, effort: Effort) -> Report:
-    """P1 on each wire: whether the provider that is asked changes what a send costs."""
+def providers(bench: Bench, effort: Effort) -> Report:
+    """P1 with each provider: whether the provider that is asked changes what a send costs."""
     load = effort.load(clients=32)
-    rounds = in_rounds(WIRES, lambda variant: bench.measure(variant, load), effort)
-    report = of_sends("P1wires", "P1's send with the provider on each wire", rounds)
-    for variant in WIRES[1:]:
-        ratio = rounds.ratio(variant.name, WIRES[0].name, cpu_ms)
-        report.ratios.append(f"CPU, {variant.name} / {WIRES[0].name}: {ratio.verdict}")
-        claim = f"CPU a request with {variant.name} ≤ 1.1 × with {WIRES[0].name}"
+    rounds = in_rounds(PROVIDERS, lambda variant: bench.measure(variant, load), effort)
+    report = of_sends("P1wires", "P1's send with each provider", rounds)
+    for variant in PROVIDERS[1:]:
+        ratio = rounds.ratio(variant.name, PROVIDERS[0].name, cpu_ms)
+        report.ratios.append(f"CPU, {variant.name} / {PROVIDERS[0].name}: {ratio.verdict}")
+        claim = f"CPU a request with {variant.name} ≤ 1.1 × with {PROVIDERS[0].name}"
         report.goals.append(Goal("P1wires", claim, f"{ratio}×", ratio.median <= 1.1))
     _add_capacity(report, rounds)
     return report

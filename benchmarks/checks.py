@@ -25,8 +25,8 @@ def refused_in(*findings: dict[str, Any]) -> list[str]:
 
 
 def served_faults(counts: dict[str, int], variant: Variant, answered: int, *, streams: bool = False) -> list[str]:
-    """Whether provider and backend were asked exactly once a run, the provider on the variant's wire."""
+    """Whether provider and backend were asked exactly once a run, the provider in the variant's wire format."""
     kind = "completions_streamed" if streams else "completions"
-    names = (kind, f"asked_{HOSTS[variant.provider].wire}", "messages", "tasks_list")
+    names = (kind, f"asked_{HOSTS[variant.provider].wire_format}", "messages", "tasks_list")
     asked = {name: counts.get(name, 0) for name in names}
     return [f"upstream {name}: {count} instead of {answered}" for name, count in asked.items() if count != answered]

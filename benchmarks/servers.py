@@ -29,9 +29,9 @@ class BenchmarkFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelHost:
-    """A provider as the fake upstream stands for it: the wire, the path below which it is reached, a priced model."""
+    """A provider as the fake upstream plays it: the wire format, the path of its base URL, a model with a price."""
 
-    wire: str
+    wire_format: str
     path: str
     model: str
 

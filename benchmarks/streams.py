@@ -1,4 +1,4 @@
-"""The case `stream`: what one chunk costs the server on its way from the provider's wire to the client's event.
+"""The case `stream`: what one chunk costs the server on its way from the provider's bytes to the client's event.
 
 Streams of many and of few chunks are measured on the same server; the difference of their CPU a stream, over the
 difference in chunks, is a chunk's share, free of what a run costs anyway.
@@ -94,10 +94,10 @@ class Streamed:
 
 
 def streams(bench: Bench, effort: Effort) -> Report:
-    """CPU a chunk on each wire, with chunks that come one by one and with chunks that come at once."""
+    """CPU a chunk in each wire format, with chunks that come one by one and with chunks that come at once."""
     chance = random.Random(effort.seed)
     rounds = in_rounds(VARIANTS, lambda variant: measure(bench, variant, effort, chance), effort)
-    columns = ["wire", "chunks", "CPU µs/chunk", "reads/chunk", "other CPU ms/stream"]
+    columns = ["provider", "chunks", "CPU µs/chunk", "reads/chunk", "other CPU ms/stream"]
     columns += ["server busy", "load busy", "upstream busy", "runs"]
     title = f"{CLIENTS} streams at a time, {FEW} against {MANY} chunks of {CHUNK_CHARS} characters, everything on"
     report = Report("stream", title, columns)

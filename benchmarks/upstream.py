@@ -3,11 +3,11 @@
     python -m benchmarks.upstream --port 0 --latency-ms 0 --chunks 20 --chunk-ms 0
 
 prints one JSON line, `{"port": n}`, when it listens on 127.0.0.1. Every answer is rendered once, at the start; only
-ids, and a number in the text of a whole answer, differ. The provider speaks three wires, whole and streamed: OpenAI's
-chat completions (with tool calls under `--tool-calls`) and Anthropic's messages below `/v1`, Gemini's generateContent
-below `/v1beta`. The control plane speaks contract v1. `GET /_counts` tells how often each route and each wire was asked
-and how many clients left before a stream's end; `POST /_options` changes some of `Options` for the streams that follow.
-`--self-test` tells how much such a process can serve.
+ids, and a number in the text of a whole answer, differ. The provider speaks three wire formats, whole and streamed:
+OpenAI's chat completions (with tool calls under `--tool-calls`) and Anthropic's messages below `/v1`, Gemini's
+generateContent below `/v1beta`. The control plane speaks contract v1. `GET /_counts` returns how often each route and
+each wire format was asked for, and how many clients left before a stream's end; `POST /_options` changes some of
+`Options` for the streams that follow. `--self-test` prints how much such a process can serve.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import httptools
 import uvloop
 
-from benchmarks.answers import ANSWER, TOOL_NAME, Answers, answers, pieces_of, wants_stream, wire_of
+from benchmarks.answers import ANSWER, TOOL_NAME, Answers, answers, pieces_of, wants_stream, wire_format_of
 from benchmarks.rendering import ID, numbered, numbers, rendered
 
 TASK_ID = "01900000-0000-7000-8000-000000000009"
@@ -105,7 +105,7 @@ class World:
         self.behave(options)
 
     def behave(self, options: Options) -> None:
-        """Renders the model's answers anew; streams under way go on as they began."""
+        """Renders the model's answers again; streams under way go on as they began."""
         self.options = options
         self.answers = answers(pieces_of(options.chunks, options.chunk_chars))
 
@@ -145,9 +145,8 @@ class Upstream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         path = self._url.partition(b"?")[0]
-        wire = wire_of(path)
-        if wire:
-            self._answer(self._world.answers[wire], path)
+        if wire_format := wire_format_of(path):
+            self._answer(self._world.answers[wire_format], path)
         elif path == b"/_counts":
             self._transport.write(rendered(dict(self._counts)))
         elif path == b"/_options":
@@ -161,10 +160,10 @@ class Upstream(asyncio.Protocol):
     def _answer(self, said: Answers, path: bytes) -> None:
         body, options = self._body, self._world.options
         self._counts["completion_bytes"] += len(body)
-        self._counts[f"asked_{said.wire}"] += 1
+        self._counts[f"asked_{said.wire_format}"] += 1
         wants_tool = options.tool_calls and b'"tools"' in body and b'"tool_call_id"' not in body
         reply = said.tool_call if wants_tool and said.tool_call else said.text
-        if wants_stream(said.wire, path, body):
+        if wants_stream(said.wire_format, path, body):
             self._counts["completions_streamed"] += 1
             self._streaming = True
             if options.chunk_gap:

@@ -15,6 +15,7 @@ from fakes.llm.wire_format import Answer, FakeWireFormat, require
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 _BASE_PATHS = {"groq": "/openai/v1", "openrouter": "/api/v1"}
+_HEAD = {"id": "chatcmpl-fake", "created": 1_770_000_000}
 _CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 
 
@@ -56,7 +57,7 @@ class FakeChat(FakeWireFormat):
         if answer.calls:
             message["tool_calls"] = self._calls(answer)
         choice = {"index": 0, "message": message, "finish_reason": _finish(answer), "logprobs": None}
-        body = {"id": "chatcmpl-fake", "object": "chat.completion", "model": answer.model, "choices": [choice]}
+        body = {**_HEAD, "object": "chat.completion", "model": answer.model, "choices": [choice]}
         return body if answer.usage is None else {**body, "usage": self.usage(answer.usage)}
 
     def chunks(self, answer: Answer) -> list[bytes]:
@@ -74,7 +75,7 @@ class FakeChat(FakeWireFormat):
         events = [_event(_chunk(delta, model=answer.model)) for delta in deltas]
         events.append(_event(_chunk({}, finish=_finish(answer), model=answer.model)))
         if answer.usage is not None:
-            usage = {"object": "chat.completion.chunk", "model": answer.model, "choices": []}
+            usage = {**_HEAD, "object": "chat.completion.chunk", "model": answer.model, "choices": []}
             events.append(_event({**usage, "usage": self.usage(answer.usage)}))
         comments = [b": OPENROUTER PROCESSING\n\n"] if self.host == "openrouter" else []
         return [*comments, *events, b"data: [DONE]\n\n"]
@@ -149,7 +150,7 @@ def _finish(answer: Answer) -> str:
 
 def _chunk(delta: Mapping[str, Any], *, finish: str | None = None, model: str = "fake") -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": model, "choices": [choice]}
+    return {**_HEAD, "object": "chat.completion.chunk", "model": model, "choices": [choice]}
 
 
 def _event(value: Mapping[str, Any]) -> bytes:

@@ -51,13 +51,13 @@ def test_every_chunk_must_have_been_read(events: int, faults: int) -> None:
 
 @pytest.mark.parametrize("name", HOSTS)
 @pytest.mark.parametrize("streams", [False, True])
-def test_the_provider_must_have_been_asked_on_its_wire(name: str, streams: bool) -> None:
+def test_the_provider_must_have_been_asked_in_its_wire_format(name: str, streams: bool) -> None:
     kind = "completions_streamed" if streams else "completions"
-    counts = {kind: 5, f"asked_{HOSTS[name].wire}": 5, "messages": 5, "tasks_list": 5}
+    counts = {kind: 5, f"asked_{HOSTS[name].wire_format}": 5, "messages": 5, "tasks_list": 5}
     variant = Variant(name, provider=name)
     assert served_faults(counts, variant, 5, streams=streams) == []
     assert len(served_faults(counts, variant, 5, streams=not streams)) == 1
-    assert len(served_faults(counts | {f"asked_{HOSTS[name].wire}": 4}, variant, 5, streams=streams)) == 1
+    assert len(served_faults(counts | {f"asked_{HOSTS[name].wire_format}": 4}, variant, 5, streams=streams)) == 1
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -71,5 +71,7 @@ def test_servers_know_one_provider_and_its_model(name: str, monkeypatch: pytest.
     assert environment[f"{name.upper()}_BASE_URL"].startswith("http://127.0.0.1:9/v1")
 
 
-def test_every_wire_is_streamed() -> None:
-    assert {HOSTS[variant.provider].wire for variant in VARIANTS} == {host.wire for host in HOSTS.values()}
+def test_every_wire_format_is_streamed() -> None:
+    assert {HOSTS[variant.provider].wire_format for variant in VARIANTS} == {
+        host.wire_format for host in HOSTS.values()
+    }

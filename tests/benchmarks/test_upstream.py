@@ -14,6 +14,7 @@ import pytest
 from benchmarks.answers import ANSWER, TOOL_NAME, USAGE
 from benchmarks.load import measure, target
 from benchmarks.upstream import TASK_ID, TASK_TITLE, TASKS, Options, listen
+from fakes.llm import FakeChat
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 TOOLS = {"tools": [{"type": "function", "function": {"name": TOOL_NAME, "parameters": {}}}]}
@@ -44,9 +45,13 @@ async def test_a_completion() -> None:
     async with upstream() as (_, session):
         completion = await _json(session.post("/v1/chat/completions", json=CHAT))
     assert len(ANSWER) == 400
-    assert completion["choices"][0]["message"] == {"role": "assistant", "content": ANSWER.replace("R000000", "R000001")}
+    assert completion["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": ANSWER.replace("R000000", "R000001"),
+        "refusal": None,
+    }
     assert completion["choices"][0]["finish_reason"] == "stop"
-    assert completion["usage"] == USAGE
+    assert completion["usage"] == FakeChat().counts(USAGE)
 
 
 @pytest.mark.parametrize(("chunks", "gap"), [(20, 0.0), (1, 0.0), (5, 0.001)])
@@ -59,7 +64,7 @@ async def test_a_stream(chunks: int, gap: float) -> None:
     assert len([delta for delta in deltas if delta.get("content")]) == chunks
     assert "".join(delta.get("content") or "" for delta in deltas) == ANSWER
     assert parsed[-2]["choices"][0]["finish_reason"] == "stop"
-    assert parsed[-1]["usage"] == USAGE
+    assert parsed[-1]["usage"] == FakeChat().counts(USAGE)
 
 
 async def test_tools_are_called_once_and_only_when_offered() -> None:

@@ -1,4 +1,4 @@
-"""The fake upstream speaks each wire so that Clasper's own gateways understand it, and can be told how to stream."""
+"""Clasper's own gateways understand the fake upstream in each wire format, and it can be told how to stream."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from benchmarks.answers import ANSWER, ANSWER_TOKENS, MODELS, PROMPT_TOKENS, WIRES, pieces_of
+from benchmarks.answers import ANSWER, PROVIDERS, USAGE, pieces_of
 from benchmarks.capacity import STREAM_CHUNKS, capacity, streaming_capacity
 from benchmarks.load import measure, target
 from benchmarks.upstream import Options, listen
-from clasper.core.usage import Usage
 from clasper.gateways.http import close_session
 from clasper.gateways.llm.anthropic import AnthropicFormat
 from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta
@@ -29,7 +28,6 @@ CLIENTS: dict[str, Callable[[str], WireFormat]] = {
     "messages": lambda url: AnthropicFormat("anthropic", URL(f"{url}/v1")),
     "gemini": lambda url: GeminiFormat("gemini", URL(f"{url}/v1beta")),
 }
-USED = Usage(input=PROMPT_TOKENS, output=ANSWER_TOKENS)
 
 
 @asynccontextmanager
@@ -40,17 +38,19 @@ async def upstream(options: Options = Options()) -> AsyncIterator[str]:  # noqa:
     server.close()
 
 
-def provider(wire: str, url: str) -> HttpProvider:
-    return HttpProvider(CLIENTS[wire](url), "key", url)
+def provider(wire_format: str, url: str) -> HttpProvider:
+    return HttpProvider(CLIENTS[wire_format](url), "key", url)
 
 
-def question(wire: str) -> ModelCall:
-    return ModelCall(model=MODELS[wire], messages=(Message("user", "Hi"),), max_output_tokens=500, timeout=10)
+def question(wire_format: str) -> ModelCall:
+    return ModelCall(
+        model=PROVIDERS[wire_format].model, messages=(Message("user", "Hi"),), max_output_tokens=500, timeout=10
+    )
 
 
-async def streamed(wire: str, url: str) -> tuple[list[str], Completion]:
+async def streamed(wire_format: str, url: str) -> tuple[list[str], Completion]:
     deltas: list[str] = []
-    async with aclosing(provider(wire, url).stream(question(wire))) as events:
+    async with aclosing(provider(wire_format, url).stream(question(wire_format))) as events:
         async for event in events:
             if isinstance(event, TextDelta):
                 deltas.append(event.text)
@@ -59,44 +59,49 @@ async def streamed(wire: str, url: str) -> tuple[list[str], Completion]:
     raise AssertionError("a stream without a completion")
 
 
-@pytest.mark.parametrize("wire", WIRES)
-async def test_whole_answers_are_understood_and_differ(wire: str) -> None:
+@pytest.mark.parametrize("wire_format", PROVIDERS)
+async def test_whole_answers_are_understood_and_differ(wire_format: str) -> None:
     async with upstream() as url:
-        first = await provider(wire, url).complete(question(wire))
-        second = await provider(wire, url).complete(question(wire))
+        first = await provider(wire_format, url).complete(question(wire_format))
+        second = await provider(wire_format, url).complete(question(wire_format))
     assert first.text == ANSWER.replace("R000000", "R000001")
     assert second.text == ANSWER.replace("R000000", "R000002")
-    assert (first.usage, first.usage_reported, first.finish, first.model) == (USED, True, "stop", MODELS[wire])
+    assert (first.usage, first.usage_reported, first.finish, first.model) == (
+        USAGE,
+        True,
+        "stop",
+        PROVIDERS[wire_format].model,
+    )
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire_format", PROVIDERS)
 @pytest.mark.parametrize(("chunks", "gap"), [(20, 0.0), (1, 0.0), (5, 0.001)])
-async def test_streams_are_understood(wire: str, chunks: int, gap: float) -> None:
+async def test_streams_are_understood(wire_format: str, chunks: int, gap: float) -> None:
     async with upstream(Options(chunks=chunks, chunk_gap=gap)) as url:
-        deltas, completion = await streamed(wire, url)
+        deltas, completion = await streamed(wire_format, url)
     assert deltas == pieces_of(chunks)
     assert completion.text == ANSWER
-    assert (completion.usage, completion.finish, completion.model) == (USED, "stop", MODELS[wire])
+    assert (completion.usage, completion.finish, completion.model) == (USAGE, "stop", PROVIDERS[wire_format].model)
 
 
-@pytest.mark.parametrize("wire", WIRES)
-async def test_the_wire_that_was_asked_is_counted(wire: str) -> None:
+@pytest.mark.parametrize("wire_format", PROVIDERS)
+async def test_the_wire_format_that_was_asked_is_counted(wire_format: str) -> None:
     async with upstream() as url, aiohttp.ClientSession() as session:
-        await provider(wire, url).complete(question(wire))
-        await streamed(wire, url)
+        await provider(wire_format, url).complete(question(wire_format))
+        await streamed(wire_format, url)
         async with session.get(f"{url}/_counts") as response:
             counts = await response.json()
-    assert (counts["completions"], counts["completions_streamed"], counts[f"asked_{wire}"]) == (1, 1, 2)
-    assert not [name for name in counts if name.startswith("asked_") and name != f"asked_{wire}"]
+    assert (counts["completions"], counts["completions_streamed"], counts[f"asked_{wire_format}"]) == (1, 1, 2)
+    assert not [name for name in counts if name.startswith("asked_") and name != f"asked_{wire_format}"]
 
 
-@pytest.mark.parametrize("wire", WIRES)
-async def test_streams_change_when_told_so(wire: str) -> None:
+@pytest.mark.parametrize("wire_format", PROVIDERS)
+async def test_streams_change_when_told_so(wire_format: str) -> None:
     async with upstream() as url, aiohttp.ClientSession() as session:
         for chunks, chars in ((3, 4), (300, 4), (7, 0)):
             async with session.post(f"{url}/_options", json={"chunks": chunks, "chunk_chars": chars}) as response:
                 assert response.status == 200
-            deltas, completion = await streamed(wire, url)
+            deltas, completion = await streamed(wire_format, url)
             assert len(deltas) == chunks
             assert completion.text == "".join(deltas)
             if chars:
@@ -114,7 +119,7 @@ async def test_options_that_make_no_sense_are_refused(options: object) -> None:
 
 @pytest.mark.parametrize("gap", [0.0, 0.001])
 async def test_the_load_generator_counts_the_events_of_all_answers(gap: float) -> None:
-    body = json.dumps({"model": MODELS["messages"], "messages": [], "stream": True}).encode()
+    body = json.dumps({"model": PROVIDERS["messages"].model, "messages": [], "stream": True}).encode()
     async with upstream(Options(chunks=7, chunk_gap=gap)) as url:
         where = target(f"{url}/v1/messages", [body])
         result = await measure(where, clients=3, requests=6, streams=True, settle=0.01)
@@ -123,7 +128,7 @@ async def test_the_load_generator_counts_the_events_of_all_answers(gap: float) -
     assert result.cpu > 0
 
 
-def test_the_self_test_covers_all_wires() -> None:
+def test_the_self_test_covers_all_wire_formats() -> None:
     found = capacity(0.05) | streaming_capacity(0.05)
-    assert all(found[f"{wire}_answers_per_second"] > 0 for wire in WIRES)
-    assert all(found[f"{wire}_chunks_per_second"] > STREAM_CHUNKS for wire in WIRES)
+    assert all(found[f"{wire_format}_answers_per_second"] > 0 for wire_format in PROVIDERS)
+    assert all(found[f"{wire_format}_chunks_per_second"] > STREAM_CHUNKS for wire_format in PROVIDERS)
