@@ -70,8 +70,8 @@ def test_the_verbs_that_are_left_out_are_found_where_runs_use_them() -> None:
     verbs = ungoverned.replacements()
     found = {(module.__name__, verb.__name__) for module, _, verb in ungoverned.bindings(verbs)}
     assert {
-        ("apps.agents.engine.admit", "reserve"),
-        ("apps.agents.engine.admit", "record_audit"),
-        ("apps.agents.engine.writes", "settle_call"),
+        ("apps.agents.engine.call_budget", "reserve"),
+        ("apps.agents.engine.call_budget", "record_audit"),
+        ("apps.agents.engine.call_budget", "settle_call"),
         ("apps.traces.services.recording", "redact_counted"),
     } <= found
