@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from apps.agents.domain.prompt import Prompt, finish, time_block
-from apps.workspaces.domain.composition import compose_static
+from apps.workspaces.domain.composition import Prompt, compose_static, finish, memory_block, time_block
 from apps.workspaces.domain.workspace import Workspace
 
 
@@ -24,4 +23,4 @@ def whole_prompt(
         workspace, role=role, skills_max_chars=skills_max_chars, force_include=force_include, allowed_skills=None
     )
     time = time_block(local_now, timezone) if with_time else ""
-    return finish(static, memory=workspace.memory(local_now.date()), time=time)
+    return finish(static, memory=memory_block(workspace, local_now.date()), time=time)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.agents.domain.conversation import one_system
 from apps.agents.domain.requests import SendBody, Turn, history_errors
+from apps.agents.engine.plan import one_system
 from tests.bodies import errors_of
 
 BODY = {"user_id": "u", "session_key": "user:u:agent", "message": "x"}

@@ -11,10 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.agents.domain.prompt import Prompt, PromptCache, SkillUse, finish, memory_block, time_block
 from apps.skills.domain.gates import Platform
-from apps.workspaces.domain.composition import CATALOGUE_MAX_CHARS, compose_static
-from apps.workspaces.domain.workspace import Memory, Workspace, assemble_workspace, parse_file
+from apps.workspaces.domain.composition import (
+    CATALOGUE_MAX_CHARS,
+    Prompt,
+    PromptCache,
+    SkillUse,
+    compose_static,
+    finish,
+    memory_block,
+    time_block,
+)
+from apps.workspaces.domain.workspace import Workspace, assemble_workspace, parse_file
 from apps.workspaces.services import load_workspace
 from tests.agents.prompts import whole_prompt
 
@@ -263,9 +271,10 @@ def test_memory_follows_the_zone_of_the_request() -> None:
 
 
 def test_without_memory_there_is_no_heading() -> None:
-    assert memory_block(Memory("", "", date(2026, 2, 9), "", date(2026, 2, 10))) == ""
-    static = compose_static(workspace({"SOUL.md": "Soul"}), role="a", skills_max_chars=0)
-    assert finish(static, memory=None).text == "Soul"
+    read = workspace({"SOUL.md": "Soul"})
+    assert memory_block(read, date(2026, 2, 10)) == ""
+    static = compose_static(read, role="a", skills_max_chars=0)
+    assert finish(static).text == "Soul"
 
 
 def test_the_cache_gives_the_same_and_forgets_the_oldest() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.skills.domain.gates import Platform
+from apps.workspaces.domain.composition import memory_block
 from apps.workspaces.domain.report import report_context
 from apps.workspaces.domain.workspace import (
     Workspace,
@@ -128,10 +129,11 @@ def test_memory_is_of_two_days() -> None:
             "memory/2026-02-27.md": "old",
         }
     )
-    memory = read.memory(date(2026, 3, 1))
-    assert (memory.long_term, memory.yesterday, memory.today) == ("long", "b", "a")
-    assert (memory.yesterday_date, memory.today_date) == (date(2026, 2, 28), date(2026, 3, 1))
-    assert workspace({}).memory(date(2026, 3, 1)).today == ""
+    assert memory_block(read, date(2026, 3, 1)) == (
+        "## Recent Memory\n\n### Long-term Memory\n\nlong\n\n"
+        "### Yesterday (2026-02-28)\n\nb\n\n### Today (2026-03-01)\n\na"
+    )
+    assert memory_block(workspace({}), date(2026, 3, 1)) == ""
 
 
 @pytest.mark.parametrize("role", ["agent", "a", "A-b_9", "x" * 64])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
+from apps.workspaces.domain.composition import memory_block
 from apps.workspaces.services import (
     BootStatus,
     boot_status,
@@ -55,9 +56,9 @@ def test_the_snapshot_stays_until_a_file_changes(tmp_path: Path) -> None:
 
 
 def test_memory_written_after_the_first_read_is_seen(tmp_path: Path, now: datetime) -> None:
-    assert load_workspace(tmp_path).memory(now.date()).today == ""
+    assert memory_block(load_workspace(tmp_path), now.date()) == ""
     put(tmp_path, f"memory/{now:%Y-%m-%d}.md", "Later.")
-    assert load_workspace(tmp_path, fresh=True).memory(now.date()).today == "Later."
+    assert memory_block(load_workspace(tmp_path, fresh=True), now.date()).endswith("\n\nLater.")
 
 
 def test_two_workspaces_do_not_mix(tmp_path: Path) -> None:

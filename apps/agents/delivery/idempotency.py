@@ -11,7 +11,7 @@ import msgspec
 from django.conf import settings
 
 from apps.agents.domain.json_output import ParsedOutput
-from apps.agents.domain.result import RunCost, RunResult
+from apps.agents.domain.run import RunCost, RunResult
 from apps.agents.models import StoredResponse
 from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch

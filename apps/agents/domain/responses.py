@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from apps.agents.domain.compaction import summary_turn
 from apps.agents.domain.json_output import ParsedOutput
 from apps.agents.domain.requests import Turn
-from apps.agents.domain.result import RunCost, RunResult
+from apps.agents.domain.run import RunCost, RunResult
 from clasper.core.money import usd
 from clasper.core.schemas import Count, Resource, TraceId
 from clasper.core.usage import Usage

@@ -1,4 +1,4 @@
-"""A run as values: whose it is, what was asked and how it is to be answered, and the events on the way."""
+"""A run as values: whose it is, what was asked and how it is to be answered, what came of it, and its events."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
+
 from apps.agents.domain.delivery import WebhookTarget
-from apps.agents.domain.json_output import OutputSpec
+from apps.agents.domain.json_output import OutputSpec, ParsedOutput
 from apps.agents.domain.replay import Recording
-from apps.agents.domain.requests import Turn, Webhook
-from apps.agents.domain.result import RunResult
+from apps.agents.domain.requests import Turn
 from clasper.core.auth import Principal
+from clasper.core.money import NanoUSD
+from clasper.core.usage import Usage
 
 Kind = Literal["send", "stream", "llm_task", "compact", "check", "replay"]
 
 TEMPERATURE = 0.4
 """What runs have always used: lively enough to converse, steady enough to follow rules."""
+
+DEFAULT_KICKOFF = "Draft a short, concrete plan for the request below before anything else."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +61,18 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class Kickoff:
-    """The run drafts a plan: `note` steers it and heads the document that is written under `plan_title`."""
+    """The run writes a plan: `note` steers it and heads the document that is stored under `plan_title`."""
 
     note: str = ""
     plan_title: str = "Plan"
+
+    def message(self, request: str) -> str:
+        """The user's message: the note, or the default one, and then the request."""
+        return f"{self.note or DEFAULT_KICKOFF}\n\nUser request: {request}"
+
+    def document(self, reply: str) -> str:
+        """The plan document: headed by the note if there is one."""
+        return f"{self.note}\n\n{reply}" if self.note else reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +144,7 @@ class RunRequest:
     conversation: Conversation
     options: ModelOptions = ModelOptions()
     backend: BackendOptions = NO_BACKEND
-    webhook: Webhook | None = None
+    webhook: WebhookTarget | None = None
     idempotency: Idempotency | None = None
     replay: ReplaySource | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -151,18 +164,35 @@ class RunRequest:
         """Whether it is a replay that really calls its tools."""
         return self.replay is not None and self.replay.recording is None
 
+
+class RunCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run's model calls cost, in nano-USD; `input` includes cached reads and cache writes."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    input: NanoUSD
+    output: NanoUSD
+
     @property
-    def webhook_target(self) -> WebhookTarget | None:
-        """Where the end of the run is to be reported, if anywhere."""
-        if self.webhook is None:
-            return None
-        return WebhookTarget(
-            url=self.webhook.url,
-            secret=self.webhook.secret or "",
-            headers=self.webhook.headers,
-            user_id=self.scope.user_id,
-            role=self.scope.agent_role,
-        )
+    def total(self) -> NanoUSD:
+        return NanoUSD(self.input + self.output)
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer, its usage and its cost. It is stored under an Idempotency-Key, so every field must encode as JSON.
+
+    `parsed` is the answer as JSON, where JSON was asked for.
+    """
+
+    trace_id: str
+    task_id: str
+    text: str
+    usage: Usage
+    cost: RunCost
+    parsed: ParsedOutput | None = None
+    context_warning: str = ""
+    skipped_backend: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,8 @@ from typing import Any
 import msgspec
 
 from apps.identity.domain.permissions import match_grant, tool_permitted
+from apps.workspaces.domain.composition import SkillUse
 from clasper.core.auth import Principal
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A skill of the run and the tools it grants: exact names, `ns:*`, or `*`."""
-
-    skill: str
-    tools: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +22,10 @@ class ToolDecision:
     skill: str = ""
 
 
-def decide_tool(name: str, *, grants: Sequence[Grant], principal: Principal, offered: Iterable[str]) -> ToolDecision:
+def decide_tool(name: str, *, skills: Sequence[SkillUse], principal: Principal, offered: Iterable[str]) -> ToolDecision:
     """Both permission layers, denied by default: a skill of the run must grant the tool, the caller must be allowed it,
     and the control plane must have it."""
-    skill = next((grant.skill for grant in grants if match_grant(grant.tools, name)), "")
+    skill = next((skill.name for skill in skills if match_grant(skill.tools, name)), "")
     if not skill:
         return ToolDecision(False, "Not in skill permissions")
     if not tool_permitted(principal, name):

@@ -19,8 +19,7 @@ from apps.agents.delivery.idempotency import Claim, open_result
 from apps.agents.delivery.outbox import NOT_ACCEPTED, deliver_run, pending_of
 from apps.agents.domain.delivery import PendingDelivery
 from apps.agents.domain.json_output import OutputSpec, ParsedOutput, repair_message
-from apps.agents.domain.result import RunResult
-from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunStarted
+from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
 from apps.agents.engine.admit import Admission, Admitted, Repeated, admit
 from apps.agents.engine.call_budget import checkpoint, reserve_next

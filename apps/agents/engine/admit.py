@@ -7,7 +7,6 @@ from typing import Any
 
 from apps.agents.delivery.idempotency import Claim, claim_key, drop_claim, release_key
 from apps.agents.delivery.outbox import enqueue, held_webhook_row
-from apps.agents.domain.run import RunRequest
 from apps.agents.engine.call_budget import audit_run, lease_until, reserve_first
 from apps.agents.engine.plan import Plan, named_tools, risk_of
 from apps.agents.engine.state import CallBudget
@@ -47,7 +46,10 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
     start = _trace_start(plan)
     opened = open_trace(start)
     reserve = reserve_first(plan)
-    webhook = _webhook_rows(request)
+    webhook = request.webhook
+    held = (
+        [] if webhook is None else [held_webhook_row(webhook, tenant_id=tenant_id, trace_id=trace_id, now=request.now)]
+    )
 
     def write(batch: Batch) -> Admission | ClasperError:
         decided.append(decide(batch))
@@ -77,7 +79,7 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
             return budget
         for event_type, details in _start_events(plan):
             audit_run(batch, request, event_type, details, now=request.now)
-        enqueue(batch, webhook)
+        enqueue(batch, held)
         return Admitted(budget)
 
     outcome = await writer.submit(write, key=tenant_id)
@@ -92,15 +94,6 @@ def _repeated(claim: Claim) -> Admission | ClasperError:
     if claim.state == "in_progress":
         return InProgress(trace_id=claim.trace_id)
     return Repeated(claim)
-
-
-def _webhook_rows(request: RunRequest) -> list[tuple[Any, ...]]:
-    target = request.webhook_target
-    if target is None:
-        return []
-    return [
-        held_webhook_row(target, tenant_id=request.scope.tenant_id, trace_id=request.trace.trace_id, now=request.now)
-    ]
 
 
 def _trace_start(plan: Plan) -> TraceStart:
@@ -118,7 +111,7 @@ def _trace_start(plan: Plan) -> TraceStart:
         model=plan.model.ref.model,
         snapshot_hash=plan.snapshot_hash,
         risk=risk_of(plan, named_tools(plan)),
-        skills=plan.skill_versions,
+        skills={skill.name: skill.version for skill in plan.skills},
         labels=trace.labels,
         input=plan.content,
         started_at=request.now,

@@ -12,7 +12,6 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.agents.domain.conversation import MIN_OUTPUT_TOKENS, prompt_ceiling
 from apps.agents.domain.run import RunRequest
 from apps.agents.engine.models import Candidate
 from apps.agents.engine.plan import Plan
@@ -29,6 +28,12 @@ from clasper.core.money import NanoUSD, usd
 
 GRACE = timedelta(seconds=5)
 """What settling may take after the deadline before the sweeper calls the run dead; at most as long as a run itself."""
+
+MESSAGE_OVERHEAD_TOKENS = 16
+"""Tokens a provider adds around one message; the published counting recipes say 3 to 8."""
+
+MIN_OUTPUT_TOKENS = 64
+"""A call that may answer with less than this is of no use: the budget refuses it."""
 
 
 def reserve_first(plan: Plan) -> Write[CallBudget | ClasperError]:
@@ -152,13 +157,14 @@ def _output_limit(plan: Plan, candidate: Candidate) -> int:
 
 
 def _prompt_ceiling(plan: Plan, *, added_bytes: int, schema_bytes: int, messages: int) -> int:
-    """Most tokens the prompt of a call can cost; `added_bytes` are what models and tools added since the start."""
-    return prompt_ceiling(
-        workspace_bytes=plan.workspace_bytes,
-        foreign_bytes=plan.foreign_bytes + added_bytes,
-        schema_bytes=schema_bytes,
-        messages=messages,
-    )
+    """Most tokens the prompt of a call can cost; `added_bytes` are what models and tools added since the start.
+
+    A byte-level tokenizer never makes more tokens than bytes, so whatever callers and tools wrote counts one token per
+    byte. The workspace is the operator's prose, for which real tokenizers need less than a third of its bytes; JSON
+    schemas need less than half.
+    """
+    own, schemas = -(-plan.workspace_bytes // 3), -(-schema_bytes // 2)
+    return own + schemas + plan.foreign_bytes + added_bytes + messages * MESSAGE_OVERHEAD_TOKENS
 
 
 def _reserve(

@@ -6,24 +6,22 @@ because the worst case that admission reserves depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
 
-from apps.agents.domain.conversation import context_warning, kickoff_message, one_system
-from apps.agents.domain.prompt import PromptCache, finish, time_block
 from apps.agents.domain.requests import Turn
-from apps.agents.domain.run import Conversation, RunRequest
+from apps.agents.domain.run import RunRequest
 from apps.agents.domain.stored_request import store_request
-from apps.agents.domain.tools import Grant
 from apps.agents.engine.models import Candidate, candidates_for
 from apps.governance.domain.risk import RiskInput, Sensitivity, score_risk
 from apps.identity.domain.permissions import PROMPT_OVERRIDE
 from apps.traces.domain.record import Redacted, Risk
 from apps.traces.services.recording import redact_content
+from apps.workspaces.domain.composition import Prompt, PromptCache, SkillUse, finish, memory_block, time_block
 from apps.workspaces.domain.release import Release
 from apps.workspaces.services.releases import current_release
 from clasper.core.errors import ContextTooLong, InvalidRequest, PermissionDenied
@@ -39,8 +37,7 @@ class Plan:
     request: RunRequest
     candidates: tuple[Candidate, ...]
     messages: tuple[Message, ...]
-    grants: tuple[Grant, ...]
-    skill_versions: Mapping[str, str]
+    skills: tuple[SkillUse, ...]
     snapshot_hash: str
     workspace_bytes: int
     foreign_bytes: int
@@ -61,10 +58,13 @@ def prepare(request: RunRequest, release: Release | None) -> Plan:
     """
     candidates = candidates_for(request.scope, request.options, release)
     prompt = _system_prompt(request, release)
-    system, turns = one_system(prompt.text, request.conversation.history)
-    conversation = (*(_as_message(turn) for turn in turns), Message("user", _user_message(request.conversation)))
-    own_bytes = _size(prompt.text) if prompt.own else 0
-    foreign_bytes = _size(system) - own_bytes + sum(map(_message_size, conversation))
+    asked = request.conversation
+    system, turns = one_system(prompt.text, asked.history)
+    message = asked.kickoff.message(asked.message) if asked.kickoff else asked.message
+    conversation = (*map(_as_message, turns), Message("user", message))
+    # Only a prompt of the operator's own prose is estimated as such, not one that the request brings.
+    own_bytes = utf8_size(prompt.text) if release and asked.system_prompt is None else 0
+    foreign_bytes = utf8_size(system) - own_bytes + sum(map(_message_size, conversation))
     estimate = -(-(own_bytes + foreign_bytes) // 4)
     window = candidates[0].window
     if estimate >= window:
@@ -76,14 +76,13 @@ def prepare(request: RunRequest, release: Release | None) -> Plan:
         request=request,
         candidates=candidates,
         messages=(Message("system", system), *conversation),
-        grants=prompt.grants,
-        skill_versions=prompt.versions,
-        snapshot_hash=prompt.snapshot_hash,
+        skills=prompt.skills,
+        snapshot_hash=release.workspace.snapshot_hash if release else "",
         workspace_bytes=own_bytes,
         foreign_bytes=foreign_bytes,
         prompt_estimate=estimate,
-        warning=context_warning(tokens=estimate, window=window, threshold=settings.CLASPER_CONTEXT_WARNING_THRESHOLD),
-        content=redact_content(store_request(request, prompt.sections)),
+        warning=_context_warning(estimate, window),
+        content=redact_content(store_request(request, dict(prompt.sections))),
     )
 
 
@@ -103,33 +102,21 @@ def _score(tool_names: tuple[str, ...], temperature: float, sensitivity: Sensiti
     return Risk(score=score.score, level=score.level, factors=factors)
 
 
-def current_grants(request: RunRequest) -> tuple[Grant, ...]:
-    """What the skills of the current release grant the run, whatever release it repeats."""
-    return _workspace_prompt(request, current_release()).grants
+def current_skills(request: RunRequest) -> tuple[SkillUse, ...]:
+    """The skills that the run would use of the current release, whatever release it repeats."""
+    return _workspace_prompt(request, current_release()).skills
 
 
 def named_tools(plan: Plan) -> tuple[str, ...]:
     """Tools the run's skills grant by name, known before the control plane is asked."""
-    return tuple(sorted({tool for grant in plan.grants for tool in grant.tools if not tool.endswith("*")}))
+    return tuple(sorted({tool for skill in plan.skills for tool in skill.tools if not tool.endswith("*")}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A system prompt, and what of the release it holds. `own` says that all of it was written by the operator."""
-
-    text: str
-    own: bool
-    snapshot_hash: str = ""
-    grants: tuple[Grant, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    sections: Mapping[str, int] = field(default_factory=dict)
-
-
-def _system_prompt(request: RunRequest, release: Release | None) -> _Prompt:
+def _system_prompt(request: RunRequest, release: Release | None) -> Prompt:
     asked = request.conversation
-    found = _workspace_prompt(request, release) if release else _Prompt(asked.instructions or "", own=False)
+    prompt = _workspace_prompt(request, release) if release else Prompt(asked.instructions or "")
     if asked.system_prompt is None:
-        return found
+        return prompt
     if not request.scope.principal.has(PROMPT_OVERRIDE):
         raise PermissionDenied(
             "The request's prompt replaces that of the workspace or task, which this credential may not do.",
@@ -137,33 +124,34 @@ def _system_prompt(request: RunRequest, release: Release | None) -> _Prompt:
         )
     if not asked.system_prompt.strip():
         raise InvalidRequest(field_errors={"metadata": ["system_prompt: The prompt is empty."]})
-    return replace(found, text=asked.system_prompt, own=False)
+    return replace(prompt, text=asked.system_prompt)
 
 
-def _workspace_prompt(request: RunRequest, release: Release) -> _Prompt:
-    workspace = release.workspace
+def _workspace_prompt(request: RunRequest, release: Release) -> Prompt:
     zone = request.conversation.timezone or settings.CLASPER_DEFAULT_TIMEZONE or "UTC"
     local_now = (request.replay.as_of if request.replay else request.now).astimezone(ZoneInfo(zone))
     static = _prompts.static(
-        workspace,
+        release.workspace,
         role=request.scope.agent_role,
         skills_max_chars=settings.CLASPER_SKILLS_MAX_CHARS,
         force_include=request.conversation.force_include_skills,
         allowed_skills=request.scope.principal.allowed_skills,
     )
-    prompt = finish(
+    return finish(
         static,
-        memory=workspace.memory(local_now.date()),
+        memory=memory_block(release.workspace, local_now.date()),
         time=time_block(local_now, zone) if settings.CLASPER_INCLUDE_TIME_CONTEXT else "",
     )
-    return _Prompt(
-        prompt.text,
-        own=True,
-        snapshot_hash=workspace.snapshot_hash,
-        grants=tuple(Grant(skill.name, skill.tools) for skill in prompt.skills if skill.tools),
-        versions={skill.name: skill.version for skill in prompt.skills},
-        sections=dict(prompt.sections),
-    )
+
+
+def one_system(system: str, turns: Sequence[Turn]) -> tuple[str, tuple[Turn, ...]]:
+    """The system prompt with all system turns after it, in order and with blank lines between, and the other turns.
+
+    Some providers read one system prompt only, and only at the start.
+    """
+    parts = [system, *(turn.text for turn in turns if turn.role == "system")]
+    text = "\n\n".join(part for part in parts if part.strip())
+    return text, tuple(turn for turn in turns if turn.role != "system")
 
 
 def _as_message(turn: Turn) -> Message:
@@ -171,15 +159,18 @@ def _as_message(turn: Turn) -> Message:
     return Message(turn.role, turn.text, calls, turn.tool_call_id or "")
 
 
-def _size(text: str) -> int:
+def utf8_size(text: str) -> int:
+    """The bytes of the text in UTF-8; a lone surrogate, which JSON may contain, counts three."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _message_size(message: Message) -> int:
-    return _size(message.content) + sum(_size(call.name) + _size(call.arguments) for call in message.tool_calls)
+    calls = message.tool_calls
+    return utf8_size(message.content) + sum(utf8_size(call.name) + utf8_size(call.arguments) for call in calls)
 
 
-def _user_message(asked: Conversation) -> str:
-    if asked.kickoff is None:
-        return asked.message
-    return kickoff_message(note=asked.kickoff.note, message=asked.message)
+def _context_warning(tokens: int, window: int) -> str:
+    percent = 100 * tokens / window
+    if percent <= settings.CLASPER_CONTEXT_WARNING_THRESHOLD:
+        return ""
+    return f"Context usage is {percent:.1f}% of {window} tokens. Consider compacting history."

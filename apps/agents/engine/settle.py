@@ -10,10 +10,9 @@ import msgspec
 
 from apps.agents.delivery.idempotency import release_key, seal_result, store_result
 from apps.agents.delivery.outbox import enqueue, release_webhook, sealed_row
-from apps.agents.domain.conversation import plan_document
 from apps.agents.domain.delivery import PendingDelivery
 from apps.agents.domain.responses import CostBody, UsageBody
-from apps.agents.domain.result import RunResult
+from apps.agents.domain.run import RunResult
 from apps.agents.engine.call_budget import audit_run, settle, unwritten_of
 from apps.agents.engine.observe import observe
 from apps.agents.engine.plan import risk_of
@@ -69,7 +68,7 @@ async def _end(
 ) -> bool:
     """Writes the end of the run; False, and nothing written, when the sweeper has already ended it."""
     request, now = run.request, end.ended_at
-    target = request.webhook_target
+    target = request.webhook
     report = _report(run, end) if target is not None else {}
     close = close_trace(end)
 
@@ -143,7 +142,7 @@ def _backend_writes(run: Run, result: RunResult) -> list[PendingDelivery]:
         document = {
             **common,
             "title": kickoff.plan_title,
-            "content": plan_document(note=kickoff.note, reply=result.text),
+            "content": kickoff.document(result.text),
             "doc_type": "plan",
             "key": f"clasper:document:{run.trace_id}",
         }

@@ -9,10 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from apps.agents.domain.json_output import ParsedOutput
-from apps.agents.domain.result import RunCost
-from apps.agents.domain.run import RunRequest
+from apps.agents.domain.run import RunCost, RunRequest
 from apps.agents.engine.models import Candidate
-from apps.agents.engine.plan import Plan
+from apps.agents.engine.plan import Plan, utf8_size
 from apps.governance.domain.prices import Cost, Price
 from apps.traces.domain.record import Step, StepType
 from clasper.core.money import NanoUSD
@@ -125,7 +124,8 @@ class Run:
         """Continues the conversation; what is added counts for the next reservation."""
         self.messages += messages
         for message in messages:
-            self.added_bytes += _bytes(message.content) + sum(_bytes(call.arguments) for call in message.tool_calls)
+            self.added_bytes += utf8_size(message.content)
+            self.added_bytes += sum(utf8_size(call.arguments) for call in message.tool_calls)
 
     def seconds_left(self) -> float:
         """Until the run's total deadline; never negative."""
@@ -185,7 +185,3 @@ class Run:
         """What a call probably used when its provider did not say: the conversation's size and the text received."""
         prompt = self.plan.prompt_estimate + -(-(self.added_bytes + self.schema_bytes) // 4)
         return Usage(input=prompt, output=estimate_tokens(text))
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))

@@ -17,7 +17,7 @@ from django.conf import settings
 from apps.agents.domain.replay import UNRECORDED, RecordedCall
 from apps.agents.domain.run import ToolFinished, ToolStarted
 from apps.agents.domain.tools import ToolDecision, decide_tool, parse_arguments
-from apps.agents.engine.plan import current_grants
+from apps.agents.engine.plan import current_skills
 from apps.agents.engine.state import Run
 from clasper.core.errors import BackendFailed
 from clasper.core.redaction import redact
@@ -40,7 +40,7 @@ class Outcome:
 
 async def discover(run: Run) -> None:
     """Asks the control plane for its tools, if a skill of the run grants any, and keeps those the run may use."""
-    if not run.plan.grants:
+    if not any(skill.tools for skill in run.plan.skills):
         return
     available = await _available(run)
     names = {tool.name for tool in available}
@@ -49,11 +49,12 @@ async def discover(run: Run) -> None:
 
 
 def _decide(run: Run, name: str, offered: Iterable[str]) -> ToolDecision:
-    """Whether the run may use a tool. A replay that calls tools has grants of the past, which must hold now too."""
+    """Whether the run may use a tool. A replay that calls tools has the skills of
+    the past; the current ones must grant the tool too."""
     plan, principal = run.plan, run.request.scope.principal
-    decision = decide_tool(name, grants=plan.grants, principal=principal, offered=offered)
+    decision = decide_tool(name, skills=plan.skills, principal=principal, offered=offered)
     if decision.allowed and run.request.runs_live_tools:
-        return decide_tool(name, grants=current_grants(run.request), principal=principal, offered=offered)
+        return decide_tool(name, skills=current_skills(run.request), principal=principal, offered=offered)
     return decision
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 
+from apps.agents.domain.delivery import WebhookTarget
 from apps.agents.domain.requests import Options, SendBody, session_of
 from apps.agents.domain.run import (
     BackendOptions,
@@ -48,6 +49,7 @@ def conversation_request(
 ) -> RunRequest:
     """The run that a checked body asks for; `metadata` is the body's, as it came."""
     options = body.metadata or Options()
+    webhook = body.webhook
     title = body.task_title or settings.CLASPER_DEFAULT_TASK
     return RunRequest(
         kind=kind,
@@ -70,7 +72,15 @@ def conversation_request(
             task_description=body.task_description or f"Agent thread: {title}",
             task_metadata=body.task_metadata or {"type": "agent_thread"},
         ),
-        webhook=body.webhook,
+        webhook=None
+        if webhook is None
+        else WebhookTarget(
+            url=webhook.url,
+            secret=webhook.secret or "",
+            headers=webhook.headers,
+            user_id=scope.user_id,
+            role=scope.agent_role,
+        ),
         idempotency=idempotency,
         metadata=metadata,
     )

@@ -1,19 +1,24 @@
-"""What a workspace contributes to a prompt that does not depend on the hour: soul, rules, and skills.
+"""The system prompt of a run: what the workspace contributes, then what is remembered, then what time it is.
 
 Skills that do not fit are listed with one line each, so that no number of skills makes a prompt too long. Only a skill
-whose instructions stand in the prompt grants its tools: nobody may use a tool without its rules.
+whose instructions are in the prompt grants its tools: nobody may use a tool without its rules.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from operator import attrgetter
+
+from cachetools import LRUCache
 
 from apps.skills.domain.skill_file import SkillFile
 from apps.workspaces.domain.workspace import Workspace
 
 CATALOGUE_MAX_CHARS = 20_000
-"""Room for the list of skills that do not fit, besides the room for instructions."""
+"""Room for the list of skills that do not fit, in addition to the room for instructions."""
 CATALOGUE_DESCRIPTION_CHARS = 200
 
 _PART_BREAK = "\n\n"
@@ -26,10 +31,17 @@ _HEADED_FILES = (
     ("user", "User", "USER.md"),
 )
 
+# strftime would use the language of the process's locale.
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SkillUse:
-    """A skill whose instructions stand in a prompt, and the tools it grants by that."""
+    """A skill whose instructions are in a prompt, and the tools that it grants: exact names, `ns:*`, or `*`."""
 
     name: str
     version: str
@@ -37,16 +49,16 @@ class SkillUse:
 
 
 @dataclass(frozen=True, slots=True)
-class StaticPrompt:
-    """The part of a prompt that only changes with the workspace.
+class Prompt:
+    """A system prompt, or the part of it that only changes with the workspace.
 
     `sections` names each part with its length in characters; `listed_skills` names the skills that did not fit.
     """
 
     text: str
-    sections: tuple[tuple[str, int], ...]
-    skills: tuple[SkillUse, ...]
-    listed_skills: tuple[str, ...]
+    sections: tuple[tuple[str, int], ...] = ()
+    skills: tuple[SkillUse, ...] = ()
+    listed_skills: tuple[str, ...] = ()
 
 
 def compose_static(
@@ -56,12 +68,12 @@ def compose_static(
     skills_max_chars: int,
     force_include: Sequence[str] = (),
     allowed_skills: frozenset[str] | None = None,
-) -> StaticPrompt:
+) -> Prompt:
     """Soul, rules, identity, tools, user and skills, in this order; empty parts are left out.
 
-    All enabled skills stand in full when they fit into `skills_max_chars`; else first the ones that are `always` on or
-    named in `force_include`, then the others by name, each if it still fits. `allowed_skills` narrows the choice (None:
-    every skill). Unknown names are ignored. An empty workspace gives one general sentence.
+    All enabled skills are included in full when they fit into `skills_max_chars`; otherwise first those that are
+    `always` on or named in `force_include`, then the others by name, as far as they fit. `allowed_skills` narrows the
+    choice (None: every skill). Unknown names are ignored. For an empty workspace the prompt is one general sentence.
     """
     enabled = [skill.file for skill in workspace.enabled_skills]
     if allowed_skills is not None:
@@ -76,8 +88,9 @@ def compose_static(
     if chosen or listed:
         parts.append(("skills", _skills_section(chosen, listed)))
     if not parts:
-        parts.append(("soul", _general_sentence(role)))
-    return StaticPrompt(
+        sentence = f"You are a helpful assistant in the role of {role}."
+        parts.append(("soul", f"{sentence} Be accurate and brief, and say so when you do not know."))
+    return Prompt(
         text=_PART_BREAK.join(text for _, text in parts),
         sections=tuple((name, len(text)) for name, text in parts),
         skills=tuple(SkillUse(skill.name, skill.version, skill.tools) for skill in chosen),
@@ -88,7 +101,7 @@ def compose_static(
 def choose_skills(
     skills: Iterable[SkillFile], max_chars: int, force_include: Sequence[str] = ()
 ) -> tuple[list[SkillFile], list[SkillFile]]:
-    """Splits skills into those given in full and those only listed, both by name."""
+    """Splits skills into those included in full and those only listed, both by name."""
     forced = frozenset(force_include)
     ordered = sorted(skills, key=lambda skill: (not (skill.always or skill.name in forced), skill.name))
     chosen: list[SkillFile] = []
@@ -101,11 +114,7 @@ def choose_skills(
             chosen.append(skill)
         else:
             listed.append(skill)
-    return sorted(chosen, key=_by_name), sorted(listed, key=_by_name)
-
-
-def _by_name(skill: SkillFile) -> str:
-    return skill.name
+    return sorted(chosen, key=attrgetter("name")), sorted(listed, key=attrgetter("name"))
 
 
 def _skills_section(chosen: Sequence[SkillFile], listed: Sequence[SkillFile]) -> str:
@@ -141,5 +150,76 @@ def _catalogue_line(skill: SkillFile) -> str:
     return f"- {skill.name}: {description}" if description else f"- {skill.name}"
 
 
-def _general_sentence(role: str) -> str:
-    return f"You are a helpful assistant in the role of {role}. Be accurate and brief, and say so when you do not know."
+class PromptCache:
+    """The `size` static prompts used last, by workspace snapshot, role and choice of skills. Thread-safe."""
+
+    def __init__(self, size: int = 64) -> None:
+        self._lock = threading.Lock()
+        self._prompts: LRUCache[tuple[object, ...], Prompt] = LRUCache(size)
+
+    def static(
+        self,
+        workspace: Workspace,
+        *,
+        role: str,
+        skills_max_chars: int,
+        force_include: Sequence[str] = (),
+        allowed_skills: frozenset[str] | None = None,
+    ) -> Prompt:
+        """The same as `compose_static`, composed once."""
+        # A role counts by the soul it gets, so that a caller who invents roles cannot empty the cache.
+        soul = workspace.soul_path(role)
+        forced = frozenset(force_include)
+        if forced:
+            forced &= {skill.file.name for skill in workspace.enabled_skills}
+        key = (workspace.revision, soul or f"role {role}", skills_max_chars, forced, allowed_skills)
+        with self._lock:
+            if (prompt := self._prompts.get(key)) is not None:
+                return prompt
+        prompt = compose_static(
+            workspace,
+            role=role,
+            skills_max_chars=skills_max_chars,
+            force_include=tuple(forced),
+            allowed_skills=allowed_skills,
+        )
+        with self._lock:
+            self._prompts[key] = prompt
+        return prompt
+
+
+def finish(static: Prompt, *, memory: str = "", time: str = "") -> Prompt:
+    """The static prompt with the blocks of one run, `memory_block` and `time_block`; either may be empty."""
+    parts = [(name, text) for name, text in (("memory", memory), ("time", time)) if text]
+    return replace(
+        static,
+        text="\n\n".join([static.text, *(text for _, text in parts)]),
+        sections=static.sections + tuple((name, len(text)) for name, text in parts),
+    )
+
+
+def memory_block(workspace: Workspace, today: date) -> str:
+    """Long-term memory and the logs of yesterday and today under one heading; empty when there is nothing.
+
+    `today` is the date in the time zone of the request.
+    """
+    yesterday = today - timedelta(days=1)
+    parts = (
+        ("Long-term Memory", "MEMORY.md"),
+        (f"Yesterday ({yesterday})", f"memory/{yesterday}.md"),
+        (f"Today ({today})", f"memory/{today}.md"),
+    )
+    texts = [f"### {heading}\n\n{text}" for heading, path in parts if (text := workspace.text(path))]
+    return "\n\n".join(["## Recent Memory", *texts]) if texts else ""
+
+
+def time_block(local_now: datetime, timezone: str) -> str:
+    """Date, time and zone in words: `Sunday, November 22, 2026`, `2:59 AM`, `Europe/Berlin`."""
+    day, month = _DAYS[local_now.weekday()], _MONTHS[local_now.month - 1]
+    half = "AM" if local_now.hour < 12 else "PM"
+    return (
+        "## Current Time\n\n"
+        f"- **Date:** {day}, {month} {local_now.day}, {local_now.year}\n"
+        f"- **Time:** {local_now.hour % 12 or 12}:{local_now.minute:02} {half}\n"
+        f"- **Timezone:** {timezone}"
+    )

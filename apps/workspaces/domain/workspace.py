@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
 
 from apps.skills.domain.gates import Platform, check_gates
 from apps.skills.domain.skill_file import SkillFile, parse_skill_file
@@ -47,17 +46,6 @@ class WorkspaceSkill:
         return f"skills/{self.file.directory}"
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What a run remembers: MEMORY.md and the logs of two days, each empty when there is nothing."""
-
-    long_term: str
-    yesterday: str
-    yesterday_date: date
-    today: str
-    today_date: date
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Workspace:
     """One snapshot. `root` is where it was read from; `files` holds every text but the skills, by path."""
@@ -83,17 +71,6 @@ class Workspace:
     def soul_path(self, role: str) -> str:
         """Where the soul of `role` stands: its own file, else SOUL.md, else an empty text."""
         return next((path for path in (f"souls/{role}.md", "SOUL.md") if self.text(path)), "")
-
-    def memory(self, today: date) -> Memory:
-        """The memory on `today`, a date in the time zone of the request."""
-        yesterday = today - timedelta(days=1)
-        return Memory(
-            long_term=self.text("MEMORY.md"),
-            yesterday=self.text(f"memory/{yesterday.isoformat()}.md"),
-            yesterday_date=yesterday,
-            today=self.text(f"memory/{today.isoformat()}.md"),
-            today_date=today,
-        )
 
     @property
     def enabled_skills(self) -> tuple[WorkspaceSkill, ...]:
