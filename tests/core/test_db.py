@@ -242,7 +242,7 @@ async def test_while_the_database_is_locked_everybody_is_told_at_once(
         results, seconds = await outcomes(writer, 12)
         assert [type(each) for each in results] == [Unavailable] * 12
         assert len({id(each) for each in results}) == 12, "each caller adds its own trace id"
-        assert seconds < 2 * PATIENCE
+        assert seconds < 6 * PATIENCE, "one after the other they would wait twelve times as long"
         holder.execute("ROLLBACK")
     assert (await outcomes(writer, 12))[0] == ["done"] * 12
 
@@ -255,7 +255,7 @@ async def test_while_the_database_is_away_everybody_is_told_at_once(
     writer = other(ENGINE="django.db.backends.postgresql", OPTIONS=options, **address)
     results, seconds = await outcomes(writer, 12)
     assert [type(each) for each in results] == [Unavailable] * 12
-    assert seconds < 2 * PATIENCE
+    assert seconds < 6 * PATIENCE, "one after the other they would wait twelve times as long"
     assert sum(record.name == "clasper.db" for record in caplog.records) == 1
 
 
