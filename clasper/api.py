@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import DatabaseError, connection
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -22,7 +22,7 @@ from apps.workspaces.services import load_workspace
 from clasper.core.clock import utc_now
 from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.core.http import operation
-from clasper.core.schemas import Codec, Count, Query, Resource
+from clasper.core.schemas import Codec, Count, Query, Resource, about
 from clasper.core.validation import read
 from clasper.gateways.control_plane import backend_url, check_compatibility, control_plane
 from clasper.gateways.control_plane.capabilities import CONTRACT_VERSION
@@ -51,21 +51,21 @@ class HealthPart(Resource, frozen=True, kw_only=True, rename="camel"):
 
     path: str | UnsetType = UNSET
     url: str | UnsetType = UNSET
-    status: Annotated[str, Meta(description="`ok`, `unchecked`, `missing` or `error`.", examples=["ok"])]
+    status: Annotated[str, about("`ok`, `unchecked`, `missing` or `error`.", example="ok")]
     error: str | UnsetType = UNSET
-    tables: Annotated[dict[str, int] | UnsetType, Meta(description="Rows.")] = UNSET
+    tables: Annotated[dict[str, int] | UnsetType, about("Rows.")] = UNSET
     max_chars_per_file: Count | UnsetType = UNSET
 
 
 class HealthConfig(Resource, frozen=True, kw_only=True, rename="camel"):
     """How the server is set up."""
 
-    port: Annotated[int, Meta(examples=[8081])]
+    port: Annotated[int, about(example=8081)]
     default_task: str | None
-    model: Annotated[str, Meta(examples=["gpt-4o"])]
-    provider: Annotated[str, Meta(examples=["openai"])]
-    circuit: Annotated[str, Meta(examples=["closed"])]
-    fallback_model: Annotated[str | None, Meta(examples=[None])]
+    model: Annotated[str, about(example="gpt-4o")]
+    provider: Annotated[str, about(example="openai")]
+    circuit: Annotated[str, about(example="closed")]
+    fallback_model: Annotated[str | None, about(example=None)]
 
 
 class Health(Resource, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Health(Resource, frozen=True, kw_only=True):
     workspace: HealthPart
     backend: HealthPart
     database: HealthPart
-    config: Annotated[HealthConfig | UnsetType, Meta(description="For callers with a valid credential.")] = UNSET
+    config: Annotated[HealthConfig | UnsetType, about("For callers with a valid credential.")] = UNSET
 
 
 class Live(Resource, frozen=True, kw_only=True):
@@ -93,21 +93,21 @@ class Ready(Resource, frozen=True, kw_only=True):
 class Version(Resource, frozen=True, kw_only=True):
     """Version of the server and of the contract, and the features by name."""
 
-    version: Annotated[str, Meta(examples=["1.1.0"])] = clasper.__version__
+    version: Annotated[str, about(example="1.1.0")] = clasper.__version__
     contractVersion: str = CONTRACT_VERSION  # noqa: N815  both spellings are shown
     contract_version: str = CONTRACT_VERSION
     name: str = "clasper"
-    features: Annotated[tuple[str, ...], Meta(examples=[["trace_diff"]])] = FEATURES
+    features: Annotated[tuple[str, ...], about(example=["trace_diff"])] = FEATURES
 
 
 class ControlPlaneCompatibility(Resource, frozen=True, kw_only=True, rename="camel"):
     """Whether Clasper can work with the control plane."""
 
     compatible: bool
-    clasper_contract_version: Annotated[str, Meta(examples=["v1"])]
-    control_plane_contract_version: Annotated[str | None, Meta(examples=["v1"])]
-    warnings: Annotated[tuple[str, ...], Meta(examples=[[]])]
-    missing_features: Annotated[tuple[str, ...], Meta(examples=[[]])]
+    clasper_contract_version: Annotated[str, about(example="v1")]
+    control_plane_contract_version: Annotated[str | None, about(example="v1")]
+    warnings: Annotated[tuple[str, ...], about(example=[])]
+    missing_features: Annotated[tuple[str, ...], about(example=[])]
     error: str | UnsetType = UNSET
     code: Literal["incompatible_control_plane"] | UnsetType = UNSET
 
@@ -115,15 +115,15 @@ class ControlPlaneCompatibility(Resource, frozen=True, kw_only=True, rename="cam
 class HealthQuery(Query, frozen=True, kw_only=True):
     """How thoroughly."""
 
-    deep: Annotated[
-        bool, Codec(read=lambda text: text == "true", json=bool), Meta(description="Also call the control plane.")
-    ] = False
+    deep: Annotated[bool, Codec(read=lambda text: text == "true", json=bool), about("Also call the control plane.")] = (
+        False
+    )
 
 
 class CompatibilityQuery(Query, frozen=True, kw_only=True):
     """Which control plane."""
 
-    control_plane_url: Annotated[str | None, Meta(description="Default: the configured one.")] = None
+    control_plane_url: Annotated[str | None, about("Default: the configured one.")] = None
 
 
 class HealthView(APIView):

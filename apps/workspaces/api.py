@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -17,24 +17,24 @@ from apps.workspaces.domain.workspace import Workspace, WorkspaceSkill, is_role
 from apps.workspaces.services import BootStatus, boot_status, complete_boot, context_report, load_workspace
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import Codec, Count, Query, Resource
+from clasper.core.schemas import Codec, Count, Query, Resource, about
 
 
 class SkillInWorkspace(Resource, frozen=True, kw_only=True, rename="camel"):
     """A skill of the workspace."""
 
-    name: Annotated[str, Meta(examples=["summarize"])]
-    description: Annotated[str, Meta(examples=["Summarizes a text."])]
+    name: Annotated[str, about(example="summarize")]
+    description: Annotated[str, about(example="Summarizes a text.")]
     enabled: bool
-    gate_reason: Annotated[str | UnsetType, Meta(description="Why the skill is disabled.")] = UNSET
-    location: Annotated[str, Meta(examples=["./workspace/skills/summarize/SKILL.md"])]
-    metadata: Annotated[Mapping[str, Any] | UnsetType, Meta(description="As in SKILL.md.")] = UNSET
+    gate_reason: Annotated[str | UnsetType, about("Why the skill is disabled.")] = UNSET
+    location: Annotated[str, about(example="./workspace/skills/summarize/SKILL.md")]
+    metadata: Annotated[Mapping[str, Any] | UnsetType, about("As in SKILL.md.")] = UNSET
 
 
 class WorkspaceSkills(Resource, frozen=True, kw_only=True):
     """The skills of the workspace."""
 
-    enabled: Annotated[Count, Meta(description="How many of the skills are enabled.")]
+    enabled: Annotated[Count, about("How many of the skills are enabled.")]
     total: Count
     skills: tuple[SkillInWorkspace, ...]
 
@@ -54,9 +54,7 @@ def _read_role(role: str) -> str:
 class ContextQuery(Query, frozen=True, kw_only=True):
     """Whose context."""
 
-    role: Annotated[
-        str, Codec(read=_read_role), Meta(description="Role whose soul is looked up: A-Z a-z 0-9 _ -, 1 to 64.")
-    ] = ""
+    role: Annotated[str, Codec(read=_read_role), about("Role whose soul is looked up: A-Z a-z 0-9 _ -, 1 to 64.")] = ""
 
 
 class WorkspaceSkillsView(APIView):

@@ -18,7 +18,7 @@ from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from rest_framework import exceptions
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -37,7 +37,7 @@ from clasper.core.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from clasper.core.schemas import Input, Query, Resource, render
+from clasper.core.schemas import Input, Query, Resource, about, render
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,16 +52,16 @@ MALFORMED = "The request is malformed, or its host is not served here."
 class ErrorBody(Resource, frozen=True, kw_only=True):
     """The one error body."""
 
-    error: Annotated[str, Meta(description="A sentence for people.", examples=["Invalid payload"])]
-    code: Annotated[str, Meta(description="For programs.", examples=["invalid_request"])]
+    error: Annotated[str, about("A sentence for people.", example="Invalid payload")]
+    code: Annotated[str, about("For programs.", example="invalid_request")]
     details: Annotated[
         dict[str, Any],
-        Meta(
-            description="Particulars. Validation has `fieldErrors` and `formErrors`, with all errors at once.",
-            examples=[{"fieldErrors": {"limit": ["This field is required."]}, "formErrors": []}],
+        about(
+            "Particulars. Validation has `fieldErrors` and `formErrors`, with all errors at once.",
+            example={"fieldErrors": {"limit": ["This field is required."]}, "formErrors": []},
         ),
     ]
-    trace_id: Annotated[str | UnsetType, Meta(description="The run that ended with this error, if any.")] = UNSET
+    trace_id: Annotated[str | UnsetType, about("The run that ended with this error, if any.")] = UNSET
 
 
 def error_body(error: ClasperError) -> ErrorBody:

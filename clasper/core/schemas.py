@@ -38,6 +38,11 @@ class Codec:
     json: Any = str
 
 
+def about(description: str | None = None, *, example: Any = msgspec.UNSET, **limits: Any) -> msgspec.Meta:
+    """What the API's description says of a field, and limits as in `msgspec.Meta`."""
+    return msgspec.Meta(description=description, examples=None if example is msgspec.UNSET else [example], **limits)
+
+
 class Internal:
     """Marks a field that is not shown."""
 
@@ -90,29 +95,21 @@ def read_money(value: Any) -> NanoUSD:
     return from_usd(amount)
 
 
-_DATE_TIME = Annotated[
-    str, msgspec.Meta(extra_json_schema={"format": "date-time"}, examples=["2026-02-01T19:30:00.000Z"])
-]
+_DATE_TIME = Annotated[str, about(example="2026-02-01T19:30:00.000Z", extra_json_schema={"format": "date-time"})]
 Instant = Annotated[datetime, Codec(read=_read_instant, write=iso, json=_DATE_TIME)]
 """ISO 8601, UTC unless it says otherwise. A bare date means its first instant; shown with milliseconds and `Z`."""
 
 LastInstant = Annotated[datetime, Codec(read=partial(_read_instant, last=True), write=iso, json=_DATE_TIME)]
 """As Instant, but a bare date means its last instant."""
 
-Money = Annotated[NanoUSD, Codec(read=read_money, write=usd, json=Annotated[float, msgspec.Meta(examples=[0.0485])])]
+Money = Annotated[NanoUSD, Codec(read=read_money, write=usd, json=Annotated[float, about(example=0.0485)])]
 """Nano-USD, shown as a JSON number of dollars; read from a number or a numeric text, exactly."""
 
-TenantId = Annotated[str, msgspec.Meta(min_length=1, max_length=128, examples=["acme"])]
-OneTenantId = Annotated[
-    TenantId, msgspec.Meta(description="Needed with the platform key; a tenant's key means its own.")
-]
-AnyTenantId = Annotated[
-    TenantId | None, msgspec.Meta(description="Default: every tenant that the caller may see; with a key, its own.")
-]
-TraceId = Annotated[
-    str, msgspec.Meta(extra_json_schema={"format": "uuid"}, examples=["0194c8f0-7e1a-7000-8000-000000000001"])
-]
-Count = Annotated[int, msgspec.Meta(ge=0, examples=[12])]
+TenantId = Annotated[str, about(example="acme", min_length=1, max_length=128)]
+OneTenantId = Annotated[TenantId, about("Needed with the platform key; a tenant's key means its own.")]
+AnyTenantId = Annotated[TenantId | None, about("Default: every tenant that the caller may see; with a key, its own.")]
+TraceId = Annotated[str, about(example="0194c8f0-7e1a-7000-8000-000000000001", extra_json_schema={"format": "uuid"})]
+Count = Annotated[int, about(example=12, ge=0)]
 
 
 # --- Types, taken apart ----------------------------------------------------------------------------------------------

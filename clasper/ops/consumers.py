@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from time import monotonic
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from apps.identity.consumers import GuardedConsumer
 from apps.identity.domain.permissions import GOVERNANCE_READ, resolve_tenant
@@ -14,14 +16,22 @@ from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
 from clasper.core.errors import ClasperError, InvalidRequest
 from clasper.core.http import error_body
+from clasper.core.schemas import OneTenantId, Query, about
 from clasper.core.sse import HEADERS, HEARTBEAT, HEARTBEAT_SECONDS, encode_event
-from clasper.core.tenancy import AllTenants
+from clasper.core.validation import read
 from clasper.ops.live import Feed, hub
 
 CHECK_SECONDS = 1.5
 """How often a listener's credential is looked at again: a revoked key stops within seconds here, too."""
 
-MAX_SEQ_DIGITS = 18
+
+class EventsQuery(Query, frozen=True, kw_only=True):
+    """Whose events, and after which one."""
+
+    tenant_id: OneTenantId
+    last_event_id: Annotated[
+        Annotated[int, Meta(ge=0, lt=10**18)] | None, about("As Last-Event-ID, which comes first.")
+    ] = None
 
 
 class EventsConsumer(GuardedConsumer):
@@ -33,13 +43,11 @@ class EventsConsumer(GuardedConsumer):
 
     async def answer(self, principal: Principal, request: Request) -> None:
         tenants = resolve_tenant(principal, request.query.get("tenant_id"))
-        given = request.headers.get("last-event-id") or request.query.get("last_event_id", "")
-        seq, faults = _read_seq(given)
-        if isinstance(tenants, AllTenants):
-            raise InvalidRequest(field_errors={**faults, "tenant_id": ["Name the tenant whose events you want."]})
-        if faults:
-            raise InvalidRequest(field_errors=faults)
-        async with hub().listen(tenants.tenant_id) as (feed, newest):
+        last_seen = request.headers.get("last-event-id") or request.query.get("last_event_id")
+        given = {"tenant_id": tenants.audit_chain, "last_event_id": last_seen}
+        query = read(EventsQuery, {name: value for name, value in given.items() if value}, strict=False)
+        seq = query.last_event_id
+        async with hub().listen(query.tenant_id) as (feed, newest):
             if seq is not None and seq > newest:
                 raise InvalidRequest(field_errors={"last_event_id": [f"The newest event is {newest}."]})
             await self._forward(feed, newest if seq is None else seq, request)
@@ -68,12 +76,3 @@ class EventsConsumer(GuardedConsumer):
 
     async def on_stream_error(self, error: ClasperError) -> None:
         await self.send_part(encode_event("error", msgspec.to_builtins(error_body(error))), more=False)
-
-
-def _read_seq(text: str) -> tuple[int | None, dict[str, list[str]]]:
-    """The seq that an event id names, None without one, and what is wrong with it."""
-    if not text:
-        return None, {}
-    if text.isascii() and text.isdigit() and len(text) <= MAX_SEQ_DIGITS:
-        return int(text), {}
-    return None, {"last_event_id": ["Give the id of an event of this feed."]}

@@ -11,7 +11,7 @@ import pytest
 
 from clasper.core.errors import InvalidRequest
 from clasper.core.money import MAX_AMOUNT, NanoUSD
-from clasper.core.schemas import Errors, Input, Instant, LastInstant, Money, Query, Resource, render
+from clasper.core.schemas import INTERNAL, Errors, Input, Instant, LastInstant, Money, Query, Resource, render
 from clasper.core.validation import read
 from tests.bodies import errors_of
 
@@ -65,6 +65,24 @@ def test_amounts_that_cannot_be_read(amount: Any) -> None:
     assert errors_of(Body, {"name": "x", "least": amount}).keys() == {"least"}
 
 
+class Named(Input, frozen=True, kw_only=True):
+    labels: dict[Annotated[str, msgspec.Meta(max_length=2)], str | None]
+
+
+def test_keys_and_values_of_a_mapping_are_judged_one_by_one() -> None:
+    assert read(Named, {"labels": {"ab": None}}).labels == {"ab": None}
+    assert errors_of(Named, {"labels": {"ab": 1, "abc": "x"}})["labels"] == [
+        "['ab']: Expected `str | null`, got `int`",
+        "['abc']: Expected `str` of length <= 2",
+    ]
+
+
+def test_what_only_the_entry_point_knows_is_reported_with_the_rest() -> None:
+    found = errors_of(Body, {"least": True}, also={"name": ["Not here."], "items": ["Not now."]})
+    assert found["name"] == ["This field is required.", "Not here."]
+    assert found.keys() == {"name", "least", "items"}
+
+
 def test_amounts_at_the_edges() -> None:
     assert read(Body, {"name": "x", "least": 0, "most": 9_000_000_000}).most == MAX_AMOUNT
     assert read(Body, {"name": "x", "most": "1e-999999999"}).most == 0
@@ -100,6 +118,7 @@ class Shown(Resource, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     by_name: Mapping[str, Money]
     other: Any = None
+    kept: Annotated[int, INTERNAL] = 1
 
 
 def test_what_is_shown() -> None:

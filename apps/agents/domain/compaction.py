@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from msgspec import Meta
-
 from apps.agents.domain.requests import MAX_HISTORY, Booked, Model, Text, Turn, history_errors
-from clasper.core.schemas import Errors
+from clasper.core.schemas import Errors, about
 
 DEFAULT_KEEP_RECENT = 2
 TEMPERATURE = 0.3
@@ -28,27 +26,20 @@ class CompactBody(Booked, frozen=True, kw_only=True):
 
     messages: Annotated[
         list[Turn],
-        Meta(
+        about(
+            "The conversation, oldest first.",
+            example=[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}],
             min_length=1,
             max_length=MAX_HISTORY,
-            description="The conversation, oldest first.",
-            examples=[[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]],
         ),
     ]
     instructions: Annotated[
-        Text | None,
-        Meta(description="What the summary should stress, in place of facts, decisions and open questions."),
+        Text | None, about("What the summary should stress, in place of facts, decisions and open questions.")
     ] = None
     keep_recent: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="How many of the latest turns stay as they are; more where a tool call and its result meet.",
-        ),
+        int, about("How many of the latest turns stay as they are; more where a tool call and its result meet.", ge=0)
     ] = DEFAULT_KEEP_RECENT
-    model: Annotated[Model | None, Meta(description="The model to ask. Default: the cheap one (LLM_MODEL_CHEAP).")] = (
-        None
-    )
+    model: Annotated[Model | None, about("The model to ask. Default: the cheap one (LLM_MODEL_CHEAP).")] = None
 
     @classmethod
     def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from apps.agents.domain.requests import Booked, Model
 from apps.agents.domain.schema import InvalidSchema, OutputSchema, compile_schema
-from clasper.core.schemas import Errors
+from clasper.core.schemas import Errors, about
 
 DEFAULT_TEMPERATURE = 0.3
 
@@ -24,28 +24,24 @@ _INSTRUCTIONS = (
 class TaskBody(Booked, frozen=True, kw_only=True):
     """The body of `POST /llm-task`. `input` is UNSET when it was not given; null is an input."""
 
-    prompt: Annotated[
-        str,
-        Meta(min_length=1, max_length=1_000_000, description="What to do.", examples=["Which city is mentioned?"]),
-    ]
-    input: Annotated[
-        Any, Meta(description="The data to do it with: any JSON.", examples=[{"text": "Ada lives in London."}])
-    ] = msgspec.UNSET
+    prompt: Annotated[str, about("What to do.", example="Which city is mentioned?", min_length=1, max_length=1_000_000)]
+    input: Annotated[Any, about("The data to do it with: any JSON.", example={"text": "Ada lives in London."})] = (
+        msgspec.UNSET
+    )
     schema: Annotated[
         dict[str, Any] | None,
-        Meta(
-            description="JSON Schema that the output must fulfil: draft 2020-12, or the one that `$schema` names.",
-            examples=[{"type": "object", "properties": {"city": {"type": "string"}}}],
+        about(
+            "JSON Schema that the output must fulfil: draft 2020-12, or the one that `$schema` names.",
+            example={"type": "object", "properties": {"city": {"type": "string"}}},
         ),
     ] = None
     model: Annotated[
         Model | None,
-        Meta(description="The model to ask: a tier's name, `provider/model`, or `model`. Default: the default model."),
+        about("The model to ask: a tier's name, `provider/model`, or `model`. Default: the default model."),
     ] = None
-    temperature: Annotated[float, Meta(ge=0, le=2, description="How free the model is.")] = DEFAULT_TEMPERATURE
+    temperature: Annotated[float, about("How free the model is.", ge=0, le=2)] = DEFAULT_TEMPERATURE
     max_tokens: Annotated[
-        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
-        Meta(description="Most output tokens, within CLASPER_MAX_OUTPUT_TOKENS."),
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None, about("Most output tokens, within CLASPER_MAX_OUTPUT_TOKENS.")
     ] = None
 
     @classmethod

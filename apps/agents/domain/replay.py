@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from apps.agents.domain.requests import Model, Text
 from clasper.core.canonical import canonical_json
-from clasper.core.schemas import Errors, Input
+from clasper.core.schemas import Errors, Input, about
 
 ToolMode = Literal["recorded", "live"]
 
@@ -21,28 +21,23 @@ UNRECORDED = "The recording holds no call of this tool with these arguments."
 class ReplayBody(Input, frozen=True, kw_only=True):
     """The body of `POST /traces/{id}/replay`: what is to be different. Nothing given repeats the run as it was."""
 
-    model: Annotated[Model | None, Meta(description="Another model: a tier's name, `provider/model`, or `model`.")] = (
+    model: Annotated[Model | None, about("Another model: a tier's name, `provider/model`, or `model`.")] = None
+    temperature: Annotated[Annotated[float, Meta(ge=0, le=2)] | None, about("Another temperature.")] = None
+    max_tokens: Annotated[Annotated[int, Meta(ge=1, le=1_000_000)] | None, about("Another limit of output tokens.")] = (
         None
     )
-    temperature: Annotated[Annotated[float, Meta(ge=0, le=2)] | None, Meta(description="Another temperature.")] = None
-    max_tokens: Annotated[
-        Annotated[int, Meta(ge=1, le=1_000_000)] | None, Meta(description="Another limit of output tokens.")
-    ] = None
-    system_prompt: Annotated[
-        Text | None, Meta(description="Another system prompt; needs the scope `prompt:override`.")
-    ] = None
-    prompt: Annotated[Text | None, Meta(description="The same as `system_prompt`.")] = None
+    system_prompt: Annotated[Text | None, about("Another system prompt; needs the scope `prompt:override`.")] = None
+    prompt: Annotated[Text | None, about("The same as `system_prompt`.")] = None
     workspace_version: Annotated[
         Annotated[str, Meta(max_length=80)] | None,
-        Meta(description="Another content that a run used, by its hash, or `current` for the files as they are."),
+        about("Another content that a run used, by its hash, or `current` for the files as they are."),
     ] = None
     skill_versions: Annotated[
-        dict[str, str] | None,
-        Meta(description="Versions that skills must have in that content; otherwise the replay is refused."),
+        dict[str, str] | None, about("Versions that skills must have in that content; otherwise the replay is refused.")
     ] = None
-    tools: Annotated[
-        ToolMode, Meta(description="`recorded`: tools answer as they did then. `live`: they are called.")
-    ] = "recorded"
+    tools: Annotated[ToolMode, about("`recorded`: tools answer as they did then. `live`: they are called.")] = (
+        "recorded"
+    )
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from apps.agents.domain.session import SessionKey, parse_session_key
 from apps.workspaces.domain.workspace import is_role
-from clasper.core.schemas import Errors, Input
+from clasper.core.schemas import Errors, Input, about
 
 Text = Annotated[str, Meta(max_length=1_000_000)]
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -29,16 +29,16 @@ CallId = Annotated[str, Meta(min_length=1, max_length=256)]
 class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool call asked for."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=256, description="The tool's name.", examples=["orders:lookup"])]
-    arguments: Annotated[Text, Meta(description="Its arguments, as JSON text.", examples=['{"id": 7}'])]
+    name: Annotated[str, about("The tool's name.", example="orders:lookup", min_length=1, max_length=256)]
+    arguments: Annotated[Text, about("Its arguments, as JSON text.", example='{"id": 7}')]
 
 
 class TurnToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call of an earlier assistant turn."""
 
-    id: Annotated[CallId, Meta(description="Named by the turn that answers it.", examples=["call_1"])]
-    type: Annotated[Literal["function"], Meta(description="Always `function`.")] = "function"
-    function: Annotated[CalledFunction, Meta(description="The tool.")]
+    id: Annotated[CallId, about("Named by the turn that answers it.", example="call_1")]
+    type: Annotated[Literal["function"], about("Always `function`.")] = "function"
+    function: Annotated[CalledFunction, about("The tool.")]
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,16 +47,15 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `content` may only be missing or null beside `tool_calls`; `history_errors` says so, types cannot.
     """
 
-    role: Annotated[Literal["user", "assistant", "system", "tool"], Meta(description="Who said it.", examples=["user"])]
+    role: Annotated[Literal["user", "assistant", "system", "tool"], about("Who said it.", example="user")]
     content: Annotated[
-        Text | None,
-        Meta(description="What was said, as text. It may be missing only beside `tool_calls`.", examples=["Hello"]),
+        Text | None, about("What was said, as text. It may be missing only beside `tool_calls`.", example="Hello")
     ] = None
     tool_calls: Annotated[
         list[TurnToolCall] | None,
-        Meta(description="On an assistant's turn: the tools it called. Each call must be answered by a `tool` turn."),
+        about("On an assistant's turn: the tools it called. Each call must be answered by a `tool` turn."),
     ] = None
-    tool_call_id: Annotated[CallId | None, Meta(description="On a `tool` turn: the call whose result it is.")] = None
+    tool_call_id: Annotated[CallId | None, about("On a `tool` turn: the call whose result it is.")] = None
 
     @property
     def text(self) -> str:
@@ -69,18 +68,18 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
 
     url: Annotated[
         str,
-        Meta(
+        about(
+            "http or https; private, loopback and metadata addresses only if the operator lists them.",
+            example="https://example.com/callback",
             min_length=1,
             max_length=2048,
-            description="http or https; private, loopback and metadata addresses only if the operator lists them.",
-            examples=["https://example.com/callback"],
         ),
     ]
     secret: Annotated[
         Annotated[str, Meta(max_length=1024)] | None,
-        Meta(description="Signs the body: `X-Clasper-Signature` is its lower-case hex HMAC-SHA256."),
+        about("Signs the body: `X-Clasper-Signature` is its lower-case hex HMAC-SHA256."),
     ] = None
-    headers: Annotated[dict[str, str], Meta(description="Headers to send along.")] = {}
+    headers: Annotated[dict[str, str], about("Headers to send along.")] = {}
 
 
 Model = Annotated[str, Meta(max_length=160)]
@@ -91,34 +90,29 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """`metadata`: options of this request. Keys that are not listed here are kept with the trace and change nothing."""
 
     system_prompt: Annotated[
-        Text | None, Meta(description="Replaces the workspace's prompt; needs the scope `prompt:override`.")
+        Text | None, about("Replaces the workspace's prompt; needs the scope `prompt:override`.")
     ] = None
-    kickoff_plan: Annotated[bool | None, Meta(description="Also write the answer as a plan document.")] = None
-    kickoff_note: Annotated[Text | None, Meta(description="Steers a kickoff and heads its plan.")] = None
-    plan_title: Annotated[Title | None, Meta(description="Title of the plan document.")] = None
-    timezone: Annotated[
-        Annotated[str, Meta(max_length=64)] | None, Meta(description="IANA name, for the time in the prompt.")
-    ] = None
-    model: Annotated[
-        Model | None, Meta(description="The model to ask: a tier (`cheap`, `best`, …), `provider/model`, or `model`.")
-    ] = None
-    workspace_id: Annotated[Slug | None, Meta(description="As the field of the same name in the body.")] = None
-    environment: Annotated[Slug | None, Meta(description="As the field of the same name in the body.")] = None
-    skip_backend: Annotated[
-        bool | None,
-        Meta(description="Write nothing to the control plane; then no task is needed.", examples=[True]),
-    ] = None
-    skip_smart_context: Annotated[bool | None, Meta(description=UNUSED)] = msgspec.field(
-        default=None, name="skipSmartContext"
+    kickoff_plan: Annotated[bool | None, about("Also write the answer as a plan document.")] = None
+    kickoff_note: Annotated[Text | None, about("Steers a kickoff and heads its plan.")] = None
+    plan_title: Annotated[Title | None, about("Title of the plan document.")] = None
+    timezone: Annotated[Annotated[str, Meta(max_length=64)] | None, about("IANA name, for the time in the prompt.")] = (
+        None
     )
-    force_include_skills: Annotated[
-        list[Annotated[str, Meta(max_length=64)]] | None, Meta(description="Skills that are in the prompt in any case.")
-    ] = msgspec.field(default=None, name="forceIncludeSkills")
-    smart_context_max_skills: Annotated[Annotated[int, Meta(ge=0, le=1000)] | None, Meta(description=UNUSED)] = None
-    smart_context_max_memory: Annotated[Annotated[int, Meta(ge=0, le=1000)] | None, Meta(description=UNUSED)] = None
-    smart_context_token_budget: Annotated[
-        Annotated[int, Meta(ge=0, le=10_000_000)] | None, Meta(description=UNUSED)
+    model: Annotated[
+        Model | None, about("The model to ask: a tier (`cheap`, `best`, …), `provider/model`, or `model`.")
     ] = None
+    workspace_id: Annotated[Slug | None, about("As the field of the same name in the body.")] = None
+    environment: Annotated[Slug | None, about("As the field of the same name in the body.")] = None
+    skip_backend: Annotated[
+        bool | None, about("Write nothing to the control plane; then no task is needed.", example=True)
+    ] = None
+    skip_smart_context: Annotated[bool | None, about(UNUSED)] = msgspec.field(default=None, name="skipSmartContext")
+    force_include_skills: Annotated[
+        list[Annotated[str, Meta(max_length=64)]] | None, about("Skills that are in the prompt in any case.")
+    ] = msgspec.field(default=None, name="forceIncludeSkills")
+    smart_context_max_skills: Annotated[Annotated[int, Meta(ge=0, le=1000)] | None, about(UNUSED)] = None
+    smart_context_max_memory: Annotated[Annotated[int, Meta(ge=0, le=1000)] | None, about(UNUSED)] = None
+    smart_context_token_budget: Annotated[Annotated[int, Meta(ge=0, le=10_000_000)] | None, about(UNUSED)] = None
 
 
 class RunBody(Input, frozen=True, kw_only=True, forbid_unknown_fields=False):
@@ -130,47 +124,39 @@ class SendBody(RunBody, frozen=True, kw_only=True):
 
     user_id: Annotated[
         Id,
-        Meta(
-            description="Whom the run is for; also its tenant, unless the credential or `tenant_id` names one.",
-            examples=["ada"],
-        ),
+        about("Whom the run is for; also its tenant, unless the credential or `tenant_id` names one.", example="ada"),
     ]
     session_key: Annotated[
         str,
-        Meta(
+        about(
+            "`user:{user_id}:{role}`. The role is the agent's name and selects its soul.",
+            example="user:ada:support",
             min_length=1,
             max_length=256,
-            description="`user:{user_id}:{role}`. The role is the agent's name and selects its soul.",
-            examples=["user:ada:support"],
         ),
     ]
-    message: Annotated[
-        str, Meta(min_length=1, max_length=1_000_000, description="What the user says.", examples=["Hello"])
-    ]
+    message: Annotated[str, about("What the user says.", example="Hello", min_length=1, max_length=1_000_000)]
     messages: Annotated[
         Annotated[list[Turn], Meta(max_length=MAX_HISTORY)] | None,
-        Meta(description="Earlier turns of the conversation, oldest first."),
+        about("Earlier turns of the conversation, oldest first."),
     ] = None
-    task_id: Annotated[OptionalId | None, Meta(description="An existing task of the control plane.")] = None
+    task_id: Annotated[OptionalId | None, about("An existing task of the control plane.")] = None
     task_title: Annotated[
         Title | None,
-        Meta(
-            description="Without `task_id`: the title of the task to find or create. Default: CLASPER_DEFAULT_TASK.",
-            examples=["Try it out"],
+        about(
+            "Without `task_id`: the title of the task to find or create. Default: CLASPER_DEFAULT_TASK.",
+            example="Try it out",
         ),
     ] = None
-    task_description: Annotated[Text | None, Meta(description="Description of a task that is created.")] = None
-    task_metadata: Annotated[dict[str, Any] | None, Meta(description="Metadata of a task that is created.")] = None
-    metadata: Annotated[Options | None, Meta(description="Options of this request.")] = None
-    webhook: Annotated[Webhook | None, Meta(description="Where to report the end of the run.")] = None
-    stream: Annotated[bool | None, Meta(description="On `send`: answer with server-sent events.")] = None
-    tenant_id: Annotated[
-        Id | None, Meta(description="The platform key may name any tenant, a tenant's key only its own.")
-    ] = None
-    workspace_id: Annotated[Slug | None, Meta(description="Default: `metadata.workspace_id`, then `default`.")] = None
+    task_description: Annotated[Text | None, about("Description of a task that is created.")] = None
+    task_metadata: Annotated[dict[str, Any] | None, about("Metadata of a task that is created.")] = None
+    metadata: Annotated[Options | None, about("Options of this request.")] = None
+    webhook: Annotated[Webhook | None, about("Where to report the end of the run.")] = None
+    stream: Annotated[bool | None, about("On `send`: answer with server-sent events.")] = None
+    tenant_id: Annotated[Id | None, about("The platform key may name any tenant, a tenant's key only its own.")] = None
+    workspace_id: Annotated[Slug | None, about("Default: `metadata.workspace_id`, then `default`.")] = None
     environment: Annotated[
-        Slug | None,
-        Meta(description="Default: `metadata.environment`, then the workspace's default environment."),
+        Slug | None, about("Default: `metadata.environment`, then the workspace's default environment.")
     ] = None
 
     @classmethod
@@ -198,20 +184,18 @@ class Booked(RunBody, frozen=True, kw_only=True):
     """Whom a run without a session is for and where it is booked; all of it may be left out."""
 
     user_id: Annotated[
-        Id | None,
-        Meta(description="Whom it is for; also the tenant, unless the credential or `tenant_id` names one."),
+        Id | None, about("Whom it is for; also the tenant, unless the credential or `tenant_id` names one.")
     ] = None
     agent_role: Annotated[
         Annotated[str, Meta(max_length=64)] | None,
-        Meta(description="The agent's name in the trace; its model, if CLASPER_ROLE_MODELS has one for it."),
+        about("The agent's name in the trace; its model, if CLASPER_ROLE_MODELS has one for it."),
     ] = None
     tenant_id: Annotated[
-        Id | None,
-        Meta(description="The platform key may name any tenant, a tenant's key only its own. Default: `default`."),
+        Id | None, about("The platform key may name any tenant, a tenant's key only its own. Default: `default`.")
     ] = None
-    workspace_id: Annotated[Slug | None, Meta(description="Where the run is booked. Default: `default`.")] = None
-    environment: Annotated[Slug | None, Meta(description="Where the run is booked. Default: `default`.")] = None
-    metadata: Annotated[dict[str, Any] | None, Meta(description="Kept with the trace.")] = None
+    workspace_id: Annotated[Slug | None, about("Where the run is booked. Default: `default`.")] = None
+    environment: Annotated[Slug | None, about("Where the run is booked. Default: `default`.")] = None
+    metadata: Annotated[dict[str, Any] | None, about("Kept with the trace.")] = None
 
     @classmethod
     def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
 from apps.agents.domain.compaction import summary_turn
 from apps.agents.domain.json_output import ParsedOutput
 from apps.agents.domain.requests import Turn
 from apps.agents.domain.run import RunCost, RunResult
 from clasper.core.money import usd
-from clasper.core.schemas import Count, Resource, TraceId
+from clasper.core.schemas import Count, Resource, TraceId, about
 from clasper.core.usage import Usage
 
 
 class UsageBody(Resource, frozen=True, kw_only=True):
     """Tokens of all model calls of the run; cached ones count as prompt tokens."""
 
-    prompt_tokens: Annotated[int, Meta(ge=0, examples=[1250])]
-    completion_tokens: Annotated[int, Meta(ge=0, examples=[150])]
-    total_tokens: Annotated[int, Meta(ge=0, examples=[1400])]
+    prompt_tokens: Annotated[int, about(example=1250, ge=0)]
+    completion_tokens: Annotated[int, about(example=150, ge=0)]
+    total_tokens: Annotated[int, about(example=1400, ge=0)]
 
     @classmethod
     def of(cls, usage: Usage) -> UsageBody:
@@ -35,12 +35,12 @@ class UsageBody(Resource, frozen=True, kw_only=True):
 class CostBody(Resource, frozen=True, kw_only=True, rename="camel"):
     """Exact to the nano-dollar; inputCost and outputCost add up to totalCost."""
 
-    model: Annotated[str, Meta(examples=["gpt-4o"])]
-    input_tokens: Annotated[int, Meta(ge=0, examples=[1250])]
-    output_tokens: Annotated[int, Meta(ge=0, examples=[150])]
-    input_cost: Annotated[float, Meta(ge=0, examples=[0.0375])]
-    output_cost: Annotated[float, Meta(ge=0, examples=[0.009])]
-    total_cost: Annotated[float, Meta(ge=0, examples=[0.0465])]
+    model: Annotated[str, about(example="gpt-4o")]
+    input_tokens: Annotated[int, about(example=1250, ge=0)]
+    output_tokens: Annotated[int, about(example=150, ge=0)]
+    input_cost: Annotated[float, about(example=0.0375, ge=0)]
+    output_cost: Annotated[float, about(example=0.009, ge=0)]
+    total_cost: Annotated[float, about(example=0.0465, ge=0)]
     currency: Literal["USD"] = "USD"
 
     @classmethod
@@ -58,17 +58,15 @@ class CostBody(Resource, frozen=True, kw_only=True, rename="camel"):
 class AgentAnswer(Resource, frozen=True, kw_only=True):
     """The answer of an agent: the data of a stream's `done` event, besides its `type`."""
 
-    task_id: Annotated[str | None, Meta(description="Null when `skip_backend` left no task.", examples=["task-1"])]
+    task_id: Annotated[str | None, about("Null when `skip_backend` left no task.", example="task-1")]
     trace_id: TraceId
-    response: Annotated[str, Meta(description="The agent's answer.", examples=["Hello! How can I help?"])]
+    response: Annotated[str, about("The agent's answer.", example="Hello! How can I help?")]
     usage: UsageBody
     cost: CostBody
-    context_warning: Annotated[str | UnsetType, Meta(description="Present over CLASPER_CONTEXT_WARNING_THRESHOLD.")] = (
+    context_warning: Annotated[str | UnsetType, about("Present over CLASPER_CONTEXT_WARNING_THRESHOLD.")] = UNSET
+    skipped_backend: Annotated[bool | UnsetType, about("Present when nothing was written to the control plane.")] = (
         UNSET
     )
-    skipped_backend: Annotated[
-        bool | UnsetType, Meta(description="Present when nothing was written to the control plane.")
-    ] = UNSET
 
     @classmethod
     def of(cls, result: RunResult) -> Self:
@@ -92,22 +90,22 @@ class SendResponse(AgentAnswer, frozen=True, kw_only=True):
 class SchemaError(Resource, frozen=True, kw_only=True):
     """Where an output does not fulfil its schema."""
 
-    path: Annotated[str, Meta(examples=["/city"])]
-    message: Annotated[str, Meta(examples=["12 is not of type string"])]
+    path: Annotated[str, about(example="/city")]
+    message: Annotated[str, about(example="12 is not of type string")]
 
 
 class TaskResponse(Resource, frozen=True, kw_only=True):
     """The JSON value of a structured task; `validation_errors` only when it does not fulfil its schema."""
 
     status: Literal["ok"] = "ok"
-    output: Annotated[Any, Meta(description="The JSON value.", examples=[{"city": "London"}])]
+    output: Annotated[Any, about("The JSON value.", example={"city": "London"})]
     usage: UsageBody
     cost: CostBody
-    validated: Annotated[bool, Meta(description="There was a schema and the output fulfils it.")]
+    validated: Annotated[bool, about("There was a schema and the output fulfils it.")]
     trace_id: TraceId
     validation_errors: Annotated[
         Sequence[SchemaError] | UnsetType,
-        Meta(description="Present when the output does not fulfil the schema, even after it was asked for again."),
+        about("Present when the output does not fulfil the schema, even after it was asked for again."),
     ] = UNSET
 
     @classmethod
@@ -131,8 +129,8 @@ class CompactResponse(Resource, frozen=True, kw_only=True):
     usage: UsageBody
     original_count: Count
     compacted_count: Count
-    cost: Annotated[CostBody | None, Meta(description="Null when no model was asked.")]
-    trace_id: Annotated[TraceId | None, Meta(description="Null when no model was asked.")]
+    cost: Annotated[CostBody | None, about("Null when no model was asked.")]
+    trace_id: Annotated[TraceId | None, about("Null when no model was asked.")]
 
     @classmethod
     def of(cls, result: RunResult, *, original_count: int, recent: Sequence[Turn]) -> CompactResponse:
@@ -164,25 +162,21 @@ class ReplayResponse(Resource, frozen=True, kw_only=True):
     """The answer of a replay, and how the run differs from the one it repeats (nulls when that one is gone)."""
 
     status: Literal["ok"] = "ok"
-    trace_id: Annotated[TraceId, Meta(description="The new run's trace.")]
-    response: Annotated[str, Meta(examples=["Hello!"])]
+    trace_id: Annotated[TraceId, about("The new run's trace.")]
+    response: Annotated[str, about(example="Hello!")]
     usage: UsageBody
     cost: CostBody
-    output: Annotated[Any, Meta(description="Of a structured task.")] = UNSET
+    output: Annotated[Any, about("Of a structured task.")] = UNSET
     validated: bool | UnsetType = UNSET
     replay_of: TraceId
     overrides: Annotated[
         Mapping[str, Any],
-        Meta(
-            description="What the body changed; of a prompt only `system_prompt_chars`.",
-            examples=[{"tools": "recorded"}],
-        ),
+        about("What the body changed; of a prompt only `system_prompt_chars`.", example={"tools": "recorded"}),
     ]
     diff: Annotated[
-        Mapping[str, Any] | None,
-        Meta(description="As of `POST /traces/diff`; null when the first run is gone.", examples=[{}]),
+        Mapping[str, Any] | None, about("As of `POST /traces/diff`; null when the first run is gone.", example={})
     ]
-    summary_text: Annotated[str | None, Meta(examples=["Compared traces a vs b: no significant differences."])]
+    summary_text: Annotated[str | None, about(example="Compared traces a vs b: no significant differences.")]
 
     @classmethod
     def of(
@@ -211,17 +205,17 @@ class ReplayResponse(Resource, frozen=True, kw_only=True):
 class OriginalRequest(Resource, frozen=True, kw_only=True):
     """What was asked, redacted."""
 
-    message: Annotated[str, Meta(examples=["Hello"])]
+    message: Annotated[str, about(example="Hello")]
     messages: Sequence[Turn]
-    metadata: Annotated[Mapping[str, Any], Meta(examples=[{}])]
+    metadata: Annotated[Mapping[str, Any], about(example={})]
 
 
 class WorkspaceSnapshot(Resource, frozen=True, kw_only=True):
     """The content of the workspace that the run used."""
 
-    hash: Annotated[str, Meta(examples=["sha256:0f…"])]
-    kept: Annotated[bool, Meta(description="False when this content is not stored.")]
-    files: Annotated[Mapping[str, str], Meta(examples=[{"SOUL.md": "You are kind."}])]
+    hash: Annotated[str, about(example="sha256:0f…")]
+    kept: Annotated[bool, about("False when this content is not stored.")]
+    files: Annotated[Mapping[str, str], about(example={"SOUL.md": "You are kind."})]
 
 
 class ReplayContext(Resource, frozen=True, kw_only=True):
@@ -230,8 +224,8 @@ class ReplayContext(Resource, frozen=True, kw_only=True):
     trace_id: TraceId
     original_request: OriginalRequest
     workspace_snapshot: WorkspaceSnapshot
-    skill_versions: Annotated[Mapping[str, str], Meta(examples=[{"summarize": "1.0.0"}])]
-    kind: Annotated[str, Meta(examples=["send"])]
-    model: Annotated[str, Meta(examples=["openai/gpt-4o"])]
-    temperature: Annotated[float, Meta(examples=[0.7])]
-    tools: Annotated[Sequence[str], Meta(examples=[["orders:lookup"]])]
+    skill_versions: Annotated[Mapping[str, str], about(example={"summarize": "1.0.0"})]
+    kind: Annotated[str, about(example="send")]
+    model: Annotated[str, about(example="openai/gpt-4o")]
+    temperature: Annotated[float, about(example=0.7)]
+    tools: Annotated[Sequence[str], about(example=["orders:lookup"])]

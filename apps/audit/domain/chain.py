@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from clasper.core.clock import iso
-from clasper.core.schemas import Resource
+from clasper.core.schemas import Resource, about
 
 EVENT_TYPES: dict[str, str] = {
     "agent.start": "A run was admitted and begins.",
@@ -125,28 +125,27 @@ class ChainReport(Resource, frozen=True, kw_only=True):
     """What verification found. `last_*` is the end of the chain's good part."""
 
     valid: bool
-    checked: Annotated[int, msgspec.Meta(description="Entries found good.", examples=[5])]
-    first_bad_seq: Annotated[int | None, msgspec.Meta(description="Null for a valid chain.", examples=[None])]
-    reason: Annotated[str, msgspec.Meta(description="What is wrong; empty for a valid chain.", examples=[""])]
-    last_seq: Annotated[int, msgspec.Meta(examples=[5])]
-    last_hash: Annotated[str, msgspec.Meta(examples=["f" * 64])]
+    checked: Annotated[int, about("Entries found good.", example=5)]
+    first_bad_seq: Annotated[int | None, about("Null for a valid chain.", example=None)]
+    reason: Annotated[str, about("What is wrong; empty for a valid chain.", example="")]
+    last_seq: Annotated[int, about(example=5)]
+    last_hash: Annotated[str, about(example="f" * 64)]
     checkpoint_seq: Annotated[
-        int | None,
-        msgspec.Meta(description="The last checkpoint that a valid chain was compared with, if any.", examples=[None]),
+        int | None, about("The last checkpoint that a valid chain was compared with, if any.", example=None)
     ] = None
 
 
 class TenantChain(ChainReport, frozen=True, kw_only=True):
     """What verification of a tenant's chain found."""
 
-    tenant_id: Annotated[str, msgspec.Meta(description="Empty for the platform's own chain.", examples=["acme"])]
+    tenant_id: Annotated[str, about("Empty for the platform's own chain.", example="acme")]
 
 
 class AllChains(Resource, frozen=True, kw_only=True):
     """What verification of every chain found; `first_bad_seq` is that of the first broken chain."""
 
     valid: bool
-    first_bad_seq: Annotated[int | None, msgspec.Meta(examples=[None])]
+    first_bad_seq: Annotated[int | None, about(example=None)]
     tenants: tuple[TenantChain, ...]
 
 

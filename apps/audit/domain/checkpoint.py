@@ -9,13 +9,12 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
-from msgspec import Meta
 from msgspec.structs import replace
 
 from apps.audit.domain.chain import GENESIS, Anchors, ChainPoint, ChainReport
 from clasper.core.canonical import canonical_json
 from clasper.core.clock import parse_iso
-from clasper.core.schemas import Resource
+from clasper.core.schemas import Resource, about
 from clasper.core.signing import KEY_BYTES, SIGNATURE_BYTES, SigningKey, decode_bytes, is_signed
 
 MAX_SEQ = 2**53 - 1
@@ -27,18 +26,16 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 class Checkpoint(Resource, frozen=True, kw_only=True):
     """A chain's end as it was at `created_at`; seq 0 and 64 zeros for a chain without entries."""
 
-    tenant_id: Annotated[str, Meta(description="Empty for the platform's own chain.", examples=["acme"])]
-    seq: Annotated[int, Meta(description="The chain's last entry.", examples=[5])]
-    hash: Annotated[str, Meta(description="That entry's hash.", examples=["f" * 64])]
-    created_at: Annotated[str, Meta(examples=["2026-02-01T19:30:00.000Z"], extra_json_schema={"format": "date-time"})]
-    public_key: Annotated[
-        str, Meta(description="The Ed25519 public key, base64 of 32 bytes.", examples=[f"{'A' * 43}="])
-    ]
+    tenant_id: Annotated[str, about("Empty for the platform's own chain.", example="acme")]
+    seq: Annotated[int, about("The chain's last entry.", example=5)]
+    hash: Annotated[str, about("That entry's hash.", example="f" * 64)]
+    created_at: Annotated[str, about(example="2026-02-01T19:30:00.000Z", extra_json_schema={"format": "date-time"})]
+    public_key: Annotated[str, about("The Ed25519 public key, base64 of 32 bytes.", example=f"{'A' * 43}=")]
     signature: Annotated[
         str,
-        Meta(
-            description="Base64. Covers the canonical JSON (RFC 8785) of tenant_id, seq, hash and created_at.",
-            examples=[f"{'A' * 86}=="],
+        about(
+            "Base64. Covers the canonical JSON (RFC 8785) of tenant_id, seq, hash and created_at.",
+            example=f"{'A' * 86}==",
         ),
     ]
 

@@ -13,15 +13,8 @@ from typing import Annotated, Any
 
 import msgspec
 from django.db.models import QuerySet
-from msgspec import Meta
 
-from apps.audit.domain.chain import (
-    EVENT_ALIASES,
-    Anchors,
-    ChainReport,
-    check_end,
-    verify,
-)
+from apps.audit.domain.chain import EVENT_ALIASES, Anchors, ChainReport, check_end, verify
 from apps.audit.domain.checkpoint import check_anchors
 from apps.audit.models import AuditEntry
 from apps.audit.queries import (
@@ -35,7 +28,7 @@ from apps.audit.queries import (
     older_than,
     window_edge,
 )
-from clasper.core.schemas import Count, Instant, Resource, TraceId
+from clasper.core.schemas import Count, Instant, Resource, TraceId, about
 from clasper.core.tenancy import AllTenants, TenantScope
 
 COUNTED_UP_TO = 10_000
@@ -53,20 +46,15 @@ class AuditRecord(Resource, frozen=True, kw_only=True):
 
     id: Count
     timestamp: Instant
-    event_type: Annotated[str, Meta(examples=["tool.denied"])]
-    tenant_id: Annotated[str, Meta(description="Empty for the platform's own events.", examples=["acme"])]
+    event_type: Annotated[str, about(example="tool.denied")]
+    tenant_id: Annotated[str, about("Empty for the platform's own events.", example="acme")]
     trace_id: TraceId | None
-    actor: Annotated[str, Meta(description="type:id", examples=["agent:jarvis"])]
-    details: Annotated[dict[str, Any], Meta(examples=[{"tool": "delete_user"}])]
-    seq: Annotated[Count, Meta(description="The entry's place in its tenant's chain, from 1, without gaps.")]
-    prev_hash: Annotated[
-        str, Meta(description="The hash of the entry before; 64 zeros for the first.", examples=["f" * 64])
-    ]
+    actor: Annotated[str, about("type:id", example="agent:jarvis")]
+    details: Annotated[dict[str, Any], about(example={"tool": "delete_user"})]
+    seq: Annotated[Count, about("The entry's place in its tenant's chain, from 1, without gaps.")]
+    prev_hash: Annotated[str, about("The hash of the entry before; 64 zeros for the first.", example="f" * 64)]
     hash: Annotated[
-        str,
-        Meta(
-            description="SHA-256 of the canonical JSON (RFC 8785) of all fields but id and hash.", examples=["e" * 64]
-        ),
+        str, about("SHA-256 of the canonical JSON (RFC 8785) of all fields but id and hash.", example="e" * 64)
     ]
 
 
@@ -77,17 +65,15 @@ class AuditPage(Resource, frozen=True, kw_only=True):
     total: Count
     limit: Count
     offset: Count
-    next_cursor: Annotated[str | None, Meta(examples=[None])]
-    total_is_exact: Annotated[
-        bool, Meta(description=f"False when there are more than the {COUNTED_UP_TO} that are counted.")
-    ]
+    next_cursor: Annotated[str | None, about(example=None)]
+    total_is_exact: Annotated[bool, about(f"False when there are more than the {COUNTED_UP_TO} that are counted.")]
 
 
 class AuditStats(Resource, frozen=True, kw_only=True):
     """The number of entries, by event and in the last 24 hours, and the time of the oldest."""
 
     total_entries: Count
-    entries_by_type: Annotated[dict[str, int], Meta(examples=[{"tool.denied": 12}])]
+    entries_by_type: Annotated[dict[str, int], about(example={"tool.denied": 12})]
     entries_last_24h: Count
     oldest_entry: Instant | None
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from clasper.core.schemas import Input
+from clasper.core.schemas import Input, about
 
 CURRENCY: Final = "EUR"
 REFUNDABLE: Final = ("paid", "shipped", "delivered", "partially_refunded")
@@ -135,7 +135,7 @@ def decide_refund(
     return int(cents)
 
 
-OrderId = Annotated[str, Meta(min_length=1, max_length=32, description="For example ORD-1001.")]
+OrderId = Annotated[str, about("For example ORD-1001.", min_length=1, max_length=32)]
 
 
 class CustomerSearch(Input, frozen=True, kw_only=True):
@@ -156,8 +156,7 @@ class OrderRefund(Input, frozen=True, kw_only=True):
 
     order_id: OrderId
     amount: (
-        Annotated[float, Meta(ge=0.01, description=f"In {CURRENCY}; without it, all that is left is refunded.")]
-        | UnsetType
+        Annotated[float, about(f"In {CURRENCY}; without it, all that is left is refunded.", ge=0.01)] | UnsetType
     ) = UNSET
     reason: Annotated[str, Meta(min_length=3, max_length=500)]
 

@@ -16,7 +16,7 @@ from apps.identity.api import read_query
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import AnyTenantId, Codec, Errors, Instant, LastInstant, Query
+from clasper.core.schemas import AnyTenantId, Codec, Errors, Instant, LastInstant, Query, about
 
 END_BEFORE_START = "The end must not be before the start."
 MAX_OFFSET = 2**53 - 1
@@ -34,10 +34,10 @@ class TenantQuery(Query, frozen=True, kw_only=True):
 class RangeQuery(TenantQuery, frozen=True, kw_only=True):
     """The time range, both ends included."""
 
-    start_time: Annotated[Instant | None, Meta(description="Not before this instant.")] = None
-    end_time: Annotated[LastInstant | None, Meta(description="Not after this instant.")] = None
-    start_date: Annotated[Instant | None, Meta(description="The same as start_time.")] = None
-    end_date: Annotated[LastInstant | None, Meta(description="The same as end_time.")] = None
+    start_time: Annotated[Instant | None, about("Not before this instant.")] = None
+    end_time: Annotated[LastInstant | None, about("Not after this instant.")] = None
+    start_date: Annotated[Instant | None, about("The same as start_time.")] = None
+    end_date: Annotated[LastInstant | None, about("The same as end_time.")] = None
 
     @property
     def start(self) -> datetime | None:
@@ -58,17 +58,13 @@ class RangeQuery(TenantQuery, frozen=True, kw_only=True):
 class AuditQuery(RangeQuery, frozen=True, kw_only=True):
     """Filters, and which page of what they leave."""
 
-    event_type: Annotated[Annotated[str, Meta(max_length=64)] | None, Meta(description="For example tool.denied.")] = (
-        None
-    )
-    trace_id: Annotated[Annotated[str, Meta(max_length=36)] | None, Meta(description="The run's trace.")] = None
-    actor: Annotated[
-        Annotated[str, Meta(max_length=256)] | None, Meta(description="Who did it, for example user:ada.")
-    ] = None
+    event_type: Annotated[Annotated[str, Meta(max_length=64)] | None, about("For example tool.denied.")] = None
+    trace_id: Annotated[Annotated[str, Meta(max_length=36)] | None, about("The run's trace.")] = None
+    actor: Annotated[Annotated[str, Meta(max_length=256)] | None, about("Who did it, for example user:ada.")] = None
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
     offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
     cursor: Annotated[
-        int | None, Codec(read=read_cursor), Meta(description="The next_cursor of the page before, instead of offset.")
+        int | None, Codec(read=read_cursor), about("The next_cursor of the page before, instead of offset.")
     ] = None
 
     @classmethod

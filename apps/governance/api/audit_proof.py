@@ -23,7 +23,7 @@ from clasper.core.clock import utc_now
 from clasper.core.errors import InvalidRequest
 from clasper.core.export import streamed
 from clasper.core.http import operation
-from clasper.core.schemas import Codec, Input
+from clasper.core.schemas import Codec, Input, about
 from clasper.core.tenancy import AllTenants
 
 
@@ -37,20 +37,18 @@ class VerifyInput(Input, frozen=True, kw_only=True):
     """A checkpoint to compare a chain with."""
 
     checkpoint: Annotated[
-        Checkpoint,
-        Codec(read=_read_checkpoint, json=Checkpoint),
-        Meta(description="What GET /audit/checkpoint returned."),
+        Checkpoint, Codec(read=_read_checkpoint, json=Checkpoint), about("What GET /audit/checkpoint returned.")
     ]
     public_key: Annotated[
         Annotated[str, Meta(min_length=1, max_length=64)] | None,
-        Meta(description="The key to trust. Default: that of CLASPER_AUDIT_SIGNING_KEY."),
+        about("The key to trust. Default: that of CLASPER_AUDIT_SIGNING_KEY."),
     ] = None
 
 
 class ExportQuery(RangeQuery, frozen=True, kw_only=True):
     """The time range, and as which kind of file it is exported."""
 
-    format: Annotated[Format, Meta(description="csv has no checkpoint.")] = NDJSON
+    format: Annotated[Format, about("csv has no checkpoint.")] = NDJSON
 
 
 class AuditVerifyView(APIView):

@@ -20,7 +20,18 @@ from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
 from clasper.core.money import NanoUSD
-from clasper.core.schemas import AnyTenantId, Codec, Errors, Input, Instant, Money, OneTenantId, Query, read_money
+from clasper.core.schemas import (
+    AnyTenantId,
+    Codec,
+    Errors,
+    Input,
+    Instant,
+    Money,
+    OneTenantId,
+    Query,
+    about,
+    read_money,
+)
 
 
 def _read_hard_limit(value: Any) -> HardLimit:
@@ -40,22 +51,19 @@ class BudgetInput(Input, frozen=True, kw_only=True):
     """A tenant's new budget, in USD."""
 
     tenant_id: OneTenantId
-    limit: Annotated[Money, Meta(description="What the tenant means to spend in a period.", examples=[100])]
-    period: Annotated[Period, Meta(description="In UTC.")] = DEFAULT_PERIOD
-    soft_limit: Annotated[Money | None, Meta(description="Warns. Default: 80 % of the hard limit.", examples=[75])] = (
-        None
-    )
+    limit: Annotated[Money, about("What the tenant means to spend in a period.", example=100)]
+    period: Annotated[Period, about("In UTC.")] = DEFAULT_PERIOD
+    soft_limit: Annotated[Money | None, about("Warns. Default: 80 % of the hard limit.", example=75)] = None
     hard_limit: Annotated[
         NanoUSD | Literal["limit"] | None,
         Codec(read=_read_hard_limit, json=float | bool | None),
-        Meta(description="Refuses. Default, or true: the limit; null or false: never.", examples=[100]),
+        about("Refuses. Default, or true: the limit; null or false: never.", example=100),
     ] = "limit"
     alert_threshold: Annotated[
-        Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="The soft limit as a share of the hard limit.")
+        Annotated[float, Meta(ge=0, le=1)] | None, about("The soft limit as a share of the hard limit.")
     ] = None
     allow_unpriced: Annotated[
-        bool | None,
-        Meta(description="Let models of unknown price run, estimated at a ceiling price. Default: as before."),
+        bool | None, about("Let models of unknown price run, estimated at a ceiling price. Default: as before.")
     ] = None
 
     aliases: ClassVar[Mapping[str, str]] = {"budget_usd": "limit"}
@@ -83,7 +91,7 @@ class AmountInput(Input, frozen=True, kw_only=True):
     """An amount to be checked against the tenant's budget, in USD."""
 
     tenant_id: OneTenantId
-    amount: Annotated[Money, Meta(examples=[5])]
+    amount: Annotated[Money, about(example=5)]
 
     aliases: ClassVar[Mapping[str, str]] = {"estimated_cost": "amount"}
 
@@ -96,7 +104,7 @@ class UsageQuery(Query, frozen=True, kw_only=True):
     """Whose usage, since when."""
 
     tenant_id: AnyTenantId = None
-    since: Annotated[Instant | None, Meta(description="First UTC day that counts. Default: today.")] = None
+    since: Annotated[Instant | None, about("First UTC day that counts. Default: today.")] = None
 
 
 class BudgetSet(budgets.TenantBudget, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from clasper.core.clock import utc_now
 from clasper.core.errors import InvalidRequest
 from clasper.core.http import operation
 from clasper.core.model_ref import OFFLINE, PROVIDERS, parse_model_ref, provider_id
-from clasper.core.schemas import Errors, Input, OneTenantId, Resource
+from clasper.core.schemas import Errors, Input, OneTenantId, Resource, about
 
 DEFAULT_OUTPUT_TOKENS = 1000
 _KNOWN_PROVIDERS = (*PROVIDERS, OFFLINE)
@@ -30,14 +30,10 @@ class ForecastInput(Input, frozen=True, kw_only=True):
     """A call that may be made."""
 
     tenant_id: OneTenantId
-    model: Annotated[
-        str, Meta(description="`provider/model`, or `model` of the default provider.", examples=["openai/gpt-4o"])
-    ]
-    estimated_input_tokens: Annotated[Tokens, Meta(examples=[5000])]
+    model: Annotated[str, about("`provider/model`, or `model` of the default provider.", example="openai/gpt-4o")]
+    estimated_input_tokens: Annotated[Tokens, about(example=5000)]
     estimated_output_tokens: Tokens = DEFAULT_OUTPUT_TOKENS
-    provider: Annotated[
-        str | None, Meta(description="Whose model a name without provider means. Default: LLM_PROVIDER.")
-    ] = None
+    provider: Annotated[str | None, about("Whose model a name without provider means. Default: LLM_PROVIDER.")] = None
 
     aliases: ClassVar[Mapping[str, str]] = {
         "prompt_size": "estimated_input_tokens",

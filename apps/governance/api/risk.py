@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -14,14 +13,14 @@ from apps.governance.domain.risk import RiskInput, RiskScore, score_risk
 from apps.identity.api import read_body
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.http import operation
-from clasper.core.schemas import AnyTenantId, Errors, Resource
+from clasper.core.schemas import AnyTenantId, Errors, Resource, about
 
 
 class RiskBody(RiskInput, frozen=True, kw_only=True):
     """What is known of a run that may be made."""
 
     tenant_id: AnyTenantId = None
-    model: Annotated[str | None, Meta(description="Accepted and not counted.")] = None
+    model: Annotated[str | None, about("Accepted and not counted.")] = None
 
     @classmethod
     def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:

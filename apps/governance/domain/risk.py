@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from clasper.core.schemas import Input, Resource
+from clasper.core.schemas import Input, Resource, about
 
 WEIGHTS: Mapping[str, int] = MappingProxyType(
     {"toolBreadth": 25, "skillMaturity": 20, "modelVolatility": 20, "dataSensitivity": 35}
@@ -58,53 +58,43 @@ Names = tuple[Annotated[str, Meta(min_length=1, max_length=128)], ...]
 class RiskInput(Input, frozen=True, kw_only=True):
     """What is known of a run."""
 
-    tool_count: Annotated[
-        int, Meta(ge=0, le=MAX_TOOLS, description="Tools the run may use. Default: as many as named.")
-    ] = 0
+    tool_count: Annotated[int, about("Tools the run may use. Default: as many as named.", ge=0, le=MAX_TOOLS)] = 0
     tool_names: Annotated[
         Names,
-        Meta(
-            max_length=MAX_TOOLS,
-            description="Their names; needed unless tool_count is given.",
-            examples=[["search", "execute_code"]],
+        about(
+            "Their names; needed unless tool_count is given.", example=["search", "execute_code"], max_length=MAX_TOOLS
         ),
     ] = ()
     skill_state: Annotated[
         Maturity | None,
-        Meta(description="The worst state of its skills; `unknown` if one has no known state. Default: no skills."),
+        about("The worst state of its skills; `unknown` if one has no known state. Default: no skills."),
     ] = None
     temperature: Annotated[
-        Annotated[float, Meta(ge=0, le=MAX_TEMPERATURE)] | None,
-        Meta(description="Default: 0.7, as with most providers."),
+        Annotated[float, Meta(ge=0, le=MAX_TEMPERATURE)] | None, about("Default: 0.7, as with most providers.")
     ] = None
     data_sensitivity: Sensitivity = "none"
     skill_tested: bool = False
-    skill_pinned: Annotated[bool | None, Meta(description="False asks for a pin; left out, it asks for nothing.")] = (
-        None
-    )
-    custom_flags: Annotated[
-        Names, Meta(max_length=MAX_FLAGS, description="Reasons of your own; each of them adds a little.")
-    ] = ()
+    skill_pinned: Annotated[bool | None, about("False asks for a pin; left out, it asks for nothing.")] = None
+    custom_flags: Annotated[Names, about("Reasons of your own; each of them adds a little.", max_length=MAX_FLAGS)] = ()
 
 
 class RiskScore(Resource, frozen=True, kw_only=True, rename="camel"):
     """The score, how it came about, and what to do about it."""
 
-    score: Annotated[int, Meta(ge=0, le=100, examples=[72])]
-    level: Annotated[Level, Meta(examples=["high"])]
+    score: Annotated[int, about(example=72, ge=0, le=100)]
+    level: Annotated[Level, about(example="high")]
     factors: Annotated[
         Mapping[str, int],
-        Meta(
-            description="From 0 to 100. `skillMaturity` is high for skills that are not mature; `customFactors` is "
+        about(
+            "From 0 to 100. `skillMaturity` is high for skills that are not mature; `customFactors` is "
             "present with custom_flags.",
-            examples=[{"toolBreadth": 60, "skillMaturity": 60, "modelVolatility": 50, "dataSensitivity": 100}],
+            example={"toolBreadth": 60, "skillMaturity": 60, "modelVolatility": 50, "dataSensitivity": 100},
         ),
     ]
-    risk_factors: Annotated[tuple[str, ...], Meta(examples=[["Skill is in draft state"]])]
-    recommendations: Annotated[tuple[str, ...], Meta(examples=[["Promote skill to tested or active state"]])]
+    risk_factors: Annotated[tuple[str, ...], about(example=["Skill is in draft state"])]
+    recommendations: Annotated[tuple[str, ...], about(example=["Promote skill to tested or active state"])]
     high_risk_tools: Annotated[
-        tuple[str, ...],
-        Meta(description="Named tools whose acts are hard to take back.", examples=[["execute_code"]]),
+        tuple[str, ...], about("Named tools whose acts are hard to take back.", example=["execute_code"])
     ]
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 
 from django.db.models import Sum
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
 from apps.audit.services.recording import record_audit
 from apps.governance.domain.budget import (
@@ -26,7 +26,7 @@ from apps.governance.services.reservations import lock_current
 from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound
 from clasper.core.money import NanoUSD
-from clasper.core.schemas import Instant, Money, Resource, TenantId, render
+from clasper.core.schemas import Instant, Money, Resource, TenantId, about, render
 
 BUDGET_SET = "budget.set"
 
@@ -36,19 +36,19 @@ class BudgetAmounts(Resource, frozen=True, kw_only=True):
 
     limit: Money
     spent: Money
-    remaining: Annotated[Money, Meta(description="Limit less spent; negative when the limit is overrun.")]
-    reserved: Annotated[Money, Meta(description="Held for runs under way; not counted as spent.")]
+    remaining: Annotated[Money, about("Limit less spent; negative when the limit is overrun.")]
+    reserved: Annotated[Money, about("Held for runs under way; not counted as spent.")]
     period: Period
     period_start: Instant
-    period_end: Annotated[Instant, Meta(description="The period's last millisecond.")]
-    allow_unpriced: Annotated[bool, Meta(description="Models of unknown price may run, estimated at a ceiling price.")]
+    period_end: Annotated[Instant, about("The period's last millisecond.")]
+    allow_unpriced: Annotated[bool, about("Models of unknown price may run, estimated at a ceiling price.")]
 
 
 class BudgetAlerts(Resource, frozen=True, kw_only=True):
     """Where spending warns and where it is refused, in USD."""
 
     soft_limit: Money
-    hard_limit: Annotated[Money | None, Meta(description="Null only watches.")]
+    hard_limit: Annotated[Money | None, about("Null only watches.")]
 
 
 class TenantBudget(Resource, frozen=True, kw_only=True):
@@ -72,10 +72,9 @@ class BudgetCheck(Resource, frozen=True, kw_only=True):
 
     allowed: bool
     remaining_after: Annotated[
-        Money | UnsetType | None,
-        Meta(description="What the hard limit (else the limit) leaves; null without a budget."),
+        Money | UnsetType | None, about("What the hard limit (else the limit) leaves; null without a budget.")
     ] = UNSET
-    warnings: Annotated[tuple[str, ...] | UnsetType, Meta(examples=[[]])] = UNSET
+    warnings: Annotated[tuple[str, ...] | UnsetType, about(example=[])] = UNSET
     remaining: Money | UnsetType = UNSET
     requested: Money | UnsetType = UNSET
     error: Literal["Exceeds hard limit"] | UnsetType = UNSET

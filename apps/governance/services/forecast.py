@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from django.conf import settings
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
 from apps.governance.domain.budget import check_spend
 from apps.governance.domain.forecast import WITHOUT_BUDGET, Advice, PricedCall, Recommendation, advise, price_call
@@ -14,32 +14,26 @@ from apps.governance.services.budgets import get_budget
 from apps.governance.services.prices import price_book
 from clasper.core.errors import NotFound
 from clasper.core.money import NanoUSD
-from clasper.core.schemas import Money, Resource
+from clasper.core.schemas import Money, Resource, about
 
 
 class Forecast(Resource, frozen=True, kw_only=True, rename="camel"):
     """What a call would cost, in USD, and what the budget says to it."""
 
     estimated_cost: Money
-    budget_remaining: Annotated[Money | None, Meta(description="Limit less spent; null without a budget.")]
+    budget_remaining: Annotated[Money | None, about("Limit less spent; null without a budget.")]
     would_exceed_budget: Annotated[
-        bool,
-        Meta(
-            description="The hard limit leaves less: `POST /budget/check` would return `allowed: false`.",
-            examples=[False],
-        ),
+        bool, about("The hard limit leaves less: `POST /budget/check` would return `allowed: false`.", example=False)
     ]
     recommendation: Annotated[
-        Recommendation, Meta(description="`warn`: reaches the soft limit. `block`: the run would be refused.")
+        Recommendation, about("`warn`: reaches the soft limit. `block`: the run would be refused.")
     ]
     input_cost: Money
     output_cost: Money
-    model: Annotated[
-        str, Meta(description="The model that was priced, as `provider/model`.", examples=["openai/gpt-4o"])
-    ]
-    price_version: Annotated[str, Meta(description="Where the price comes from.", examples=["genai-prices 0.2.3"])]
-    estimated: Annotated[bool, Meta(description="The price is unknown; the ceiling price was taken.", examples=[False])]
-    reason: Annotated[str | UnsetType, Meta(description="Present unless the recommendation is `ok`.")] = UNSET
+    model: Annotated[str, about("The model that was priced, as `provider/model`.", example="openai/gpt-4o")]
+    price_version: Annotated[str, about("Where the price comes from.", example="genai-prices 0.2.3")]
+    estimated: Annotated[bool, about("The price is unknown; the ceiling price was taken.", example=False)]
+    reason: Annotated[str | UnsetType, about("Present unless the recommendation is `ok`.")] = UNSET
 
 
 def forecast_cost(

@@ -12,7 +12,7 @@ from django.db.models import Sum
 from apps.governance.models import DailyUsage
 from clasper.core.db import Batch
 from clasper.core.money import NanoUSD
-from clasper.core.schemas import Count, Money, Resource
+from clasper.core.schemas import Count, Money, Resource, about
 from clasper.core.tenancy import TenantScope
 from clasper.core.usage import Usage
 
@@ -30,9 +30,7 @@ class UsageTotals(Resource, frozen=True, kw_only=True):
     """Sums over days."""
 
     requests: Count = msgspec.field(name="requestCount")
-    input_tokens: Annotated[Count, msgspec.Meta(description="Cached ones too.")] = msgspec.field(
-        name="totalInputTokens"
-    )
+    input_tokens: Annotated[Count, about("Cached ones too.")] = msgspec.field(name="totalInputTokens")
     output_tokens: Count = msgspec.field(name="totalOutputTokens")
     total_tokens: Count = msgspec.field(name="totalTokens")
     cost: Money = msgspec.field(name="totalCost")

@@ -17,22 +17,19 @@ from apps.traces.services.annotations import MAX_AUTHOR, MAX_VALUE, annotate_tra
 from apps.traces.services.labels import MAX_KEY
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import Input, Resource
+from clasper.core.schemas import Input, Resource, about
 
 
 class AnnotationInput(Input, frozen=True, kw_only=True):
     """A note: what it is about, and what it says."""
 
     key: Annotated[
-        str,
-        Meta(
-            min_length=1, max_length=MAX_KEY, pattern=r"\S", description="For example incident.", examples=["incident"]
-        ),
+        str, about("For example incident.", example="incident", min_length=1, max_length=MAX_KEY, pattern=r"\S")
     ]
-    value: Annotated[str, Meta(max_length=MAX_VALUE, examples=["INC-123"])]
+    value: Annotated[str, about(example="INC-123", max_length=MAX_VALUE)]
     created_by: Annotated[
         Annotated[str, Meta(min_length=1, max_length=MAX_AUTHOR)] | None,
-        Meta(description="Who wrote it. Default: the credential. `createdBy` is the same."),
+        about("Who wrote it. Default: the credential. `createdBy` is the same."),
     ] = None
 
     aliases: ClassVar[Mapping[str, str]] = {"createdBy": "created_by"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -14,9 +14,9 @@ from apps.identity.domain.permissions import TRACES_READ
 from apps.traces.services.diffing import show_comparison
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import AnyTenantId, Input, Resource
+from clasper.core.schemas import AnyTenantId, Input, Resource, about
 
-GivenId = Annotated[str, Meta(min_length=1, max_length=64, examples=["0194c8f0-7e1a-7000-8000-000000000001"])]
+GivenId = Annotated[str, about(example="0194c8f0-7e1a-7000-8000-000000000001", min_length=1, max_length=64)]
 
 
 class DiffInput(Input, frozen=True, kw_only=True):
@@ -24,10 +24,10 @@ class DiffInput(Input, frozen=True, kw_only=True):
 
     base_trace_id: GivenId
     compare_trace_id: GivenId
-    include_summary: Annotated[bool, Meta(description="Tell it in one sentence too.")] = True
-    include_output_diff: Annotated[
-        bool, Meta(description="Add the answers' diff: unified, at most 2,000 lines and 64 KiB.")
-    ] = False
+    include_summary: Annotated[bool, about("Tell it in one sentence too.")] = True
+    include_output_diff: Annotated[bool, about("Add the answers' diff: unified, at most 2,000 lines and 64 KiB.")] = (
+        False
+    )
     tenant_id: AnyTenantId = None
 
 
@@ -36,15 +36,15 @@ class DiffAnswer(Resource, frozen=True, kw_only=True):
 
     diff: Annotated[
         dict[str, Any],
-        Meta(
-            description="`summary.totalDifferences` counts the sections that differ, `summary.significantChanges` "
+        about(
+            "`summary.totalDifferences` counts the sections that differ, `summary.significantChanges` "
             "names what matters, `steps.firstDivergence` shows where the runs part.",
-            examples=[{"summary": {"totalDifferences": 1, "significantChanges": ["model"]}}],
+            example={"summary": {"totalDifferences": 1, "significantChanges": ["model"]}},
         ),
     ]
     summary_text: Annotated[
         str | UnsetType,
-        Meta(description="Absent with `include_summary: false`.", examples=["Compared traces a vs b: model changed."]),
+        about("Absent with `include_summary: false`.", example="Compared traces a vs b: model changed."),
     ] = UNSET
 
 

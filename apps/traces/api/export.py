@@ -21,7 +21,7 @@ from clasper.core.clock import utc_now
 from clasper.core.export import csv_text, streamed
 from clasper.core.http import operation
 from clasper.core.money import NANO_PER_USD
-from clasper.core.schemas import Errors, render
+from clasper.core.schemas import Errors, about, render
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
 
@@ -37,10 +37,10 @@ _json = msgspec.json.Encoder().encode
 class ExportInput(FilterInput, frozen=True, kw_only=True):
     """The filters of the list, the format, and what is exported besides its rows."""
 
-    format: Annotated[Literal["csv", "ndjson"], Meta(examples=["csv"])]
+    format: Annotated[Literal["csv", "ndjson"], about(example="csv")]
     include: Annotated[
         Annotated[str, Meta(min_length=1, max_length=64)] | None,
-        Meta(description=f"With ndjson: {', '.join(PARTS)}, separated by commas."),
+        about(f"With ndjson: {', '.join(PARTS)}, separated by commas."),
     ] = None
 
     @classmethod

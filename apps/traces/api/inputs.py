@@ -13,7 +13,7 @@ from apps.traces.domain.filters import Filters
 from apps.traces.domain.record import Status
 from apps.traces.queries import CursorKey
 from apps.traces.services.reading import read_cursor
-from clasper.core.schemas import AnyTenantId, Codec, Errors, Instant, LastInstant, Money, Query
+from clasper.core.schemas import AnyTenantId, Codec, Errors, Instant, LastInstant, Money, Query, about
 from clasper.core.tenancy import TenantScope
 
 MAX_OFFSET = 10_000
@@ -21,15 +21,15 @@ MAX_OFFSET = 10_000
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
-Cursor = Annotated[CursorKey | None, Codec(read=read_cursor), Meta(description="The next_cursor of the page before.")]
+Cursor = Annotated[CursorKey | None, Codec(read=read_cursor), about("The next_cursor of the page before.")]
 
 
 class DaysQuery(Query, frozen=True, kw_only=True):
     """A tenant and a range of time."""
 
     tenant_id: AnyTenantId = None
-    start_date: Annotated[Instant | None, Meta(description="Began not before. `start_time` is the same.")] = None
-    end_date: Annotated[LastInstant | None, Meta(description="Began not after. `end_time` is the same.")] = None
+    start_date: Annotated[Instant | None, about("Began not before. `start_time` is the same.")] = None
+    end_date: Annotated[LastInstant | None, about("Began not after. `end_time` is the same.")] = None
 
     aliases: ClassVar[Mapping[str, str]] = {"start_time": "start_date", "end_time": "end_date"}
 
@@ -42,26 +42,26 @@ class DaysQuery(Query, frozen=True, kw_only=True):
 class FilterInput(DaysQuery, frozen=True, kw_only=True):
     """Filters of lists and exports; all of them narrow."""
 
-    agent_id: Annotated[Name | None, Meta(description="The role. `agent_role` is the same.")] = None
+    agent_id: Annotated[Name | None, about("The role. `agent_role` is the same.")] = None
     status: Status | None = None
-    model: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=160)] | None, Meta(description="A name, or provider/name.")
-    ] = None
+    model: Annotated[Annotated[str, Meta(min_length=1, max_length=160)] | None, about("A name, or provider/name.")] = (
+        None
+    )
     workspace_id: Name | None = None
     environment: Name | None = None
     user_id: Id | None = None
     kind: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=16)] | None, Meta(description="`send`, `stream`, `llm_task`, …")
+        Annotated[str, Meta(min_length=1, max_length=16)] | None, about("`send`, `stream`, `llm_task`, …")
     ] = None
-    risk: Annotated[Level | None, Meta(description="`risk_level` is the same.")] = None
-    min_cost: Annotated[Money | None, Meta(description="At least this many USD.")] = None
-    max_cost: Annotated[Money | None, Meta(description="At most this many USD.")] = None
+    risk: Annotated[Level | None, about("`risk_level` is the same.")] = None
+    min_cost: Annotated[Money | None, about("At least this many USD.")] = None
+    max_cost: Annotated[Money | None, about("At most this many USD.")] = None
     label: Name | None = None
-    label_value: Annotated[Annotated[str, Meta(max_length=256)] | None, Meta(description="Default: any.")] = None
-    replay_of: Annotated[UUID | None, Meta(description="Repetitions of this trace.")] = None
+    label_value: Annotated[Annotated[str, Meta(max_length=256)] | None, about("Default: any.")] = None
+    replay_of: Annotated[UUID | None, about("Repetitions of this trace.")] = None
     text: Annotated[
         Annotated[str, Meta(min_length=1, max_length=200)] | None,
-        Meta(description="An exact id, or words in the texts of the newest 10,000 runs."),
+        about("An exact id, or words in the texts of the newest 10,000 runs."),
     ] = None
 
     aliases: ClassVar[Mapping[str, str]] = {**DaysQuery.aliases, "agent_role": "agent_id", "risk_level": "risk"}
@@ -96,9 +96,7 @@ class ListInput(FilterInput, frozen=True, kw_only=True):
 
     limit: Annotated[int, Meta(ge=1, le=100)] = 50
     offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
-    cursor: Annotated[Cursor, Meta(description="The next_cursor of the page before; reaches further than offset.")] = (
-        None
-    )
+    cursor: Annotated[Cursor, about("The next_cursor of the page before; reaches further than offset.")] = None
 
     @classmethod
     def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:

@@ -19,7 +19,7 @@ from apps.traces.services.labels import MAX_KEY, MAX_VALUE, label_trace
 from apps.traces.services.reading import list_traces
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import Count, Input, Resource, TraceId
+from clasper.core.schemas import Count, Input, Resource, TraceId, about
 
 Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
 Value = Annotated[str, Meta(max_length=MAX_VALUE)]
@@ -30,18 +30,15 @@ class LabelsInput(Input, frozen=True, kw_only=True):
 
     labels: Annotated[
         dict[Key, Value | None],
-        Meta(
-            description=f"Keys of 1 to {MAX_KEY} characters; values of at most {MAX_VALUE}, or null.",
-            examples=[{"team": "blue"}],
-        ),
+        about(f"Keys of 1 to {MAX_KEY} characters; values of at most {MAX_VALUE}, or null.", example={"team": "blue"}),
     ]
 
 
 class LabelQuery(PageInput, frozen=True, kw_only=True):
     """A label, with a value or with any."""
 
-    label: Annotated[Key, Meta(description="`label_key` is the same.", examples=["team"])]
-    value: Annotated[Value | None, Meta(description="Any, when left out. `label_value` is the same.")] = None
+    label: Annotated[Key, about("`label_key` is the same.", example="team")]
+    value: Annotated[Value | None, about("Any, when left out. `label_value` is the same.")] = None
 
     aliases: ClassVar[Mapping[str, str]] = {"label_key": "label", "label_value": "value"}
 
@@ -61,7 +58,7 @@ class TraceIdPage(Resource, frozen=True, kw_only=True):
     total: Count
     total_is_exact: bool
     limit: Count
-    next_cursor: Annotated[str | None, Meta(examples=[None])]
+    next_cursor: Annotated[str | None, about(example=None)]
 
 
 class TraceLabelView(APIView):
@@ -74,11 +71,7 @@ class TraceLabelView(APIView):
         """Add, change or remove labels; the others stay. Returns all labels of the run."""
         tenants, body = read_body(LabelsInput, request)
         labels = label_trace(
-            tenants=tenants,
-            trace_id=trace_id,
-            changes=body.labels,
-            actor=principal_of(request).actor,
-            now=utc_now(),
+            tenants=tenants, trace_id=trace_id, changes=body.labels, actor=principal_of(request).actor, now=utc_now()
         )
         return Response(LabelAnswer(trace_id=trace_id.lower(), labels=labels))
 

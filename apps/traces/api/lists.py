@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from msgspec import Meta
 from msgspec.structs import replace
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,7 +18,7 @@ from apps.traces.domain.views import TraceDetail, TracePage
 from apps.traces.services.reading import list_traces, read_trace
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import Errors
+from clasper.core.schemas import Errors, about
 
 LINKS = ("task_id", "document_id", "message_id")
 
@@ -27,7 +26,7 @@ LINKS = ("task_id", "document_id", "message_id")
 class EntityInput(PageInput, frozen=True, kw_only=True):
     """What the runs are linked to; several links mean runs that have them all."""
 
-    task_id: Annotated[Id | None, Meta(description="Needed unless another link is named.", examples=["task-1"])] = None
+    task_id: Annotated[Id | None, about("Needed unless another link is named.", example="task-1")] = None
     document_id: Id | None = None
     message_id: Id | None = None
 

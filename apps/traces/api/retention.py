@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -17,7 +16,7 @@ from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import RetentionStats, TenantPolicy, get_policy, retention_stats, set_policy
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import AnyTenantId, Count, Input, OneTenantId, Query, Resource
+from clasper.core.schemas import AnyTenantId, Count, Input, OneTenantId, Query, Resource, about
 from clasper.core.tenancy import OneTenant
 
 
@@ -50,9 +49,7 @@ class EnforceInput(Input, frozen=True, kw_only=True):
     """Whose policy to enforce; without a tenant, the platform key enforces all policies."""
 
     tenant_id: AnyTenantId = None
-    dry_run: Annotated[bool, Meta(description="Only count what would be deleted and stripped.", examples=[True])] = (
-        False
-    )
+    dry_run: Annotated[bool, about("Only count what would be deleted and stripped.", example=True)] = False
 
     aliases: ClassVar[Mapping[str, str]] = {"dryRun": "dry_run"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -17,7 +17,7 @@ from apps.traces.domain.views import Totals
 from apps.traces.services.stats import DAY, DIMENSIONS, grouped_stats, trace_stats
 from clasper.core.http import operation
 from clasper.core.money import NanoUSD
-from clasper.core.schemas import Codec, Count, Money, Resource
+from clasper.core.schemas import Codec, Count, Money, Resource, about
 
 Grouping = tuple[bool, str]
 """By day, and the dimension or ""."""
@@ -36,9 +36,7 @@ class StatsInput(DaysQuery, frozen=True, kw_only=True):
     """Tenant and whole UTC days of the sums, and what the runs are grouped by."""
 
     group_by: Annotated[
-        Grouping | None,
-        Codec(read=_read_grouping),
-        Meta(description=f"`{DAY}`, one of {', '.join(DIMENSIONS)}, or both."),
+        Grouping | None, Codec(read=_read_grouping), about(f"`{DAY}`, one of {', '.join(DIMENSIONS)}, or both.")
     ] = None
 
 
@@ -54,9 +52,9 @@ class Sums(Resource, frozen=True, kw_only=True):
 class GroupSums(Sums, frozen=True, kw_only=True):
     """The sums of a group; the field that the runs were grouped by names it."""
 
-    day: Annotated[str | UnsetType, Meta(examples=["2026-02-01"])] = UNSET
+    day: Annotated[str | UnsetType, about(example="2026-02-01")] = UNSET
     status: str | UnsetType = UNSET
-    model: Annotated[str | UnsetType, Meta(examples=["gpt-4o"])] = UNSET
+    model: Annotated[str | UnsetType, about(example="gpt-4o")] = UNSET
     agent_id: str | UnsetType = UNSET
     workspace_id: str | UnsetType = UNSET
     environment: str | UnsetType = UNSET
@@ -66,12 +64,12 @@ class GroupSums(Sums, frozen=True, kw_only=True):
 class StatsAnswer(Sums, frozen=True, kw_only=True):
     """The sums of all runs; with `group_by` also of each group."""
 
-    traces_by_status: Annotated[Mapping[str, int], Meta(examples=[{"success": 10, "error": 1, "timeout": 1}])]
-    error_rate: Annotated[float, Meta(description="The share that did not succeed.", examples=[0.1667])]
+    traces_by_status: Annotated[Mapping[str, int], about(example={"success": 10, "error": 1, "timeout": 1})]
+    error_rate: Annotated[float, about("The share that did not succeed.", example=0.1667)]
     groups: tuple[GroupSums, ...] | UnsetType = UNSET
-    groups_are_complete: Annotated[
-        bool | UnsetType, Meta(description="False when there are more groups than are returned.")
-    ] = UNSET
+    groups_are_complete: Annotated[bool | UnsetType, about("False when there are more groups than are returned.")] = (
+        UNSET
+    )
 
 
 class TraceStatsView(APIView):

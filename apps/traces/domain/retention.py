@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from clasper.core.schemas import Input, Resource
+from clasper.core.schemas import Input, Resource, about
 
 SamplingStrategy = Literal["full", "errors_only", "sampled"]
 STRATEGIES: tuple[SamplingStrategy, ...] = ("full", "errors_only", "sampled")
@@ -48,16 +48,10 @@ class Policy(Resource, frozen=True, kw_only=True, rename="camel"):
 class PolicyChange(Input, frozen=True, kw_only=True):
     """The fields of a policy that change."""
 
-    retention_days: Annotated[
-        Days | UnsetType, Meta(description="Days a trace is kept. Default: 90.", examples=[30])
-    ] = UNSET
-    sampling_strategy: Annotated[
-        SamplingStrategy | UnsetType, Meta(description="Which traces are kept. Default: full.")
-    ] = UNSET
-    sample_rate: Annotated[Share | UnsetType, Meta(description="The share that `sampled` keeps. Default: 0.1.")] = UNSET
-    storage_mode: Annotated[
-        StorageMode | UnsetType, Meta(description="How much of their texts is kept. Default: full.")
-    ] = UNSET
+    retention_days: Annotated[Days | UnsetType, about("Days a trace is kept. Default: 90.", example=30)] = UNSET
+    sampling_strategy: Annotated[SamplingStrategy | UnsetType, about("Which traces are kept. Default: full.")] = UNSET
+    sample_rate: Annotated[Share | UnsetType, about("The share that `sampled` keeps. Default: 0.1.")] = UNSET
+    storage_mode: Annotated[StorageMode | UnsetType, about("How much of their texts is kept. Default: full.")] = UNSET
 
     @property
     def values(self) -> dict[str, Any]:

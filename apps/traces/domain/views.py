@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, UnsetType, field
+from msgspec import UNSET, UnsetType, field
 
 from apps.governance.domain.risk import Level
 from apps.traces.domain.record import Status, StepType
 from apps.traces.domain.retention import StorageMode
-from clasper.core.schemas import Count, Instant, Money, Resource, TenantId, TraceId
+from clasper.core.schemas import Count, Instant, Money, Resource, TenantId, TraceId, about
 
-Labels = Annotated[Mapping[str, str], Meta(examples=[{"team": "blue"}])]
+Labels = Annotated[Mapping[str, str], about(example={"team": "blue"})]
 
 
 class TraceSummary(Resource, frozen=True, kw_only=True):
@@ -21,24 +21,24 @@ class TraceSummary(Resource, frozen=True, kw_only=True):
 
     id: TraceId
     tenant_id: TenantId
-    agent_id: Annotated[str, Meta(description="The agent's role.", examples=["support"])]
-    status: Annotated[Status, Meta(examples=["success"])]
+    agent_id: Annotated[str, about("The agent's role.", example="support")]
+    status: Annotated[Status, about(example="success")]
     started_at: Instant = field(name="start_time")
     ended_at: Instant | None = field(name="end_time")
     duration_ms: Count | None
     total_tokens: Count
     cost: Money = field(name="total_cost")
     labels: Labels
-    workspace_id: Annotated[str, Meta(examples=["default"])]
-    environment: Annotated[str, Meta(examples=["default"])]
-    user_id: Annotated[str, Meta(examples=["ada"])]
-    kind: Annotated[str, Meta(description="`send`, `stream`, `llm_task`, …", examples=["send"])]
-    provider: Annotated[str, Meta(examples=["openai"])]
-    model: Annotated[str, Meta(examples=["gpt-4o"])]
-    error_code: Annotated[str | None, Meta(examples=[None])]
-    risk_score: Annotated[int, Meta(examples=[7])]
+    workspace_id: Annotated[str, about(example="default")]
+    environment: Annotated[str, about(example="default")]
+    user_id: Annotated[str, about(example="ada")]
+    kind: Annotated[str, about("`send`, `stream`, `llm_task`, …", example="send")]
+    provider: Annotated[str, about(example="openai")]
+    model: Annotated[str, about(example="gpt-4o")]
+    error_code: Annotated[str | None, about(example=None)]
+    risk_score: Annotated[int, about(example=7)]
     risk_level: Level
-    estimated: Annotated[bool, Meta(description="The price was not known.", examples=[False])]
+    estimated: Annotated[bool, about("The price was not known.", example=False)]
 
 
 class StepView(Resource, frozen=True, kw_only=True):
@@ -49,16 +49,16 @@ class StepView(Resource, frozen=True, kw_only=True):
 
     seq: Count
     type: StepType
-    status: Annotated[str, Meta(examples=["ok"])]
-    code: Annotated[str | None, Meta(examples=[None])]
+    status: Annotated[str, about(example="ok")]
+    code: Annotated[str | None, about(example=None)]
     duration_ms: Count
     started_at: Instant = field(name="timestamp")
-    model: Annotated[str | UnsetType, Meta(examples=["gpt-4o"])] = UNSET
-    provider: Annotated[str | UnsetType, Meta(examples=["openai"])] = UNSET
-    attempt: Annotated[int | UnsetType, Meta(examples=[1])] = UNSET
-    prompt_tokens: Annotated[int | UnsetType, Meta(examples=[1250])] = UNSET
-    completion_tokens: Annotated[int | UnsetType, Meta(examples=[150])] = UNSET
-    cost: Annotated[Money | UnsetType, Meta(examples=[0.0485])] = UNSET
+    model: Annotated[str | UnsetType, about(example="gpt-4o")] = UNSET
+    provider: Annotated[str | UnsetType, about(example="openai")] = UNSET
+    attempt: Annotated[int | UnsetType, about(example=1)] = UNSET
+    prompt_tokens: Annotated[int | UnsetType, about(example=1250)] = UNSET
+    completion_tokens: Annotated[int | UnsetType, about(example=150)] = UNSET
+    cost: Annotated[Money | UnsetType, about(example=0.0485)] = UNSET
     tool_name: str | UnsetType = UNSET
     arguments: Any = field(name="input", default=UNSET)
     output: Any = field(default=UNSET)
@@ -82,10 +82,10 @@ class AnnotationView(Resource, frozen=True, kw_only=True, rename="camel"):
 
     id: Count
     trace_id: TraceId
-    key: Annotated[str, Meta(examples=["incident"])]
-    value: Annotated[str, Meta(examples=["INC-123"])]
+    key: Annotated[str, about(example="incident")]
+    value: Annotated[str, about(example="INC-123")]
     created_at: Instant
-    created_by: Annotated[str, Meta(description="As named, or the credential, type:id.", examples=["user:ada"])]
+    created_by: Annotated[str, about("As named, or the credential, type:id.", example="user:ada")]
 
 
 class TraceUsage(Resource, frozen=True, kw_only=True):
@@ -102,42 +102,41 @@ class TraceUsage(Resource, frozen=True, kw_only=True):
 class TraceCost(Resource, frozen=True, kw_only=True, rename="camel"):
     """What the run cost."""
 
-    model: Annotated[str, Meta(examples=["gpt-4o"])]
+    model: Annotated[str, about(example="gpt-4o")]
     total_cost: Money
     currency: Literal["USD"] = "USD"
-    price_version: Annotated[str, Meta(examples=["genai-prices 0.2.3"])]
+    price_version: Annotated[str, about(example="genai-prices 0.2.3")]
 
 
 class TraceRisk(Resource, frozen=True, kw_only=True):
     """The run's risk as it was scored when it ran."""
 
-    score: Annotated[int, Meta(examples=[7])]
+    score: Annotated[int, about(example=7)]
     level: Level
-    factors: Annotated[Mapping[str, Any], Meta(examples=[{"toolBreadth": 0, "modelVolatility": 35}])]
+    factors: Annotated[Mapping[str, Any], about(example={"toolBreadth": 0, "modelVolatility": 35})]
 
 
 class TraceDetail(TraceSummary, frozen=True, kw_only=True):
     """Everything that is kept of a run. `input` and `output` are redacted, and null when they were stripped."""
 
     snapshot_hash: Annotated[
-        str,
-        Meta(description="Of the workspace's snapshot; empty for a run without a workspace.", examples=["sha256:0f…"]),
+        str, about("Of the workspace's snapshot; empty for a run without a workspace.", example="sha256:0f…")
     ] = field(name="workspace_hash")
-    skill_versions: Annotated[Mapping[str, str], Meta(examples=[{"summarize": "1.0.0"}])]
-    task_id: Annotated[str | None, Meta(examples=["task-1"])]
-    document_id: Annotated[str | None, Meta(examples=[None])]
-    message_id: Annotated[str | None, Meta(examples=[None])]
+    skill_versions: Annotated[Mapping[str, str], about(example={"summarize": "1.0.0"})]
+    task_id: Annotated[str | None, about(example="task-1")]
+    document_id: Annotated[str | None, about(example=None)]
+    message_id: Annotated[str | None, about(example=None)]
     steps: tuple[StepView, ...]
     usage: TraceUsage
     priced: TraceCost = field(name="cost")
-    error: Annotated[str | None, Meta(examples=[None])]
+    error: Annotated[str | None, about(example=None)]
     risk: TraceRisk
     redactions: Count
     storage_mode: StorageMode
-    replay_of: Annotated[str | None, Meta(description="The run that this one repeats.", examples=[None])]
+    replay_of: Annotated[str | None, about("The run that this one repeats.", example=None)]
     annotations: tuple[AnnotationView, ...]
-    input: Annotated[Any, Meta(examples=[{"message": "Hello"}])]
-    output: Annotated[Any, Meta(examples=[{"response": "Hi"}])]
+    input: Annotated[Any, about(example={"message": "Hello"})]
+    output: Annotated[Any, about(example={"response": "Hi"})]
 
 
 class ExportedTrace(TraceSummary, frozen=True, kw_only=True):
@@ -153,13 +152,13 @@ class TracePage(Resource, frozen=True, kw_only=True):
 
     traces: tuple[TraceSummary, ...]
     total: Count
-    total_is_exact: Annotated[bool, Meta(description="False when more runs match than are counted.")]
-    next_cursor: Annotated[str | None, Meta(description="Null on the last page.", examples=[None])]
+    total_is_exact: Annotated[bool, about("False when more runs match than are counted.")]
+    next_cursor: Annotated[str | None, about("Null on the last page.", example=None)]
     limit: Count
-    offset: Annotated[Count | UnsetType, Meta(description="Of `GET /traces`.")] = UNSET
-    text_searched: Annotated[
-        Count | UnsetType, Meta(description="How many runs' texts were read, if a text was asked for.")
-    ] = UNSET
+    offset: Annotated[Count | UnsetType, about("Of `GET /traces`.")] = UNSET
+    text_searched: Annotated[Count | UnsetType, about("How many runs' texts were read, if a text was asked for.")] = (
+        UNSET
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

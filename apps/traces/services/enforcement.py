@@ -13,7 +13,6 @@ from typing import Annotated, NamedTuple, cast
 import msgspec
 from django.db import DatabaseError, connection
 from django.db.models import Q
-from msgspec import Meta
 
 from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import Policy, RetentionAction, cutoff, retention_action
@@ -21,7 +20,7 @@ from apps.traces.models import Trace
 from apps.traces.services.retention import all_policies, policy_of, protected, strip
 from clasper.core.clock import iso
 from clasper.core.db import Batch, atomic_batch, write_back
-from clasper.core.schemas import INTERNAL, Count, Instant, Resource, TenantId
+from clasper.core.schemas import INTERNAL, Count, Instant, Resource, TenantId, about
 
 logger = logging.getLogger("clasper.retention")
 
@@ -45,22 +44,20 @@ class Enforcement(Resource, frozen=False, kw_only=True):  # type: ignore[misc]  
     """What was done for a tenant, or with `dry_run` would be; while it is under way, what was done so far."""
 
     tenant_id: TenantId = msgspec.field(name="tenantId")
-    cutoff: Annotated[Instant, Meta(description="Traces that began before this are too old.")] = msgspec.field(
-        name="cutoffDate"
-    )
+    cutoff: Annotated[Instant, about("Traces that began before this are too old.")] = msgspec.field(name="cutoffDate")
     dry_run: bool = msgspec.field(name="dryRun", default=False)
     deleted: Count = msgspec.field(name="tracesDeleted", default=0)
-    stripped: Annotated[Count, Meta(description="Traces whose texts were removed.")] = msgspec.field(
+    stripped: Annotated[Count, about("Traces whose texts were removed.")] = msgspec.field(
         name="tracesStripped", default=0
     )
-    protected: Annotated[Count, Meta(description="Traces left alone for a label or annotation.")] = msgspec.field(
+    protected: Annotated[Count, about("Traces left alone for a label or annotation.")] = msgspec.field(
         name="tracesProtected", default=0
     )
-    oldest: Annotated[Instant | None, Meta(description="When it began; null without a trace.")] = msgspec.field(
+    oldest: Annotated[Instant | None, about("When it began; null without a trace.")] = msgspec.field(
         name="oldestRemainingTrace", default=None
     )
     duration_ms: Count = msgspec.field(name="durationMs", default=0)
-    longest_transaction_ms: Annotated[float, Meta(examples=[1.5])] = msgspec.field(
+    longest_transaction_ms: Annotated[float, about(example=1.5)] = msgspec.field(
         name="longestTransactionMs", default=0.0
     )
     complete: Annotated[bool, INTERNAL] = False

@@ -8,21 +8,15 @@ from typing import Annotated, Any
 
 from django.db import models
 from django.db.models import Avg
-from msgspec import Meta, field
+from msgspec import field
 from msgspec.structs import asdict
 
 from apps.audit.services.recording import record_audit
-from apps.traces.domain.retention import (
-    PROTECTING_KEYS,
-    STRATEGIES,
-    Policy,
-    StorageMode,
-    mode_at_settle,
-)
+from apps.traces.domain.retention import PROTECTING_KEYS, STRATEGIES, Policy, StorageMode, mode_at_settle
 from apps.traces.models import RetentionPolicy
 from clasper.core.db import Batch, atomic_batch
 from clasper.core.errors import NotFound
-from clasper.core.schemas import Count, Instant, Resource, TenantId
+from clasper.core.schemas import Count, Instant, Resource, TenantId, about
 from clasper.core.tenancy import TenantScope
 
 POLICY_SET = "retention.policy"
@@ -49,8 +43,8 @@ class RetentionStats(Resource, frozen=True, kw_only=True):
     """How many policies there are, and how many by strategy."""
 
     policies: Count = field(name="totalPolicies")
-    average_days: Annotated[Count, Meta(description="Rounded; 0 without any policy.")] = field(name="avgRetentionDays")
-    by_strategy: Annotated[dict[str, int], Meta(examples=[{"full": 12, "errors_only": 0, "sampled": 0}])] = field(
+    average_days: Annotated[Count, about("Rounded; 0 without any policy.")] = field(name="avgRetentionDays")
+    by_strategy: Annotated[dict[str, int], about(example={"full": 12, "errors_only": 0, "sampled": 0})] = field(
         name="tenantsByStrategy"
     )
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta
-
 from apps.skills.domain.text import MAX_CHARS_PER_FILE
 from apps.workspaces.domain.composition import compose_static
 from apps.workspaces.domain.workspace import Workspace
-from clasper.core.schemas import Count, Resource
+from clasper.core.schemas import Count, Resource, about
 
 _DEFAULT_ROLE = "agent"
 _CHARS_PER_TOKEN = 4
@@ -18,25 +16,23 @@ _CHARS_PER_TOKEN = 4
 class ContextFile(Resource, frozen=True, kw_only=True, rename="camel"):
     """A file: its size as it is and as it is cut for a prompt, in characters, and an estimate of its tokens."""
 
-    name: Annotated[str, Meta(examples=["SOUL.md"])]
+    name: Annotated[str, about(example="SOUL.md")]
     exists: bool
     raw_chars: Count = 0
-    injected_chars: Annotated[Count, Meta(description="Characters after truncation.")] = 0
-    truncated: Annotated[bool, Meta(examples=[False])] = False
+    injected_chars: Annotated[Count, about("Characters after truncation.")] = 0
+    truncated: Annotated[bool, about(example=False)] = False
     estimated_tokens: Count = 0
 
 
 class ContextReport(Resource, frozen=True, kw_only=True, rename="camel"):
     """Sizes in characters."""
 
-    workspace_path: Annotated[str, Meta(examples=["./workspace"])]
-    max_chars_per_file: Annotated[Count, Meta(examples=[MAX_CHARS_PER_FILE])]
+    workspace_path: Annotated[str, about(example="./workspace")]
+    max_chars_per_file: Annotated[Count, about(example=MAX_CHARS_PER_FILE)]
     files: tuple[ContextFile, ...]
     total_bootstrap_chars: Count
-    system_prompt_chars: Annotated[
-        Count, Meta(description="Without memory and time, which change by the day.", examples=[1200])
-    ]
-    estimated_system_prompt_tokens: Annotated[Count, Meta(examples=[300])]
+    system_prompt_chars: Annotated[Count, about("Without memory and time, which change by the day.", example=1200)]
+    estimated_system_prompt_tokens: Annotated[Count, about(example=300)]
 
 
 def report_context(workspace: Workspace, *, role: str, skills_max_chars: int) -> ContextReport:

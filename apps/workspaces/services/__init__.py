@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 from django.conf import settings
-from msgspec import Meta
 
 from apps.audit.services.recording import record_audit
 from apps.skills.domain.gates import Platform
@@ -23,7 +22,7 @@ from apps.workspaces.domain.workspace import Parsed, Workspace, assemble_workspa
 from clasper.core.clock import iso
 from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound, Unavailable
-from clasper.core.schemas import Resource
+from clasper.core.schemas import Resource, about
 from clasper.gateways.workspace_files import RawWorkspace, WorkspaceReader, write_boot_marker
 
 logger = logging.getLogger("clasper.workspaces")
@@ -38,10 +37,8 @@ class BootStatus(Resource, frozen=True, kw_only=True, rename="camel"):
     """First-run instructions."""
 
     has_boot: bool
-    is_complete: Annotated[bool, Meta(examples=[False])]
-    content: Annotated[
-        str | None, Meta(description="BOOT.md until it is completed, then null.", examples=["## First run"])
-    ]
+    is_complete: Annotated[bool, about(example=False)]
+    content: Annotated[str | None, about("BOOT.md until it is completed, then null.", example="## First run")]
 
 
 class WorkspaceLoader:
