@@ -107,7 +107,7 @@ READ: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(("text", "value"), [case[1:] for case in READ], ids=[case[0] for case in READ])
 def test_an_answer_is_read(text: str, value: Any) -> None:
     parsed = decode_output(text)
-    assert parsed.problem == ""
+    assert parsed.problems == []
     assert parsed.value == value
     assert type(parsed.value) is type(value)
 
@@ -135,11 +135,12 @@ UNREADABLE: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize("text", [case[1] for case in UNREADABLE], ids=[case[0] for case in UNREADABLE])
-def test_an_answer_that_is_no_json(text: str) -> None:
+def test_an_answer_that_is_not_json(text: str) -> None:
     parsed = decode_output(text)
     assert parsed.value is None
-    assert parsed.problem.endswith(".")
-    assert len(parsed.problem) < 200
+    (problem,) = parsed.problems
+    assert problem.endswith(".")
+    assert len(problem) < 200
 
 
 HOSTILE: list[tuple[str, str]] = [
@@ -159,7 +160,7 @@ HOSTILE: list[tuple[str, str]] = [
 @pytest.mark.parametrize("text", [case[1] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
 def test_hostile_answers_take_linear_time(text: str) -> None:
     began = time.monotonic()
-    assert decode_output(text).problem
+    assert decode_output(text).problems
     assert time.monotonic() - began < 2
 
 
@@ -167,16 +168,16 @@ def test_hostile_answers_take_linear_time(text: str) -> None:
 def test_any_value_is_read_back(value: Any, around: str, escaped: bool) -> None:
     text = around.replace("{}", json.dumps(value, ensure_ascii=escaped))
     parsed = decode_output(text)
-    assert (parsed.problem, parsed.value) == ("", value)
+    assert (parsed.problems, parsed.value) == ([], value)
 
 
 @given(st.text())
-def test_any_text_is_a_value_or_a_fault(text: str) -> None:
+def test_any_text_is_a_value_or_an_error(text: str) -> None:
     parsed = decode_output(text)
-    assert parsed.value is None or not parsed.problem
+    assert parsed.value is None or not parsed.problems
 
 
-def test_a_repair_lists_faults_up_to_a_point() -> None:
+def test_a_repair_lists_problems_up_to_a_point() -> None:
     assert repair_message(["$.a: wrong"]).count("\n- ") == 1
     text = repair_message([f"$.f{n}: wrong" for n in range(25)])
     assert text.count("wrong") == MAX_REPAIR_PROBLEMS
@@ -195,4 +196,3 @@ def test_an_answer_is_checked_by_its_schema() -> None:
     assert "intent" in wrong.problems[0]
     prose = OutputSpec(schema).parse("No.")
     assert (prose.is_json, prose.problems) == (False, [prose.errors[0]["message"]])
-    assert compile_schema({"items": {"type": "null"}}).errors(list(range(50))).more

@@ -35,8 +35,10 @@ NEW_YORK = ZoneInfo("America/New_York")
 def workspace(files: dict[str, str]) -> Workspace:
     return assemble_workspace(
         root="/srv/w",
-        files={path: parse_file(path, text.encode()) for path, text in files.items()},
-        digests={path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()},
+        files={
+            path: (hashlib.sha256(text.encode()).hexdigest(), parse_file(path, text.encode()))
+            for path, text in files.items()
+        },
         platform=BARE,
     )
 

@@ -29,8 +29,9 @@ def workspace(files: dict[str, str | bytes], platform: Platform = BARE) -> Works
     contents = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
     return assemble_workspace(
         root="/srv/w",
-        files={path: parse_file(path, content) for path, content in contents.items()},
-        digests={path: hashlib.sha256(content).hexdigest() for path, content in contents.items()},
+        files={
+            path: (hashlib.sha256(content).hexdigest(), parse_file(path, content)) for path, content in contents.items()
+        },
         platform=platform,
     )
 

@@ -1,9 +1,9 @@
-"""An answer that must be JSON: how it is read, whether it fulfils its schema, and how it is asked for again."""
+"""An answer that must be JSON: how it is read, whether it matches its schema, and how it is requested again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ _CLOSERS = {"{": "}", "[": "]"}
 class ParsedOutput:
     """An answer read as JSON. `errors` are objects of `path` and `message`.
 
-    `validated`: there was a schema and the value fulfils it.
+    `validated`: there was a schema and the value matches it.
     """
 
     value: Any = None
@@ -37,7 +37,7 @@ class ParsedOutput:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """The answer must be one JSON value; with a schema, one that fulfils it."""
+    """The answer must be one JSON value; with a schema, one that matches it."""
 
     schema: OutputSchema | None = None
 
@@ -48,43 +48,33 @@ class OutputSpec:
 
     def parse(self, text: str) -> ParsedOutput:
         """Reads the answer and checks it. Without a schema nothing is checked, so it is not validated."""
-        decoded = decode_output(text)
-        if decoded.problem:
-            return ParsedOutput(is_json=False, errors=({"path": "$", "message": decoded.problem},))
-        if self.schema is None:
-            return ParsedOutput(decoded.value)
-        errors = tuple(self.schema.errors(decoded.value).items)
-        return ParsedOutput(decoded.value, validated=not errors, errors=errors)
+        parsed = decode_output(text)
+        if self.schema is None or not parsed.is_json:
+            return parsed
+        errors = self.schema.errors(parsed.value)
+        return replace(parsed, validated=not errors, errors=errors)
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedOutput:
-    """The JSON value of an answer, or a sentence, fit for the model, that says why there is none."""
-
-    value: Any = None
-    problem: str = ""
-
-
-def decode_output(text: str) -> DecodedOutput:
-    """The one JSON value in a model's answer: all of it, what a code fence holds, or its outermost object or array.
+def decode_output(text: str) -> ParsedOutput:
+    """The one JSON value in a model's answer: all of it, what a code fence contains, or its outermost object or array.
 
     Strict JSON otherwise: neither NaN nor trailing commas. Linear in the length of the text.
     """
     text = text.strip().removeprefix("\ufeff").strip()
     if not text:
-        return DecodedOutput(problem="The answer is empty.")
+        return _not_json("The answer is empty.")
     whole = _decode(text)
-    if not whole.problem:
+    if whole.is_json:
         return whole
     for parts in (_fenced(text), _outermost(text)):
-        found = [decoded for part in parts if not (decoded := _decode(part)).problem]
+        found = [decoded for part in parts if (decoded := _decode(part)).is_json]
         if len(found) == 1:
             return found[0]
     return whole
 
 
 def repair_message(problems: Sequence[str]) -> str:
-    """The user turn that asks for the same answer again, without its problems."""
+    """The user message that asks for the same answer again, without its problems."""
     lines = [f"- {problem}" for problem in problems[:MAX_REPAIR_PROBLEMS]]
     if more := len(problems) - len(lines):
         lines.append(f"- and {more} more")
@@ -95,19 +85,23 @@ def repair_message(problems: Sequence[str]) -> str:
     )
 
 
-def _decode(text: str) -> DecodedOutput:
+def _decode(text: str) -> ParsedOutput:
     try:
-        return DecodedOutput(msgspec.json.decode(text))
+        return ParsedOutput(msgspec.json.decode(text))
     except RecursionError:
-        return DecodedOutput(problem="The JSON value is nested too deep.")
+        return _not_json("The JSON value is nested too deep.")
     except UnicodeEncodeError:
-        return DecodedOutput(problem="The answer holds text that is not valid Unicode.")
+        return _not_json("The answer contains text that is not valid Unicode.")
     except msgspec.DecodeError as error:
-        return DecodedOutput(problem=f"The answer is not one JSON value: {error}.")
+        return _not_json(f"The answer is not one JSON value: {error}.")
+
+
+def _not_json(problem: str) -> ParsedOutput:
+    return ParsedOutput(is_json=False, errors=({"path": "$", "message": problem},))
 
 
 def _fenced(text: str) -> list[str]:
-    """The text between the first fence and the last; a string in the JSON may hold further ones."""
+    """The text between the first fence and the last; a string in the JSON may contain others."""
     opening, closing = text.find(_FENCE), text.rfind(_FENCE)
     start = opening + len(_FENCE)
     if opening < 0 or closing < start:
@@ -119,8 +113,8 @@ def _fenced(text: str) -> list[str]:
 def _outermost(text: str) -> list[str]:
     """What may be the one object or array in a prose text: from the first opening character to the last that closes it.
 
-    Prose may hold a pair of the other kind before it, as in `the [final] answer: {…}`. What begins while the first kind
-    is open, or ends before it does, is an inner part of a broken value, not an answer.
+    A pair of the other kind may precede it in the prose, as in `the [final] answer: {…}`. What begins while the first
+    kind is open, or ends before it does, is an inner part of a broken value, not an answer.
     """
     starts = sorted((at, opener) for opener in _CLOSERS if (at := text.find(opener)) >= 0)
     spans = [(start, text.rfind(_CLOSERS[opener]) + 1, _CLOSERS[opener]) for start, opener in starts]

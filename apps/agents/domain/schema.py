@@ -1,7 +1,7 @@
-"""JSON Schema as callers write it: whether a schema is valid, and what is wrong with a value by it.
+"""JSON Schema as callers write it: whether a schema is valid, and what is wrong with a value.
 
 Nothing outside the document is ever read, and patterns are matched in linear time. A small schema can still ask for
-endless work, and each error of the library copies what it is about: `schema_work` counts both beforehand.
+endless work, and every error of the library copies the value it is about: `schema_work` counts both beforehand.
 """
 
 from __future__ import annotations
@@ -55,32 +55,19 @@ class InvalidSchema(ValueError):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaErrors:
-    """What is wrong with a value: at most MAX_ERRORS of `{"path": "$.entities[0]", "message": …}`, and whether there
-    are more. Falsy when nothing is wrong."""
-
-    items: tuple[dict[str, str], ...] = ()
-    more: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.items)
+Errors = tuple[dict[str, str], ...]
+"""What is wrong with a value: at most MAX_ERRORS of `{"path": "$.entities[0]", "message": …}`."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSchema:
-    """A schema that values can be checked against. `raw` is as the caller gave it."""
+    """A schema that values can be checked against. `raw` is as the caller sent it."""
 
     raw: Mapping[str, Any]
     validator: jsonschema_rs.Validator
     workload: Workload
 
-    @property
-    def is_object(self) -> bool:
-        """Whether the schema says that the value is an object and nothing else."""
-        return bool(self.raw.get("type") == "object")
-
-    def errors(self, value: Any) -> SchemaErrors:
+    def errors(self, value: Any) -> Errors:
         """What is wrong with a JSON value; also when it is too large or too deep to be checked."""
         if _is_deeper(value, MAX_VALUE_DEPTH):
             return _single(f"The value is nested more than {MAX_VALUE_DEPTH} levels deep.")
@@ -89,7 +76,7 @@ class OutputSchema:
             return _single("The schema and the value together are too large to be checked.")
         try:
             if self.validator.is_valid(value):
-                return SchemaErrors()
+                return ()
             if work > MAX_LIST_WORK:
                 return _single("The value does not match the schema; it is too large for a list of what is wrong.")
             return _listed(self.validator, value)
@@ -98,7 +85,7 @@ class OutputSchema:
 
 
 def compile_schema(raw: Mapping[str, Any]) -> OutputSchema:
-    """The schema, ready for use: draft 2020-12 unless `$schema` names another one of DRAFTS. `format` is checked.
+    """The schema, ready for use; draft 2020-12 unless `$schema` names another of DRAFTS. `format` is checked.
 
     Raises InvalidSchema when it is too large, too deep or not valid, refers to anything outside itself, or contains a
     pattern that the linear-time engine does not support.
@@ -107,7 +94,7 @@ def compile_schema(raw: Mapping[str, Any]) -> OutputSchema:
     size = _checked_size(schema)
     draft = _draft(schema)
     if size <= _MAX_LISTED_SCHEMA_BYTES and (found := _listed(_meta_validator(draft), schema)):
-        raise InvalidSchema(*(f"{each['path']}: {each['message']}" for each in found.items))
+        raise InvalidSchema(*(f"{error['path']}: {error['message']}" for error in found))
     try:
         validator = jsonschema_rs.validator_for(
             schema, offline=True, validate_formats=True, mask=_MASK, pattern_options=_PATTERNS
@@ -140,7 +127,7 @@ def _is_deeper(value: Any, limit: int) -> bool:
     level: list[Any] = [value] if isinstance(value, dict | list) else []
     while level and depth <= limit:
         depth += 1
-        children = [c for each in level for c in (each.values() if isinstance(each, dict) else each)]
+        children = [c for part in level for c in (part.values() if isinstance(part, dict) else part)]
         level = [child for child in children if isinstance(child, dict | list)]
     return depth > limit
 
@@ -166,15 +153,14 @@ def _compile_problem(error: jsonschema_rs.ValidationError) -> str:
     return f"{_path(error)}: {_message(error)}"
 
 
-def _single(message: str) -> SchemaErrors:
-    return SchemaErrors(({"path": "$", "message": message},))
+def _single(message: str) -> Errors:
+    return ({"path": "$", "message": message},)
 
 
-def _listed(validator: jsonschema_rs.Validator, value: Any) -> SchemaErrors:
+def _listed(validator: jsonschema_rs.Validator, value: Any) -> Errors:
     """The first errors without duplicates: the library repeats those to which several paths in the schema lead."""
     found = dict.fromkeys((_path(error), _message(error)) for error in validator.iter_errors(value))
-    items = tuple({"path": path, "message": message} for path, message in islice(found, MAX_ERRORS))
-    return SchemaErrors(items, more=len(found) > MAX_ERRORS)
+    return tuple({"path": path, "message": message} for path, message in islice(found, MAX_ERRORS))
 
 
 def _message(error: jsonschema_rs.ValidationError) -> str:

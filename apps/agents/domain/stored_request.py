@@ -43,8 +43,9 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def conversation(self) -> Conversation:
         """What was asked. Raises msgspec.ValidationError when redaction left options that cannot be read."""
-        options = self._options()
         instructions = self.instructions if isinstance(self.instructions, str) else None
+        # The options of the metadata mean nothing in a run without a workspace.
+        options = msgspec.convert(self.metadata, Options) if instructions is None else Options()
         return Conversation(
             message=self.message,
             history=tuple(self.messages),
@@ -71,10 +72,6 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
     def began(self, otherwise: datetime) -> datetime:
         """The moment that the prompt spoke of as now: that of the run, or of the run that it repeated."""
         return parse_iso(self.as_of) if isinstance(self.as_of, str) else otherwise
-
-    def _options(self) -> Options:
-        """The options of the metadata, which mean nothing in a run without a workspace."""
-        return Options() if isinstance(self.instructions, str) else msgspec.convert(self.metadata, Options)
 
 
 def store_request(request: RunRequest, sections: Mapping[str, int]) -> dict[str, Any]:

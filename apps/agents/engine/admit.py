@@ -65,8 +65,12 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
                 trace_id=trace_id,
                 now=request.now,
             )
-            if claim.state != "claimed":
-                return _repeated(claim)
+            if claim.state == "mismatch":
+                return IdempotencyMismatch(trace_id=claim.trace_id)
+            if claim.state == "in_progress":
+                return InProgress(trace_id=claim.trace_id)
+            if claim.state == "stored":
+                return Repeated(claim)
         if not opened(batch):
             # Money and keys under this id belong to the other run; only the claim made above is ours.
             if idempotency is not None:
@@ -86,14 +90,6 @@ async def admit(plan: Plan, decided: list[Admission | ClasperError]) -> Admissio
     if isinstance(outcome, ClasperError):
         raise outcome
     return outcome
-
-
-def _repeated(claim: Claim) -> Admission | ClasperError:
-    if claim.state == "mismatch":
-        return IdempotencyMismatch(trace_id=claim.trace_id)
-    if claim.state == "in_progress":
-        return InProgress(trace_id=claim.trace_id)
-    return Repeated(claim)
 
 
 def _trace_start(plan: Plan) -> TraceStart:

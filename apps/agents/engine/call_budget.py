@@ -18,7 +18,7 @@ from apps.agents.engine.plan import Plan
 from apps.agents.engine.state import CallBudget, Run, Unwritten
 from apps.audit.services.recording import record_audit
 from apps.governance.services.prices import price_book
-from apps.governance.services.reservations import Reservation, reserve, settle_call
+from apps.governance.services.reservations import reserve, settle_call
 from apps.governance.services.usage import record_usage
 from apps.traces.services.recording import add_steps
 from clasper.core.clock import utc_now
@@ -152,8 +152,8 @@ def _output_limit(plan: Plan, candidate: Candidate) -> int:
     room in the window."""
     room = max(MIN_OUTPUT_TOKENS, candidate.window - plan.prompt_estimate)
     wanted, allowed = plan.request.options.max_output_tokens, plan.request.scope.principal.max_output_tokens
-    limits = [int(settings.CLASPER_MAX_OUTPUT_TOKENS), room]
-    return max(1, min([*limits, *(limit for limit in (wanted, allowed) if limit is not None)]))
+    limits = (settings.CLASPER_MAX_OUTPUT_TOKENS, room, wanted, allowed)
+    return max(1, min(int(limit) for limit in limits if limit is not None))
 
 
 def _prompt_ceiling(plan: Plan, *, added_bytes: int, schema_bytes: int, messages: int) -> int:
@@ -199,15 +199,11 @@ def _reserve(
         )
         return UnpricedModel(details={"model": str(candidate.ref)})
     if not reservation.granted:
-        return _over_budget(reservation)
+        details = {"available": usd(reservation.available)}
+        if reservation.hard_limit is not None:
+            details["hard_limit"] = usd(reservation.hard_limit)
+        return BudgetExceeded(details=details)
     if reservation.held is None:
         return CallBudget(max_output, candidate.price, unknown)
     affordable = price.affordable_output(budget=reservation.held, prompt_tokens=prompt_tokens)
     return CallBudget(min(max_output, affordable), price, unknown)
-
-
-def _over_budget(reservation: Reservation) -> BudgetExceeded:
-    details = {"available": usd(reservation.available)}
-    if reservation.hard_limit is not None:
-        details["hard_limit"] = usd(reservation.hard_limit)
-    return BudgetExceeded(details=details)

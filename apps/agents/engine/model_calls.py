@@ -20,7 +20,7 @@ from apps.agents.engine.provider_slots import CallNotPermitted, ProviderSlot
 from apps.agents.engine.state import NO_ANSWER, CallParams, Run
 from clasper.core.errors import ClasperError, ContextTooLong, ProviderFailed, RunTimeout, Unavailable, UnknownModel
 from clasper.core.usage import Usage
-from clasper.gateways.llm.base import Completion, FailureKind, ModelCall, ProviderError, TextDelta, ToolSpec
+from clasper.gateways.llm.base import FailureKind, ModelCall, ProviderError, TextDelta, ToolSpec
 from clasper.gateways.llm.failures import failure as failure_of
 from clasper.gateways.llm.relax import relaxed_call
 
@@ -125,6 +125,7 @@ def _note_answer(run: Run, candidate: Candidate, attempt: int, started: float) -
     cost = run.book(usage, run.budget.price.cost(usage))
     run.model_used, run.in_flight = candidate, None
     run.received.clear()
+    calls = [{"name": call.name, "arguments": call.arguments} for call in completion.tool_calls]
     run.add_step(
         "llm_call",
         candidate.ref.model,
@@ -136,7 +137,7 @@ def _note_answer(run: Run, candidate: Candidate, attempt: int, started: float) -
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.output,
         cost=cost,
-        output=_calls_json(completion) if completion.tool_calls else None,
+        output={"text": completion.text, "tool_calls": calls} if calls else None,
     )
 
 
@@ -193,11 +194,6 @@ async def _pause(run: Run, error: ProviderError, attempt: int) -> bool:
         return False
     await asyncio.sleep(delay)
     return True
-
-
-def _calls_json(completion: Completion) -> dict[str, object]:
-    calls = [{"name": call.name, "arguments": call.arguments} for call in completion.tool_calls]
-    return {"text": completion.text, "tool_calls": calls}
 
 
 def to_public_error(run: Run, failure: ProviderError) -> ClasperError:

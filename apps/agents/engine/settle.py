@@ -121,14 +121,7 @@ def _trace_end(run: Run, *, status: Status, output: str | None = None, error: Cl
 
 def _offered(run: Run) -> bytes:
     """The tools as the model saw them, so that the run can be repeated."""
-    if not run.tools:
-        return b""
-    return msgspec.json.encode(
-        [
-            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-            for tool in run.tools.values()
-        ]
-    )
+    return msgspec.json.encode(list(run.tools.values())) if run.tools else b""
 
 
 def _backend_writes(run: Run, result: RunResult) -> list[PendingDelivery]:

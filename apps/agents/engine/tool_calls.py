@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,10 @@ async def discover(run: Run) -> None:
     available = await _available(run)
     names = {tool.name for tool in available}
     run.tools = {tool.name: tool for tool in available if _decide(run, tool.name, names).allowed}
-    run.schema_bytes = sum(map(_schema_size, run.tools.values()))
+    run.schema_bytes = sum(
+        len(msgspec.json.encode(tool.parameters)) + len(tool.description) + len(tool.name)
+        for tool in run.tools.values()
+    )
 
 
 def _decide(run: Run, name: str, offered: Iterable[str]) -> ToolDecision:
@@ -96,12 +99,11 @@ async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarte
         await _abandon(run, waiting, started)
     said = Message("assistant", completion.text, tool_calls=completion.tool_calls, extra=completion.extra)
     outcomes = [task.result() for task in tasks]
-    run.append_messages(said, *(_result_message(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)))
-
-
-def _result_message(call: ToolCall, outcome: Outcome) -> Message:
-    """The outcome as the model sees it."""
-    return Message("tool", outcome.content, tool_call_id=call.id, failed=outcome.status != "ok")
+    results = [
+        Message("tool", outcome.content, tool_call_id=call.id, failed=outcome.status != "ok")
+        for call, outcome in zip(calls, outcomes, strict=True)
+    ]
+    run.append_messages(said, *results)
 
 
 async def _abandon(run: Run, waiting: list[tuple[ToolCall, asyncio.Task[Outcome]]], started: float) -> None:
@@ -170,21 +172,15 @@ def _record(run: Run, name: str, outcome: Outcome, started: float) -> None:
         input=outcome.arguments,
         output={"error": outcome.reason} if outcome.reason else outcome.result,
     )
+    reason = {"reason": outcome.reason} if outcome.reason else {}
     if outcome.status == "denied":
-        details: Mapping[str, Any] = {"tool": name, "reason": outcome.reason}
-        run.add_audit_entry("tool.denied", details)
+        run.add_audit_entry("tool.denied", {"tool": name, **reason})
         return
-    details = {"tool": name, "status": outcome.status, "duration_ms": outcome.duration_ms, "skill": outcome.skill}
-    if outcome.reason:
-        details = {**details, "reason": outcome.reason}
-    run.add_audit_entry("tool.call", details)
+    facts = {"status": outcome.status, "duration_ms": outcome.duration_ms, "skill": outcome.skill}
+    run.add_audit_entry("tool.call", {"tool": name, **facts, **reason})
 
 
 def _key(run: Run, call: ToolCall) -> str:
     """The same call of the same run is one call for the control plane, however often it is sent."""
     position = f"{run.trace_id}\n{len(run.messages)}\n{call.id}\n{call.name}\n{call.arguments}"
     return f"clasper:tool:{hashlib.sha256(position.encode('utf-8', 'surrogatepass')).hexdigest()}"
-
-
-def _schema_size(tool: Tool) -> int:
-    return len(msgspec.json.encode(tool.parameters)) + len(tool.description) + len(tool.name)

@@ -131,13 +131,10 @@ async def check_provider(entry: ProviderEntry, *, principal: Principal, tenant_i
     try:
         finished = await collect(request)
     except ClasperError as error:
-        return Check(entry.name, model, _since(began), trace_id, error=_error_text(error))
+        status = f" (HTTP {error.details['status']})" if error.details.get("status") else ""
+        text = f"{error.error_code}: {error.message}{status}"
+        return Check(entry.name, model, _since(began), trace_id, error=text)
     return Check(entry.name, model, _since(began), trace_id, cost=usd(finished.result.cost.total))
-
-
-def _error_text(error: ClasperError) -> str:
-    status = error.details.get("status")
-    return f"{error.error_code}: {error.message}" + (f" (HTTP {status})" if status else "")
 
 
 def _since(began: float) -> int:

@@ -60,7 +60,15 @@ async def replay(
     Raises NotFound, Conflict as `describe_replay`, Conflict `workspace_missing` when the snapshot that it used is
     not stored, InvalidRequest for a workspace version or skill version that is not known, and what the run raises.
     """
-    finished = await _run_again(principal, tenants, trace_id, body, trace, idempotency, now)
+    try:
+        request, release = await in_thread(_replay_request, principal, tenants, trace_id, body, trace, idempotency, now)
+    except (NotFound, Conflict):
+        # Retention may have removed what a repeated request repeats; its answer is still stored.
+        finished = await in_thread(_stored, tenants, idempotency, now)
+        if finished is None:
+            raise
+    else:
+        finished = await _collect(request, release, replay_of=trace_id)
     try:
         compared = await in_thread(
             compare_traces, tenants=tenants, base_id=trace_id, compare_id=finished.result.trace_id
@@ -92,27 +100,11 @@ def describe_replay(*, tenants: TenantScope, trace_id: str, actor: str, now: dat
     )
 
 
-async def _run_again(
-    principal: Principal,
-    tenants: TenantScope,
-    trace_id: str,
-    body: ReplayBody,
-    trace: TraceRef,
-    idempotency: Idempotency | None,
-    now: datetime,
-) -> RunFinished:
-    try:
-        request, release = await in_thread(_replay_request, principal, tenants, trace_id, body, trace, idempotency, now)
-    except (NotFound, Conflict):
-        # Retention may have removed what a repeated request repeats; its answer is still stored.
-        stored = await in_thread(_stored, tenants, idempotency, now)
-        if stored is None:
-            raise
-        return stored
+async def _collect(request: RunRequest, release: Release | None, *, replay_of: str) -> RunFinished:
     try:
         return await collect(request, release)
     except ClasperError as error:
-        error.details["replay_of"] = trace_id
+        error.details["replay_of"] = replay_of
         raise
 
 

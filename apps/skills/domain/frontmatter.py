@@ -62,7 +62,7 @@ def parse_mapping(text: str) -> dict[str, Value]:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_YAML_BYTES:
         raise FrontmatterFault(f"larger than {MAX_YAML_BYTES // 1024} KiB")
     # JSON writes emoji as two escapes, which YAML does not know.
-    text = _SURROGATE_PAIR.sub(_join_surrogates, text)
+    text = _SURROGATE_PAIR.sub(lambda pair: bytes.fromhex(pair[1] + pair[2]).decode("utf-16-be"), text)
     try:
         _check_limits(text)
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
@@ -77,11 +77,6 @@ def parse_mapping(text: str) -> dict[str, Value]:
     if not isinstance(value, dict):
         raise FrontmatterFault("not a mapping of keys to values")
     return value
-
-
-def _join_surrogates(match: re.Match[str]) -> str:
-    pair = bytes.fromhex(match[1] + match[2])
-    return pair.decode("utf-16-be")
 
 
 def _check_limits(text: str) -> None:

@@ -1,10 +1,10 @@
-"""A workspace as one frozen value: its texts, its skills, and the hash of exactly what it was read from."""
+"""A workspace as one frozen value: its texts, its skills, and the hash of its snapshot."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from apps.skills.domain.gates import Platform, check_gates
@@ -22,7 +22,7 @@ def is_role(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A text of the workspace. `text` is what a prompt may hold of it: at most 20,000 characters."""
+    """A text of the workspace. `text` is what a prompt may contain of it: at most 20,000 characters."""
 
     path: str
     raw_chars: int
@@ -48,7 +48,7 @@ class WorkspaceSkill:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Workspace:
-    """One snapshot. `root` is where it was read from; `files` holds every text but the skills, by path."""
+    """One snapshot. `root` is where it was read from; `files` are all texts but the skills, by path."""
 
     root: str
     missing: bool = False
@@ -64,12 +64,12 @@ class Workspace:
     """Path and reason of files that were not read."""
 
     def text(self, path: str) -> str:
-        """The text at `path`, stripped; empty when there is none."""
+        """The text at `path`, stripped; empty when there is no such file."""
         file = self.files.get(path)
         return file.text.strip() if file else ""
 
     def soul_path(self, role: str) -> str:
-        """Where the soul of `role` stands: its own file, else SOUL.md, else an empty text."""
+        """Where the soul of `role` is: its own file, else SOUL.md, else an empty text."""
         return next((path for path in (f"souls/{role}.md", "SOUL.md") if self.text(path)), "")
 
     @property
@@ -93,22 +93,22 @@ def parse_file(path: str, content: bytes) -> Parsed:
 def assemble_workspace(
     *,
     root: str,
-    files: Mapping[str, Parsed],
-    digests: Mapping[str, str],
+    files: Mapping[str, tuple[str, Parsed]],
     platform: Platform,
     missing: bool = False,
     boot_complete: bool = False,
     skipped: tuple[tuple[str, str], ...] = (),
 ) -> Workspace:
-    """A workspace of parsed files. `digests` maps every path to the hex SHA-256 of its bytes."""
-    snapshot_hash = hash_snapshot(digests)
-    skills = gate_skills([files[path] for path in sorted(files)], platform)
+    """A workspace of parsed files: by path, the hex SHA-256 of the file's bytes, and what they say."""
+    snapshot_hash = hash_snapshot({path: digest for path, (digest, _) in files.items()})
+    parsed = {path: files[path][1] for path in sorted(files)}
+    skills = gate_skills(parsed.values(), platform)
     return Workspace(
         root=root,
         missing=missing,
         snapshot_hash=snapshot_hash,
         revision=_revision(snapshot_hash, skills),
-        files={path: file for path, file in sorted(files.items()) if isinstance(file, TextFile)},
+        files={path: file for path, file in parsed.items() if isinstance(file, TextFile)},
         skills=skills,
         boot_complete=boot_complete,
         skipped=skipped,
@@ -116,20 +116,18 @@ def assemble_workspace(
 
 
 def regate(workspace: Workspace, platform: Platform) -> Workspace:
-    """The workspace with its gates looked at again; the same object when none opened or closed."""
-    skills = gate_skills([skill.file for skill in workspace.skills], platform)
+    """The workspace with its gates checked again; the same object when nothing opened or closed."""
+    skills = gate_skills((skill.file for skill in workspace.skills), platform)
     if skills == workspace.skills:
         return workspace
     return replace(workspace, skills=skills, revision=_revision(workspace.snapshot_hash, skills))
 
 
-def gate_skills(files: list[Parsed] | list[SkillFile], platform: Platform) -> tuple[WorkspaceSkill, ...]:
+def gate_skills(files: Iterable[Parsed], platform: Platform) -> tuple[WorkspaceSkill, ...]:
     """Every skill with the reason that disables it. Of several skills with one name the first one keeps it."""
     owners: dict[str, str] = {}
     skills: list[WorkspaceSkill] = []
-    for file in files:
-        if not isinstance(file, SkillFile):
-            continue
+    for file in (file for file in files if isinstance(file, SkillFile)):
         owner = owners.setdefault(file.name, file.directory)
         reason = check_gates(file, platform)
         if owner != file.directory:

@@ -28,7 +28,7 @@ from clasper.gateways.workspace_files import RawWorkspace, WorkspaceReader, writ
 logger = logging.getLogger("clasper.workspaces")
 
 GATE_SECONDS = 5.0
-"""How long gates keep their answer: programs and variables appear rarely, and looking for programs is slow."""
+"""How long the result of gates is kept: programs and variables appear rarely, and looking for programs is slow."""
 
 BOOT_FILE = "BOOT.md"
 
@@ -42,7 +42,7 @@ class BootStatus(Resource, frozen=True, kw_only=True, rename="camel"):
 
 
 class WorkspaceLoader:
-    """One workspace directory, kept parsed. Files are parsed once for each content they have."""
+    """One workspace directory, kept parsed. A file is parsed again only when it has changed."""
 
     def __init__(self, reader: WorkspaceReader) -> None:
         self._reader = reader
@@ -52,7 +52,7 @@ class WorkspaceLoader:
         self._latest: tuple[tuple[str, RawWorkspace], ...] = ()
 
     def raw(self, snapshot_hash: str) -> RawWorkspace | None:
-        """The bytes of the workspace with this hash, if it is one of the two that were loaded last."""
+        """The files of the snapshot with this hash, if it is one of the two that were loaded last."""
         return dict(self._latest).get(snapshot_hash)
 
     def load(self, *, fresh: bool = False) -> Workspace:
@@ -86,8 +86,7 @@ class WorkspaceLoader:
             logger.warning("workspace file %s is skipped: %s", path, reason)
         return assemble_workspace(
             root=raw.root,
-            files={path: parsed for path, (_, parsed) in self._parsed.items()},
-            digests={path: digest for path, (digest, _) in self._parsed.items()},
+            files=self._parsed,
             platform=platform,
             missing=raw.missing,
             boot_complete=raw.boot_complete,
@@ -101,7 +100,7 @@ def _loader(root: Path) -> WorkspaceLoader:
 
 
 def load_workspace(root: Path | None = None, *, fresh: bool = False) -> Workspace:
-    """The workspace at `root` (default: CLASPER_WORKSPACE), at most a blink old; `fresh` checks every file now.
+    """The workspace at `root` (default: CLASPER_WORKSPACE), at most milliseconds old; `fresh` checks every file now.
 
     A missing directory is an empty workspace with `missing` set. `root` comes from settings, never from a caller.
     """
@@ -109,18 +108,19 @@ def load_workspace(root: Path | None = None, *, fresh: bool = False) -> Workspac
 
 
 def raw_workspace(snapshot_hash: str, root: Path | None = None) -> RawWorkspace | None:
-    """The bytes behind a workspace that was just loaded; None when the directory has changed twice since."""
+    """The files of a snapshot that was just loaded; None when the directory has changed twice since."""
     return _loader(root or settings.CLASPER_WORKSPACE).raw(snapshot_hash)
 
 
 def current_platform() -> Platform:
     """This machine, as the gates of skills see it."""
     env = frozenset(name for name, value in os.environ.items() if value)
-    return Platform(os=sys.platform, env=env, has_bin=cache(_has_bin), config=_has_config)
-
-
-def _has_bin(name: str) -> bool:
-    return os.sep not in name and shutil.which(name) is not None
+    return Platform(
+        os=sys.platform,
+        env=env,
+        has_bin=cache(lambda name: os.sep not in name and shutil.which(name) is not None),
+        config=_has_config,
+    )
 
 
 def _has_config(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from functools import partial
 
 import msgspec
 
@@ -44,7 +43,7 @@ async def store_snapshot(snapshot_hash: str, *, tenant_id: str, now: datetime) -
     index = msgspec.json.encode({path: file.digest for path, file in raw.files.items()}).decode()
 
     def write(batch: Batch) -> None:
-        batch.after_commit(partial(_note_known, key))
+        batch.after_commit(lambda: _known.update({key: time.monotonic() + KNOWN_SECONDS}))
         if batch.fetch_one(_HAS_SNAPSHOT, key):
             return
         # In one order: other processes may be storing the same files.
@@ -52,12 +51,8 @@ async def store_snapshot(snapshot_hash: str, *, tenant_id: str, now: datetime) -
             batch.queue(_ADD_FILE, (digest, content))
         batch.queue(_ADD_SNAPSHOT, (*key, now, index))
 
-    # Alone: it may be large, and who waits for another process to store the same must not hold any tenant's rows.
+    # Alone: it may be large, and a write that waits for another process to store the same must not lock tenants' rows.
     await writer.submit(write, alone=True)
-
-
-def _note_known(key: tuple[str, str]) -> None:
-    _known[key] = time.monotonic() + KNOWN_SECONDS
 
 
 def forget_known() -> None:
@@ -67,34 +62,29 @@ def forget_known() -> None:
 
 def load_files(snapshot_hash: str, *, tenant_id: str) -> dict[str, bytes]:
     """The files of a snapshot that the tenant owns or that is shared, by path. Raises NotFound."""
-    digests = _files_of(snapshot_hash, tenant_id)
-    rows = WorkspaceFile.objects.filter(digest__in=set(digests.values())).values_list("digest", "content")
-    contents = {digest: bytes(content) for digest, content in rows}
-    return {path: contents[digest] for path, digest in digests.items()}
+    return {path: content for path, (_, content) in _read_files(snapshot_hash, tenant_id).items()}
 
 
 def load_snapshot(snapshot_hash: str, *, tenant_id: str) -> Workspace:
-    """The workspace as a run used it, byte for byte; its skills' gates are those of this machine, now.
+    """The workspace as a run used it, byte for byte, but with the gates of this machine as they are now.
 
     Raises NotFound for a snapshot that is neither the tenant's nor shared.
     """
     current = load_workspace()
     if current.snapshot_hash == snapshot_hash:
         return current
-    files = load_files(snapshot_hash, tenant_id=tenant_id)
-    return assemble_workspace(
-        root=current.root,
-        files={path: parse_file(path, content) for path, content in files.items()},
-        digests=_files_of(snapshot_hash, tenant_id),
-        platform=current_platform(),
-    )
+    files = _read_files(snapshot_hash, tenant_id)
+    parsed = {path: (digest, parse_file(path, content)) for path, (digest, content) in files.items()}
+    return assemble_workspace(root=current.root, files=parsed, platform=current_platform())
 
 
-def _files_of(snapshot_hash: str, tenant_id: str) -> dict[str, str]:
-    """The digests of a snapshot's files, by path."""
+def _read_files(snapshot_hash: str, tenant_id: str) -> dict[str, tuple[str, bytes]]:
+    """The digest and the bytes of every file of a snapshot, by path."""
     found = Snapshot.objects.filter(tenant_id__in=(tenant_id, SHARED), hash=snapshot_hash).first()
     if found is None:
         forget_known()
         raise NotFound("No run used this workspace snapshot.", details={"workspace_version": snapshot_hash})
     digests: dict[str, str] = msgspec.json.decode(found.files)
-    return digests
+    rows = WorkspaceFile.objects.filter(digest__in=set(digests.values())).values_list("digest", "content")
+    contents = {digest: bytes(content) for digest, content in rows}
+    return {path: (digest, contents[digest]) for path, digest in digests.items()}
