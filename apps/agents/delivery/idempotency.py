@@ -111,7 +111,9 @@ def _result_in_body(body: dict[str, Any]) -> RunResult:
     """The result in a response body, which is what version 1.1 stored; such rows are gone a day after an upgrade."""
     cost, usage = body["cost"], body["usage"]
     text = body["response"] if "response" in body else (body.get("compacted_messages") or [{}])[0].get("content", "")
-    parsed = ParsedOutput(body["output"], True, body["validated"], tuple(body.get("validation_errors", ())))
+    parsed = None
+    if "output" in body:
+        parsed = ParsedOutput(body["output"], True, body["validated"], tuple(body.get("validation_errors", ())))
     return RunResult(
         trace_id=body["trace_id"],
         task_id=body.get("task_id") or "",
@@ -124,7 +126,7 @@ def _result_in_body(body: dict[str, Any]) -> RunResult:
             input=from_usd(cost["inputCost"]),
             output=from_usd(cost["outputCost"]),
         ),
-        parsed=parsed if "output" in body else None,
+        parsed=parsed,
         context_warning=body.get("context_warning", ""),
         skipped_backend=body.get("skipped_backend", False),
     )
