@@ -175,14 +175,22 @@ def render(value: Any) -> Any:
 
 @cache
 def _struct_renderer(kind: type[msgspec.Struct]) -> Render:
-    fields = [(each.name, each.encode_name, _renderer(each.type)) for each in shown_fields(kind)]
+    fields = msgspec.structs.fields(kind)
+    written = [(each.encode_name, one) for each in fields if (one := _renderer(each.type)) is not None]
+    optional = [each.encode_name for each in fields if each.default is msgspec.UNSET]
+    internal = {each.encode_name for each in fields} - {each.encode_name for each in shown_fields(kind)}
 
     def shown(value: Any) -> dict[str, Any]:
-        return {
-            encode_name: part if one is None or part is None else one(part)
-            for name, encode_name, one in fields
-            if (part := getattr(value, name)) is not msgspec.UNSET
-        }
+        found = dict(zip(kind.__struct_encode_fields__, msgspec.structs.astuple(value), strict=True))
+        for name in optional:
+            if found[name] is msgspec.UNSET:
+                del found[name]
+        for name, one in written:
+            if found.get(name) is not None:
+                found[name] = one(found[name])
+        for name in internal:
+            del found[name]
+        return found
 
     return shown
 
