@@ -7,12 +7,11 @@ update is written at once, and are summed when read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from django.conf import settings
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -57,27 +56,17 @@ def count_tool_call(status: str) -> None:
     _TOOL_CALLS.labels(status).inc()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gauge:
-    """A value that is read at the time of the request: one number, or one for each value of the label."""
-
-    name: str
-    help: str
-    values: Mapping[str, float]
-    label: str = ""
-
-
 class _Read(Collector):
-    """Returns a metric family that has already been read."""
+    """Returns metric families that have already been read."""
 
-    def __init__(self, family: Metric) -> None:
-        self._family = family
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
 
     def collect(self) -> list[Metric]:
-        return [self._family]
+        return self._families
 
 
-def exposition(gauges: Iterable[Gauge]) -> bytes:
+def exposition(gauges: Iterable[Metric]) -> bytes:
     """Returns everything that was counted, and the gauges, in Prometheus' text format."""
     if not settings.PROMETHEUS_MULTIPROC_DIR:
         counted = generate_latest(_registry)
@@ -87,9 +76,5 @@ def exposition(gauges: Iterable[Gauge]) -> bytes:
         ProcessCollector(registry=summed)
         counted = generate_latest(summed)
     read = CollectorRegistry()
-    for gauge in gauges:
-        family = GaugeMetricFamily(gauge.name, gauge.help, labels=[gauge.label] if gauge.label else [])
-        for value, number in gauge.values.items():
-            family.add_metric([value] if gauge.label else [], number)
-        read.register(_Read(family))
+    read.register(_Read(gauges))
     return counted + generate_latest(read)

@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce
 
 from apps.traces.domain.filters import Filters
 from apps.traces.models import Rollup, Trace, TraceAnnotation, TraceLabel, TracePayload, TraceSkill, TraceStep
+from clasper.core.db import placeholders
 from clasper.core.tenancy import AllTenants, OneTenant, TenantScope
 
 COUNT_CAP = 10_000
@@ -163,20 +164,15 @@ def labels_of(traces: Collection[Trace]) -> dict[str, dict[str, str]]:
     labels: dict[str, dict[str, str]] = {}
     if not traces:
         return labels
-    names = ", ".join(["%s"] * len(traces))
     with connection.cursor() as cursor:
-        sql = _LABELS.format(_LABELS_INDEX.get(connection.vendor, ""), names)
+        sql = _LABELS.format(_LABELS_INDEX.get(connection.vendor, ""), placeholders(traces))
         cursor.execute(sql, [trace.id for trace in traces])
         for trace_id, key, value in sorted(cursor.fetchall()):
             labels.setdefault(trace_id, {})[key] = value
     return labels
 
 
-def steps_of(trace: Trace) -> QuerySet[TraceStep]:
-    return TraceStep.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id).order_by("seq")
-
-
-def steps_of_all(traces: Collection[Trace]) -> dict[str, list[TraceStep]]:
+def steps_of(traces: Collection[Trace]) -> dict[str, list[TraceStep]]:
     """Steps by trace id, in their order."""
     steps: dict[str, list[TraceStep]] = {}
     tenants, ids = {trace.tenant_id for trace in traces}, [trace.id for trace in traces]
@@ -185,12 +181,7 @@ def steps_of_all(traces: Collection[Trace]) -> dict[str, list[TraceStep]]:
     return steps
 
 
-def payloads_of(trace: Trace) -> dict[int, TracePayload]:
-    rows = TracePayload.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id)
-    return {row.seq: row for row in rows}
-
-
-def payloads_of_all(traces: Collection[Trace]) -> dict[str, dict[int, TracePayload]]:
+def payloads_of(traces: Collection[Trace]) -> dict[str, dict[int, TracePayload]]:
     """Payloads by trace id and seq."""
     payloads: dict[str, dict[int, TracePayload]] = {}
     tenants, ids = {trace.tenant_id for trace in traces}, [trace.id for trace in traces]

@@ -25,7 +25,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +44,11 @@ S = TypeVar("S", bound="SharedState")
 
 # The text Django itself stores for a UTC datetime, so that the ORM and the raw writes read each other's rows.
 sqlite3.register_adapter(datetime, lambda instant: str(instant.replace(tzinfo=None)))
+
+
+def placeholders(values: Sized) -> str:
+    """The placeholders of a statement for as many values: `%s, %s, …`."""
+    return ", ".join(["%s"] * len(values))
 
 
 class SharedState(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
+from prometheus_client.core import GaugeMetricFamily, Metric
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -13,7 +14,7 @@ from apps.agents.services.providers import open_circuits
 from apps.identity.api import require_platform
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from apps.traces.services.in_flight import runs_in_flight
-from clasper.metrics import CONTENT_TYPE, Gauge, exposition
+from clasper.metrics import CONTENT_TYPE, exposition
 
 _TEXT = OpenApiResponse(OpenApiTypes.STR, description="Prometheus' text format.")
 
@@ -30,20 +31,18 @@ class MetricsView(APIView):
         return HttpResponse(exposition(_gauges()), content_type=CONTENT_TYPE)
 
 
-def _gauges() -> list[Gauge]:
+def _gauges() -> list[Metric]:
     deliveries = backlog()
-    return [
-        _number("clasper_runs_in_flight", "Runs that have not ended, of all processes.", runs_in_flight()),
-        _number("clasper_outbox_pending", "Deliveries that wait for their first or next attempt.", deliveries.pending),
-        _number("clasper_outbox_dead", "Deliveries that were given up.", deliveries.dead),
-        Gauge(
-            name="clasper_circuit_open",
-            help="1 while the process that answers does not ask the provider, because it failed too often.",
-            label="provider",
-            values={name: float(is_open) for name, is_open in open_circuits().items()},
-        ),
-    ]
-
-
-def _number(name: str, text: str, value: int) -> Gauge:
-    return Gauge(name=name, help=text, values={"": float(value)})
+    circuits = GaugeMetricFamily(
+        "clasper_circuit_open",
+        "1 while the process that answers does not ask the provider, because it failed too often.",
+        labels=["provider"],
+    )
+    for provider, is_open in open_circuits().items():
+        circuits.add_metric([provider], float(is_open))
+    numbers = (
+        ("clasper_runs_in_flight", "Runs that have not ended, of all processes.", runs_in_flight()),
+        ("clasper_outbox_pending", "Deliveries that wait for their first or next attempt.", deliveries.pending),
+        ("clasper_outbox_dead", "Deliveries that were given up.", deliveries.dead),
+    )
+    return [*(GaugeMetricFamily(name, text, value=number) for name, text, number in numbers), circuits]

@@ -24,7 +24,7 @@ from apps.traces.services.reading import get_trace, list_traces, read_trace
 from apps.traces.services.replaying import replay_source
 from apps.traces.services.retention import retention_stats, set_policy
 from apps.traces.services.rollups import rebuild
-from apps.traces.services.stats import grouped_stats, trace_stats
+from apps.traces.services.stats import trace_stats
 from clasper.core.db import atomic_batch
 from clasper.core.errors import NotFound
 from clasper.core.money import NanoUSD
@@ -56,8 +56,10 @@ COUNTS: dict[str, Callable[..., int]] = {
     "list_traces by label": lambda tenants: list_traces(filters=Filters(tenants=tenants, label="team"), limit=9).total,
     "list_traces by text": lambda tenants: list_traces(filters=Filters(tenants=tenants, text="Hello"), limit=9).total,
     "list_traces by link": lambda tenants: list_traces(filters=Filters(tenants=tenants, task_id="t"), limit=9).total,
-    "trace_stats": lambda tenants: trace_stats(tenants=tenants).whole.runs,
-    "grouped_stats": lambda tenants: sum(sums.runs for _, sums in grouped_stats(tenants=tenants).groups),
+    "trace_stats": lambda tenants: trace_stats(tenants=tenants).total_traces,
+    "trace_stats by day": lambda tenants: sum(
+        group.total_traces for group in trace_stats(tenants=tenants, group_by=(True, "")).groups or ()
+    ),
     "retention_stats": lambda tenants: retention_stats(tenants=tenants).policies,
     "usage_totals": lambda tenants: usage_totals(tenants=tenants, since=START, now=START).requests,
     "rebuild": lambda tenants: sum(

@@ -175,18 +175,8 @@ def _bounded_count(entries: QuerySet[Any]) -> int:
 
 
 def _record(row: AuditEntry) -> AuditRecord:
-    return AuditRecord(
-        id=row.id,
-        timestamp=row.timestamp,
-        event_type=row.event_type,
-        tenant_id=row.tenant_id,
-        trace_id=row.trace_id,
-        actor=row.actor,
-        details=json.loads(row.details),
-        seq=row.seq,
-        prev_hash=row.prev_hash,
-        hash=row.hash,
-    )
+    stored = {name: getattr(row, name) for name in AuditRecord.__struct_fields__}
+    return AuditRecord(**stored | {"details": json.loads(row.details)})
 
 
 _CURSOR = re.compile(rb"audit:([1-9][0-9]{0,17})")

@@ -20,7 +20,7 @@ from apps.audit.domain.chain import (
 from apps.audit.services import signal
 from clasper.core.canonical import canonical_json
 from clasper.core.clock import iso
-from clasper.core.db import Batch
+from clasper.core.db import Batch, placeholders
 from clasper.core.redaction import redact
 
 _ADD_HEAD = (
@@ -92,7 +92,7 @@ _Head = tuple[ChainPoint, dict[str, int]]
 
 def _lock_heads(batch: Batch, tenants: Sequence[str]) -> dict[str, _Head]:
     """The heads of the tenants that have a chain."""
-    sql = _READ_HEADS.format(", ".join(["%s"] * len(tenants))) + batch.for_update
+    sql = _READ_HEADS.format(placeholders(tenants)) + batch.for_update
     return {
         tenant_id: (ChainPoint(seq, head), _decode_counts(counts))
         for tenant_id, seq, head, counts in batch.fetch_all(sql, tenants)

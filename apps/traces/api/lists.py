@@ -15,12 +15,11 @@ from apps.identity.domain.permissions import TRACES_READ
 from apps.traces.api.inputs import Id, ListInput, PageInput
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.views import TraceDetail, TracePage
+from apps.traces.queries import LINKS
 from apps.traces.services.reading import list_traces, read_trace
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
 from clasper.core.schemas import Errors, about
-
-LINKS = ("task_id", "document_id", "message_id")
 
 
 class EntityInput(PageInput, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
-"""Invented runs that look like those of a busy tenant: the same seed, tenant and end give the same runs.
+"""Invented runs that look like those of a busy tenant: the same seed, tenant and end yield the same runs.
 
-What most of a run consists of (who, which model, which texts) is drawn once for each of a fixed number of *profiles*;
-the rest (when, how long, how many tokens) is drawn for each run. So memory stays small, however many runs are drawn.
+A fixed number of *templates* is drawn, each a whole run; every run is one of them with an id, a user, a task and a time
+of its own. So memory stays small, however many runs are made.
 """
 
 from __future__ import annotations
@@ -9,26 +9,25 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
-
 from apps.governance.domain.prices import Price, PriceBook
 from apps.governance.domain.risk import RiskInput, Sensitivity, score_risk
 from apps.traces.domain.record import Redacted, Risk, Status, Step, TraceEnd, TraceStart
+from apps.traces.domain.retention import PROTECTING_KEYS
 from clasper.core.model_ref import ModelRef
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage, estimate_tokens
 
-PROFILES = 1500
+TEMPLATES = 1500
 MAX_DURATION_MS = 110_000
 """Below a run's total deadline."""
 
 TOOL_MS = 140
-"""How long tools take; those of one answer run side by side."""
+OVERHEAD_MS = 8
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TASK_MS = 7_200_000
@@ -37,16 +36,16 @@ _TASK_MS = 7_200_000
 _MARGIN = timedelta(minutes=2)
 """The last run starts this long before the end, so that none ends after it."""
 
-_PROTECTED = ("baseline", "incident", "hold")
-"""Labels that protect a run from retention; one run in a thousand has one."""
+_ONE_PROTECTED_IN = 1000
+"""One run in so many has a label that protects it from retention."""
 
-_FAILURES: tuple[tuple[float, Status, str, str], ...] = (
-    (0.045, "error", "provider_error", "The model's provider answered 503 after 3 attempts."),
-    (0.055, "error", "budget_exceeded", "The budget does not cover the run."),
-    (0.070, "timeout", "timeout", "The run took longer than allowed."),
-    (0.085, "cancelled", "cancelled", "The caller went away."),
-)
-"""Up to which share of all runs each failure goes; the rest are successes."""
+_OUTCOMES: dict[tuple[Status, str, str], int] = {
+    ("success", "", ""): 915,
+    ("error", "provider_error", "The model's provider answered 503 after 3 attempts."): 45,
+    ("error", "budget_exceeded", "The budget does not cover the run."): 10,
+    ("timeout", "timeout", "The run took longer than allowed."): 15,
+    ("cancelled", "cancelled", "The caller went away."): 15,
+}
 
 _MODELS = {
     ModelRef("openai", "gpt-4o-mini"): 34,
@@ -89,54 +88,42 @@ class SampleRun(NamedTuple):
     message_id: str | None
 
 
-class _Tool(NamedTuple):
-    name: str
-    input: Mapping[str, Any]
-    output: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Profile:
-    """What many runs have in common; `start` lacks what is a run's own."""
-
-    start: TraceStart
-    price: Price
-    tools: tuple[_Tool, ...]
-    answer: str
-    prompt_tokens: int
-    output_tokens: int
-
-
-class _Call(NamedTuple):
-    """A model call that was paid for."""
-
-    usage: Usage
-    cost: NanoUSD
-    duration_ms: int
-
-
 def sample_runs(
     *, tenant_id: str, count: int, days: int, seed: int, until: datetime, prices: PriceBook
 ) -> Iterator[SampleRun]:
     """`count` runs of the `days` before `until`, oldest first: busy by day, less so by night and at weekends."""
     dice = Random(f"{seed}:{tenant_id}:{count}:{days}:{until.isoformat()}")  # noqa: S311  repeatable, nothing secret
-    profiles = [_draw_profile(dice, tenant_id, prices) for _ in range(PROFILES)]
+    templates = [_template(dice, tenant_id, prices) for _ in range(TEMPLATES)]
     for started_ms in _moments(dice, count=count, days=days, until=until):
-        yield _run(dice, profiles[int(dice.random() * PROFILES)], started_ms)
+        yield _begun_at(started_ms, templates[int(dice.random() * TEMPLATES)], dice.getrandbits(74))
 
 
-def _draw_profile(dice: Random, tenant_id: str, prices: PriceBook) -> _Profile:
+def _template(dice: Random, tenant_id: str, prices: PriceBook) -> SampleRun:
+    """A run that began at the epoch."""
     ref = _pick(dice, _MODELS)
-    sensitivity, temperature = _pick(dice, _SENSITIVITY), _pick(dice, _TEMPERATURES)
-    names = tuple(_pick(dice, _TOOLS) for _ in range(dice.choice((0, 0, 0, 1, 1, 2))))
+    price = prices.price(ref.provider, ref.model)
+    sensitivity = _pick(dice, _SENSITIVITY)
+    tools = tuple(_pick(dice, _TOOLS) for _ in range(dice.choice((0, 0, 0, 1, 1, 2))))
     risk = score_risk(
-        RiskInput(tool_count=len(names) + 2, tool_names=names, temperature=temperature, data_sensitivity=sensitivity)
+        RiskInput(
+            tool_count=len(tools) + 2,
+            tool_names=tools,
+            temperature=_pick(dice, _TEMPERATURES),
+            data_sensitivity=sensitivity,
+        )
     )
-    message, answer, soul = _prose(dice, 15, 90), _prose(dice, 30, 130), dice.randrange(1500, 9000)
-    sections = {"soul": soul, "skills": dice.randrange(300, 4000), "memory": dice.randrange(0, 2500), "time": 90}
+    scored = Risk(score=risk.score, level=risk.level, factors={**risk.factors, "riskFactors": list(risk.risk_factors)})
+    message, answer = _prose(dice, 15, 90), _prose(dice, 30, 130)
     if sensitivity == "pii":
         message += " Write to [EMAIL] or call [PHONE]."
+    soul, skills, memory = dice.randrange(1500, 9000), dice.randrange(300, 4000), dice.randrange(0, 2500)
+    sections = {"soul": soul, "skills": skills, "memory": memory, "time": 90}
     content = {"message": message, "messages": [], "metadata": {}, "task_title": "Support", "prompt_sections": sections}
+    prompt_tokens = sum(sections.values()) // 4 + estimate_tokens(message)
+    status, code, error = _pick(dice, _OUTCOMES)
+    calls = [] if code else list(_calls(dice, ref, price, tools, prompt_tokens, estimate_tokens(answer)))
+    steps = tuple(_in_order([step for step, _ in calls] or _failed(dice, ref, status, code)))
+    duration_ms = OVERHEAD_MS + sum(step.duration_ms for step in steps)
     start = TraceStart(
         id="",
         id_given=True,
@@ -149,138 +136,106 @@ def _draw_profile(dice: Random, tenant_id: str, prices: PriceBook) -> _Profile:
         provider=ref.provider,
         model=ref.model,
         snapshot_hash="sha256:" + hashlib.sha256(str(dice.randrange(12)).encode()).hexdigest(),
-        risk=Risk(score=risk.score, level=risk.level, factors={**risk.factors, "riskFactors": list(risk.risk_factors)}),
+        risk=scored,
         skills=dict(sorted(dice.sample(sorted(_SKILLS.items()), dice.choice((0, 1, 1, 2))))),
         labels={key: dice.choice(values) for key, values in _LABELS.items() if dice.random() < 0.25},
         input=Redacted(content, {"email": 1, "phone": 1} if sensitivity == "pii" else {}),
         started_at=_EPOCH,
         lease_until=_EPOCH,
     )
-    return _Profile(
-        start=start,
-        price=prices.price(ref.provider, ref.model),
-        tools=tuple(_draw_tool(dice, name) for name in names),
-        answer=answer,
-        prompt_tokens=sum(sections.values()) // 4 + estimate_tokens(message),
-        output_tokens=estimate_tokens(answer),
-    )
-
-
-def _draw_tool(dice: Random, name: str) -> _Tool:
-    number = f"ORD-{dice.randrange(1000, 9999)}"
-    return _Tool(name, {"order_id": number}, {"id": number, "note": _prose(dice, 8, 40)})
-
-
-def _run(dice: Random, profile: _Profile, started_ms: int) -> SampleRun:
-    status: Status = "success"
-    code = error = ""
-    luck = dice.random()
-    if luck < _FAILURES[-1][0]:
-        _, status, code, error = next(failure for failure in _FAILURES if luck < failure[0])
-    calls = [] if code else [_call(dice, profile) for _ in range(2 if profile.tools else 1)]
-    duration_ms = _duration(dice, status, profile, calls)
-    bits = dice.getrandbits(74)
-    digits = f"{started_ms << 80 | 7 << 76 | bits >> 62 << 64 | 2 << 62 | bits & (1 << 62) - 1:032x}"
-    number = bits & 0xFFFF
-    kept = {} if number % 1000 else {_PROTECTED[number % 3]: "true"}
-    start = replace(
-        profile.start,
-        id=f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}",
-        user_id=f"u-{number % 400}",
-        labels={**profile.start.labels, **kept},
-        started_at=_EPOCH + timedelta(milliseconds=started_ms),
-    )
     end = TraceEnd(
-        id=start.id,
-        tenant_id=start.tenant_id,
+        id="",
+        tenant_id=tenant_id,
         status=status,
-        ended_at=start.started_at + timedelta(milliseconds=duration_ms),
+        ended_at=_EPOCH + timedelta(milliseconds=duration_ms),
         duration_ms=duration_ms,
-        provider=start.provider,
-        model=start.model,
-        usage=sum((call.usage for call in calls), Usage()),
-        cost=NanoUSD(sum(call.cost for call in calls)),
-        price_version=profile.price.version,
+        provider=ref.provider,
+        model=ref.model,
+        usage=sum((usage for _, usage in calls), Usage()),
+        cost=NanoUSD(sum(step.cost for step in steps)),
+        price_version=price.version,
         estimated=False,
-        steps=tuple(_steps(profile, start, calls) if calls else _failed_step(start, status, code, duration_ms)),
-        output=profile.answer if calls else None,
+        steps=steps,
+        output=answer if calls else None,
         error_code=code,
         error=error,
+    )
+    return SampleRun(start, end, "" if calls else None)
+
+
+def _begun_at(started_ms: int, run: SampleRun, bits: int) -> SampleRun:
+    """The template with what is a run's own; all of it but the time follows from 74 random bits."""
+    later = timedelta(milliseconds=started_ms)
+    digits = f"{started_ms << 80 | 7 << 76 | bits >> 62 << 64 | 2 << 62 | bits & (1 << 62) - 1:032x}"
+    trace_id = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    number = bits & 0xFFFF
+    protected = {} if number % _ONE_PROTECTED_IN else {PROTECTING_KEYS[number % len(PROTECTING_KEYS)]: "true"}
+    start = replace(
+        run.start,
+        id=trace_id,
+        user_id=f"u-{number % 400}",
+        labels={**run.start.labels, **protected},
+        started_at=run.start.started_at + later,
+    )
+    end = replace(
+        run.end,
+        id=trace_id,
+        ended_at=run.end.ended_at + later,
+        steps=tuple(replace(step, started_at=step.started_at + later) for step in run.end.steps),
         task_id=f"task-{started_ms // _TASK_MS}-{number % 8}",
     )
-    return SampleRun(start, end, None if code else f"msg-{digits}")
+    return SampleRun(start, end, None if run.message_id is None else f"msg-{digits}")
 
 
-def _steps(profile: _Profile, start: TraceStart, calls: list[_Call]) -> Iterator[Step]:
-    """A model call; then, if the profile has tools, their calls and a second model call."""
-    asked, *answered = calls
-    requested = [{"name": tool.name, "arguments": _json(tool.input)} for tool in profile.tools]
-    at = start.started_at
-    yield _model_step(1, start, asked, at, {"text": "", "tool_calls": requested} if answered else None)
-    at += timedelta(milliseconds=asked.duration_ms)
-    for seq, tool in enumerate(profile.tools, 2):
-        yield Step(
-            seq=seq,
-            type="tool_call",
-            name=tool.name,
-            status="ok",
-            started_at=at,
-            duration_ms=TOOL_MS,
-            input=tool.input,
-            output=tool.output,
-        )
-    at += timedelta(milliseconds=TOOL_MS)
-    for call in answered:
-        yield _model_step(len(profile.tools) + 2, start, call, at, None)
+def _calls(
+    dice: Random, ref: ModelRef, price: Price, tools: tuple[str, ...], prompt_tokens: int, output_tokens: int
+) -> Iterator[tuple[Step, Usage]]:
+    """A model call; if it asks for tools, their calls and a second model call."""
+    order = f"ORD-{dice.randrange(1000, 9999)}"
+    asked = {"text": "", "tool_calls": [{"name": tool, "arguments": f'{{"order_id":"{order}"}}'} for tool in tools]}
+    for last in (False, True) if tools else (True,):
+        prompt = int(prompt_tokens * (0.6 + 0.8 * dice.random())) + 1
+        output = int(output_tokens * (0.4 + 1.2 * dice.random())) + 1
+        cached = prompt // 2 if output & 1 else 0
+        usage = Usage(prompt - cached, cached, 0, output)
+        call = _model_call(ref, "ok", "stop" if last else "tool_calls", _lognormal(dice, 900 + 9 * output))
+        facts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": output, "cost": price.cost(usage).total}
+        yield replace(call, **facts, output=None if last else asked), usage
+        for tool in () if last else tools:
+            result = {"id": order, "note": _prose(dice, 8, 40)}
+            yield replace(_TOOL_CALL, name=tool, input={"order_id": order}, output=result), Usage()
 
 
-def _model_step(seq: int, start: TraceStart, call: _Call, at: datetime, output: Any) -> Step:
+def _failed(dice: Random, ref: ModelRef, status: Status, code: str) -> list[Step]:
+    """The model call that failed; a run without budget made none."""
+    if code == "budget_exceeded":
+        return []
+    duration_ms = MAX_DURATION_MS - OVERHEAD_MS if status == "timeout" else _lognormal(dice, 1500)
+    return [_model_call(ref, "cancelled" if status == "cancelled" else "error", code, duration_ms)]
+
+
+_TOOL_CALL = Step(seq=0, type="tool_call", name="", status="ok", started_at=_EPOCH, duration_ms=TOOL_MS)
+
+
+def _model_call(ref: ModelRef, status: str, code: str, duration_ms: int) -> Step:
     return Step(
-        seq=seq,
+        seq=0,
         type="llm_call",
-        name=start.model,
-        provider=start.provider,
-        status="ok",
-        code="tool_calls" if output else "stop",
-        started_at=at,
-        duration_ms=call.duration_ms,
-        prompt_tokens=call.usage.prompt_tokens,
-        completion_tokens=call.usage.output,
-        cost=call.cost,
-        output=output,
+        name=ref.model,
+        provider=ref.provider,
+        status=status,
+        code=code,
+        started_at=_EPOCH,
+        duration_ms=duration_ms,
     )
 
 
-def _failed_step(start: TraceStart, status: Status, code: str, duration_ms: int) -> Iterator[Step]:
-    """The model call that failed; a run without budget made none."""
-    if code != "budget_exceeded":
-        yield Step(
-            seq=1,
-            type="llm_call",
-            name=start.model,
-            provider=start.provider,
-            status="cancelled" if status == "cancelled" else "error",
-            code=code,
-            started_at=start.started_at,
-            duration_ms=duration_ms,
-        )
-
-
-def _call(dice: Random, profile: _Profile) -> _Call:
-    prompt = int(profile.prompt_tokens * (0.6 + 0.8 * dice.random())) + 1
-    output = int(profile.output_tokens * (0.4 + 1.2 * dice.random())) + 1
-    cached = prompt // 2 if output & 1 else 0
-    usage = Usage(prompt - cached, cached, 0, output)
-    return _Call(usage, profile.price.cost(usage).total, _lognormal(dice, 900 + 9 * output))
-
-
-def _duration(dice: Random, status: Status, profile: _Profile, calls: list[_Call]) -> int:
-    if status == "timeout":
-        return MAX_DURATION_MS
-    if not calls:
-        return _lognormal(dice, 1500)
-    tools = TOOL_MS if profile.tools else 0
-    return min(MAX_DURATION_MS, tools + sum(call.duration_ms for call in calls) + 8)
+def _in_order(steps: list[Step]) -> Iterator[Step]:
+    """The steps with their places; each begins when the one before it ends."""
+    at = _EPOCH
+    for seq, step in enumerate(steps, 1):
+        yield replace(step, seq=seq, started_at=at)
+        at += timedelta(milliseconds=step.duration_ms)
 
 
 def _lognormal(dice: Random, median_ms: int) -> int:
@@ -313,7 +268,3 @@ def _prose(dice: Random, least: int, most: int) -> str:
 
 def _pick(dice: Random, weighted: Mapping[T, int]) -> T:
     return dice.choices(list(weighted), list(weighted.values()))[0]
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, UnsetType, field
@@ -161,35 +160,33 @@ class TracePage(Resource, frozen=True, kw_only=True):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """What ended runs took together. Durations in milliseconds, cost in nano-USD."""
+class Sums(Resource, frozen=True, kw_only=True):
+    """What ended runs took."""
 
-    runs: int = 0
-    duration_ms: int = 0
-    tokens: int = 0
-    cost: int = 0
-
-    def __add__(self, other: Totals) -> Totals:
-        return Totals(
-            runs=self.runs + other.runs,
-            duration_ms=self.duration_ms + other.duration_ms,
-            tokens=self.tokens + other.tokens,
-            cost=self.cost + other.cost,
-        )
+    total_traces: Count
+    avg_duration_ms: Count
+    total_tokens: Count
+    total_cost: Money
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceStats:
-    """The sums of all runs, and how many ended in which status."""
+class GroupSums(Sums, frozen=True, kw_only=True):
+    """The sums of a group; the field that the runs were grouped by names it."""
 
-    whole: Totals
-    by_status: Mapping[str, int]
+    day: Annotated[str | UnsetType, about(example="2026-02-01")] = UNSET
+    status: str | UnsetType = UNSET
+    model: Annotated[str | UnsetType, about(example="gpt-4o")] = UNSET
+    agent_id: str | UnsetType = UNSET
+    workspace_id: str | UnsetType = UNSET
+    environment: str | UnsetType = UNSET
+    risk_level: str | UnsetType = UNSET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupedStats:
-    """Sums of groups of runs, each with what its runs have in common; `complete` when no group was left out."""
+class StatsAnswer(Sums, frozen=True, kw_only=True):
+    """The sums of all runs; with `group_by` also of each group."""
 
-    groups: tuple[tuple[Mapping[str, str], Totals], ...]
-    complete: bool
+    traces_by_status: Annotated[Mapping[str, int], about(example={"success": 10, "error": 1, "timeout": 1})]
+    error_rate: Annotated[float, about("The share that did not succeed.", example=0.1667)]
+    groups: tuple[GroupSums, ...] | UnsetType = UNSET
+    groups_are_complete: Annotated[bool | UnsetType, about("False when there are more groups than are returned.")] = (
+        UNSET
+    )

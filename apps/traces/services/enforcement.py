@@ -19,7 +19,7 @@ from apps.traces.domain.retention import Policy, RetentionAction, cutoff, retent
 from apps.traces.models import Trace
 from apps.traces.services.retention import all_policies, policy_of, protected, strip
 from clasper.core.clock import iso
-from clasper.core.db import Batch, atomic_batch, write_back
+from clasper.core.db import Batch, atomic_batch, placeholders, write_back
 from clasper.core.schemas import INTERNAL, Count, Instant, Resource, TenantId, about
 
 logger = logging.getLogger("clasper.retention")
@@ -66,9 +66,8 @@ class Enforcement(Resource, frozen=False, kw_only=True):  # type: ignore[misc]  
 Progress = Callable[[Enforcement], None]
 
 
-class _Candidate(NamedTuple):
-    trace_id: str
-    action: RetentionAction
+_Candidate = tuple[str, RetentionAction]
+"""Id of a trace, and what the policy says to do with it."""
 
 
 @dataclass(slots=True)
@@ -166,7 +165,10 @@ def _work(
                 with atomic_batch() as batch:
                     began = time.perf_counter()  # SQLite has the lock only now
                     sorted_out = _sort(batch, done.tenant_id, part, lock=True)
-                    _apply(batch, done.tenant_id, sorted_out, policy)
+                    if sorted_out.delete:
+                        _delete(batch, done.tenant_id, sorted_out.delete)
+                    if sorted_out.strip:
+                        strip(batch, done.tenant_id, sorted_out.strip, policy.storage_mode)
                 pace.spent(time.perf_counter() - began)
                 write_back()
                 _count(done, sorted_out)
@@ -194,12 +196,10 @@ def _pages(tenant_id: str, *, until: datetime) -> Iterator[Sequence[_Row]]:
 
 def _candidates(page: Sequence[_Row], policy: Policy, now: datetime) -> list[_Candidate]:
     found = (
-        _Candidate(
-            id_, retention_action(policy, trace_id=id_, status=status, started_at=at, storage_mode=mode, now=now)
-        )
+        (id_, retention_action(policy, trace_id=id_, status=status, started_at=at, storage_mode=mode, now=now))
         for id_, status, at, mode in page
     )
-    return [candidate for candidate in found if candidate.action != "keep"]
+    return [(trace_id, action) for trace_id, action in found if action != "keep"]
 
 
 class _Sorted(NamedTuple):
@@ -213,26 +213,19 @@ def _sort(batch: Batch, tenant_id: str, candidates: Sequence[_Candidate], *, loc
 
     Skips those that are being written to until the next enforcement, so that it never waits for a run.
     """
-    ids = [candidate.trace_id for candidate in candidates]
+    ids = [trace_id for trace_id, _ in candidates]
     # By the id alone, which is the primary key: with the tenant, SQLite would walk an index of all the tenant's traces.
-    sql = f"SELECT id FROM traces WHERE id IN ({_marks(ids)})"
+    sql = f"SELECT id FROM traces WHERE id IN ({placeholders(ids)})"
     if lock and batch.for_update:
         sql += f"{batch.for_update} SKIP LOCKED"
     there = {row[0] for row in batch.fetch_all(sql, ids)}
     kept = protected(batch, tenant_id, sorted(there)) if there else set()
-    free = [candidate for candidate in candidates if candidate.trace_id in there - kept]
+    free = [(trace_id, action) for trace_id, action in candidates if trace_id in there - kept]
     return _Sorted(
-        delete=[candidate.trace_id for candidate in free if candidate.action == "delete"],
-        strip=[candidate.trace_id for candidate in free if candidate.action == "strip"],
+        delete=[trace_id for trace_id, action in free if action == "delete"],
+        strip=[trace_id for trace_id, action in free if action == "strip"],
         protected=len(kept),
     )
-
-
-def _apply(batch: Batch, tenant_id: str, sorted_out: _Sorted, policy: Policy) -> None:
-    if sorted_out.delete:
-        _delete(batch, tenant_id, sorted_out.delete)
-    if sorted_out.strip:
-        strip(batch, tenant_id, sorted_out.strip, policy.storage_mode)
 
 
 def _count(done: Enforcement, sorted_out: _Sorted) -> None:
@@ -249,14 +242,10 @@ def _reading() -> Iterator[Batch]:
 
 
 def _delete(batch: Batch, tenant_id: str, trace_ids: Sequence[str]) -> None:
-    marks = _marks(trace_ids)
+    marks = placeholders(trace_ids)
     for table in _TABLES:
         batch.execute(f"DELETE FROM {table} WHERE tenant_id = %s AND trace_id IN ({marks})", (tenant_id, *trace_ids))
     batch.execute(f"DELETE FROM traces WHERE id IN ({marks})", trace_ids)
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join(["%s"] * len(values))
 
 
 def _oldest(tenant_id: str) -> datetime | None:

@@ -62,8 +62,8 @@ def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator
 
 def _exported(rows: list[Trace], parts: Collection[str]) -> list[ExportedTrace]:
     labels = queries.labels_of(rows)
-    steps = queries.steps_of_all(rows) if STEPS in parts else None
-    payloads = queries.payloads_of_all(rows) if CONTENT in parts else {}
+    steps = queries.steps_of(rows) if STEPS in parts else None
+    payloads = queries.payloads_of(rows) if CONTENT in parts else {}
     exported = []
     for row in rows:
         texts = payloads.get(row.id, {})

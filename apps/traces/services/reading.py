@@ -121,7 +121,7 @@ def has_texts(trace: TraceDetail) -> bool:
 def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
     """One run with its steps. Raises NotFound for an unknown id and for another tenant's run alike."""
     trace = find_trace(tenants=tenants, trace_id=trace_id)
-    payloads = queries.payloads_of(trace)
+    payloads = queries.payloads_of([trace]).get(trace.id, {})
     return TraceDetail(
         **summary_fields(trace, queries.labels_of([trace]).get(trace.id, {})),
         snapshot_hash=trace.snapshot_hash,
@@ -129,7 +129,7 @@ def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
         task_id=trace.task_id or None,
         document_id=trace.document_id or None,
         message_id=trace.message_id or None,
-        steps=tuple(step_view(step, payloads.get(step.seq)) for step in queries.steps_of(trace)),
+        steps=tuple(step_view(step, payloads.get(step.seq)) for step in queries.steps_of([trace]).get(trace.id, ())),
         usage=_usage(trace),
         priced=TraceCost(model=trace.model, total_cost=NanoUSD(trace.cost), price_version=trace.price_version),
         error=trace.error or None,
@@ -205,14 +205,8 @@ def value_of(text: str | None) -> Any:
 
 
 def annotation_view(note: TraceAnnotation) -> AnnotationView:
-    return AnnotationView(
-        id=note.id,
-        trace_id=note.trace_id,
-        key=note.key,
-        value=note.value,
-        created_at=note.created_at,
-        created_by=note.created_by,
-    )
+    """A note as it is shown."""
+    return msgspec.convert(note, AnnotationView, from_attributes=True)
 
 
 def _cursor(key: CursorKey) -> str:

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from django.db import models
 from django.db.models import Avg
-from msgspec import field
+from msgspec import convert, field
 from msgspec.structs import asdict
 
 from apps.audit.services.recording import record_audit
 from apps.traces.domain.retention import PROTECTING_KEYS, STRATEGIES, Policy, StorageMode, mode_at_settle
 from apps.traces.models import RetentionPolicy
-from clasper.core.db import Batch, atomic_batch
+from clasper.core.db import Batch, atomic_batch, placeholders
 from clasper.core.errors import NotFound
 from clasper.core.schemas import Count, Instant, Resource, TenantId, about
 from clasper.core.tenancy import TenantScope
@@ -115,7 +115,10 @@ class DemandingPolicies:
     def of(self, batch: Batch, tenant_id: str, now: datetime) -> Policy | None:
         """The tenant's policy, or None when it has none that removes anything."""
         if self._read_at is None or abs(now - self._read_at) >= _POLICY_AGE:
-            self._policies = {row[0]: _as_policy(row[1:]) for row in batch.fetch_all(_READ_DEMANDING)}
+            self._policies = {
+                tenant_id: Policy(**dict(zip(_FIELDS, values, strict=True)))
+                for tenant_id, *values in batch.fetch_all(_READ_DEMANDING)
+            }
             self._read_at = now
         return self._policies.get(tenant_id)
 
@@ -147,7 +150,7 @@ def settle_storage(batch: Batch, *, tenant_id: str, trace_id: str, status: str, 
 
 def protected(batch: Batch, tenant_id: str, trace_ids: Sequence[str]) -> set[str]:
     """Those of the traces that a label or an annotation protects from retention."""
-    keys, ids = _marks(PROTECTING_KEYS), _marks(trace_ids)
+    keys, ids = placeholders(PROTECTING_KEYS), placeholders(trace_ids)
     one = f"tenant_id = %s AND trace_id IN ({ids}) AND key IN ({keys})"
     rows = batch.fetch_all(
         f"SELECT trace_id FROM trace_labels WHERE {one} UNION SELECT trace_id FROM trace_annotations WHERE {one}",
@@ -158,7 +161,7 @@ def protected(batch: Batch, tenant_id: str, trace_ids: Sequence[str]) -> set[str
 
 def strip(batch: Batch, tenant_id: str, trace_ids: Sequence[str], mode: StorageMode) -> None:
     """Removes the texts that `mode` does not keep, and notes that on the traces. Facts such as an error's code stay."""
-    marks = _marks(trace_ids)
+    marks = placeholders(trace_ids)
     but_own = " AND seq <> 0" if mode == "summary" else ""
     error = ", error = ''" if mode == "minimal" else ""
     batch.execute(
@@ -168,19 +171,9 @@ def strip(batch: Batch, tenant_id: str, trace_ids: Sequence[str], mode: StorageM
     batch.execute(f"UPDATE traces SET storage_mode = %s{error} WHERE id IN ({marks})", (mode, *trace_ids))
 
 
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join(["%s"] * len(values))
-
-
 def _policy(row: RetentionPolicy) -> Policy:
-    return _as_policy([getattr(row, name) for name in _FIELDS])
-
-
-def _as_policy(values: Sequence[Any]) -> Policy:
-    return Policy(**dict(zip(_FIELDS, values, strict=True)))
+    return convert(row, Policy, from_attributes=True)
 
 
 def _view(row: RetentionPolicy) -> TenantPolicy:
-    return TenantPolicy(
-        **asdict(_policy(row)), tenant_id=row.tenant_id, created_at=row.created_at, updated_at=row.updated_at
-    )
+    return convert(row, TenantPolicy, from_attributes=True)

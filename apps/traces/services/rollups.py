@@ -16,7 +16,7 @@ from django.db.models import Max, Min
 from django.db.models.functions import TruncDate
 
 from apps.traces.models import Rollup, Trace
-from clasper.core.db import Batch, atomic_batch
+from clasper.core.db import Batch, atomic_batch, placeholders
 from clasper.core.tenancy import AllTenants, TenantScope
 
 DIMENSIONS = ("status", "model", "agent", "workspace", "environment", "risk")
@@ -121,9 +121,8 @@ def _rebuild_day(batch: Batch, tenant_id: str, day: date, earliest: datetime, la
         runs += amounts[0]
     if runs < _counted(batch, tenant_id, day):
         return None
-    marks = ", ".join(["%s"] * len(DIMENSIONS))
     batch.execute(
-        f"DELETE FROM trace_rollups WHERE tenant_id = %s AND day = %s AND dimension IN ({marks})",
+        f"DELETE FROM trace_rollups WHERE tenant_id = %s AND day = %s AND dimension IN ({placeholders(DIMENSIONS)})",
         (tenant_id, day, *DIMENSIONS),
     )
     sums.flush(batch)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 
 from apps.governance.services.prices import price_book
 from apps.governance.services.usage import record_usage
-from apps.traces.domain.sample_runs import SampleRun, sample_runs
+from apps.traces.domain.sample_runs import sample_runs
 from apps.traces.services.recording import close_trace, link_delivered, open_trace
-from clasper.core.db import Batch, atomic_batch
+from clasper.core.db import atomic_batch
 from clasper.core.errors import Conflict
 
 BATCH = 1000
@@ -28,18 +28,12 @@ def seed_traces(
     written = 0
     while some := list(islice(runs, BATCH)):
         with atomic_batch() as batch:
-            _write(batch, some)
+            if not all(open_trace(run.start)(batch) for run in some):
+                raise Conflict("These runs exist already; choose another --seed.")
+            batch.flush_rows()
+            for _, end, message_id in some:
+                close_trace(end)(batch)
+                link_delivered(batch, tenant_id=end.tenant_id, trace_id=end.id, message_id=message_id)
+                record_usage(batch, tenant_id=end.tenant_id, now=end.ended_at, usage=end.usage, cost=end.cost)
         written += len(some)
         progress(written)
-
-
-def _write(batch: Batch, runs: Sequence[SampleRun]) -> None:
-    for run in runs:
-        if not open_trace(run.start)(batch):
-            raise Conflict("These runs exist already; choose another --seed.")
-    batch.flush_rows()
-    for run in runs:
-        end = run.end
-        close_trace(end)(batch)
-        link_delivered(batch, tenant_id=end.tenant_id, trace_id=end.id, message_id=run.message_id)
-        record_usage(batch, tenant_id=end.tenant_id, now=end.ended_at, usage=end.usage, cost=end.cost)
