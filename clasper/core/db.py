@@ -29,16 +29,14 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
-from asgiref.sync import sync_to_async
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from clasper.core.errors import Unavailable
 
 logger = logging.getLogger("clasper.db")
 
-P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="SharedState")
 
@@ -162,22 +160,6 @@ def atomic_batch(using: str = "default") -> Iterator[Batch]:
         yield batch
         batch.flush()
         transaction.on_commit(batch.committed, using=using)
-
-
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Calls a function that uses the ORM, off the event loop, and returns its connection afterwards.
-
-    Outside a request nobody else ends a connection that has grown too old or was lost.
-    """
-
-    def call() -> T:
-        close_old_connections()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            close_old_connections()
-
-    return await sync_to_async(call)()
 
 
 def write_back(using: str = "default") -> None:

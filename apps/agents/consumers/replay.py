@@ -10,7 +10,7 @@ from apps.identity.domain.permissions import AGENTS_RUN, TRACES_READ, TRACES_WRI
 from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.consumers import Request
-from clasper.core.db import in_thread
+from clasper.core.threads import in_thread
 from clasper.core.validation import read
 
 

@@ -28,9 +28,9 @@ from apps.workspaces.domain.release import Release
 from apps.workspaces.services.releases import current_release, release_of_snapshot
 from apps.workspaces.services.snapshots import load_files
 from clasper.core.auth import Principal
-from clasper.core.db import in_thread
 from clasper.core.errors import ClasperError, Conflict, InvalidRequest, NotFound
 from clasper.core.tenancy import TenantScope
+from clasper.core.threads import in_thread
 
 CURRENT = "current"
 """The workspace version that means the files as they are now."""

@@ -25,9 +25,10 @@ from limits.strategies import MovingWindowRateLimiter
 from apps.audit.services.recording import record_audit
 from apps.identity.services.keys import KeyLookup, look_up_key, secret_hash
 from clasper.core.auth import ALL, Principal
-from clasper.core.db import Batch, atomic_batch, in_thread, writer
+from clasper.core.db import Batch, atomic_batch, writer
 from clasper.core.errors import ClasperError, InvalidDaemonKey, RateLimited, Unauthenticated, Unavailable
 from clasper.core.tenancy import ALL_TENANTS
+from clasper.core.threads import in_thread
 
 logger = logging.getLogger("clasper.auth")
 
