@@ -10,7 +10,7 @@ from clasper.core.tables import TenantQuerySet
 class Delivery(models.Model):
     """A message, document or webhook that a run has to deliver. The table is the queue of record.
 
-    `sealed` holds the encrypted original and is emptied when the delivery ends. Rows are claimed by moving
+    `sealed` is the encrypted original and is emptied when the delivery ends. Rows are claimed by moving
     `next_attempt_at` forward, so that a claim expires by itself when its process dies.
     """
 

@@ -6,7 +6,7 @@ from django.db import models
 
 
 class WorkspaceFile(models.Model):
-    """The bytes of a file, stored once for all snapshots that hold it."""
+    """The bytes of a file, stored once for all snapshots that contain it."""
 
     digest = models.CharField(primary_key=True, max_length=64, help_text="Hex SHA-256 of the bytes.")
     content = models.BinaryField()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.skills.domain.frontmatter import FrontmatterFault, parse_mapping, split_frontmatter
+from apps.skills.domain.frontmatter import FrontmatterError, parse_mapping, split_frontmatter
 
 BOMBS = {
     "aliases": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
@@ -28,19 +28,19 @@ BOMBS = {
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS.keys())
 def test_a_bomb_is_refused_fast(text: str) -> None:
     started = time.process_time()
-    with pytest.raises(FrontmatterFault):
+    with pytest.raises(FrontmatterError):
         parse_mapping(text)
     assert time.process_time() - started < 0.25
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "problem"),
     [
         ("- a\n- b", "not a mapping"),
         ("just words", "not a mapping"),
         ("12", "not a mapping"),
-        ("a: 1\na: 2", "stands twice"),
-        ("x: {b: 1, b: 2}", "stands twice"),
+        ("a: 1\na: 2", "appears twice"),
+        ("x: {b: 1, b: 2}", "appears twice"),
         ("[a, b]: c", "not a plain text"),
         ("description: use when: asked", "not valid YAML in its line 1"),
         ("a: 1\n\tb: 2", "not valid YAML in its line 2"),
@@ -52,8 +52,8 @@ def test_a_bomb_is_refused_fast(text: str) -> None:
         ("a: *unknown", "aliases"),
     ],
 )
-def test_a_fault_is_named(text: str, fault: str) -> None:
-    with pytest.raises(FrontmatterFault, match=fault):
+def test_a_fault_is_named(text: str, problem: str) -> None:
+    with pytest.raises(FrontmatterError, match=problem):
         parse_mapping(text)
 
 
@@ -119,7 +119,7 @@ def test_an_empty_block_is_an_empty_mapping() -> None:
 def test_any_text_is_a_json_mapping_or_a_fault(text: str) -> None:
     try:
         value = parse_mapping(text)
-    except FrontmatterFault:
+    except FrontmatterError:
         return
     json.dumps(value, allow_nan=False).encode()
 

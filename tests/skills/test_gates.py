@@ -34,8 +34,8 @@ PLATFORM = Platform(
         ({"env": ("OTHER",), "bins": ("ffmpeg",)}, "Missing env: OTHER"),
         ({"bins": ("ffmpeg",), "config": ("other",)}, "Missing bin: ffmpeg"),
         ({"always": True, "os": ("darwin",), "env": ("OTHER",), "bins": ("x",), "config": ("y",)}, ""),
-        ({"fault": "Unreadable metadata: broken"}, "Unreadable metadata: broken"),
-        ({"fault": "Unreadable metadata: broken", "always": True}, "Unreadable metadata: broken"),
+        ({"problem": "Unreadable metadata: broken"}, "Unreadable metadata: broken"),
+        ({"problem": "Unreadable metadata: broken", "always": True}, "Unreadable metadata: broken"),
     ],
 )
 def test_the_first_closed_gate_is_named(gates: dict[str, Any], reason: str) -> None:

@@ -135,7 +135,7 @@ HARMLESS: list[tuple[str | bytes, dict[str, Any]]] = [
 def test_what_is_missing_or_odd_has_a_default(text: str | bytes, expected: dict[str, Any]) -> None:
     read = skill(text)
     assert {key: getattr(read, key) for key in expected} == expected
-    assert read.fault == ""
+    assert read.problem == ""
 
 
 FAULTS = [
@@ -145,7 +145,7 @@ FAULTS = [
     ("---\n- a\n---\n", "not a mapping"),
     ("---\nwords\n---\n", "not a mapping"),
     ("---\na: b: c\n---\n", "not valid YAML in its line 1"),
-    ("---\nname: x\nname: y\n---\n", "stands twice"),
+    ("---\nname: x\nname: y\n---\n", "appears twice"),
     ("---\na: &x 1\nb: *x\n---\n", "aliases are not allowed"),
     ("---\nname: !!str x\n---\n", "tags are not allowed"),
     ("---\nname: '\x07'\n---\n", "characters that YAML does not allow"),
@@ -169,10 +169,10 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "fault"), FAULTS)
-def test_what_cannot_be_trusted_is_a_fault(text: str, fault: str) -> None:
+@pytest.mark.parametrize(("text", "problem"), FAULTS)
+def test_what_cannot_be_trusted_is_a_fault(text: str, problem: str) -> None:
     read = skill(text)
-    assert fault in read.fault
+    assert problem in read.problem
     assert (read.name or "") != ""
     assert (read.tools, read.always, read.metadata) == ((), False, None)
 
@@ -218,7 +218,7 @@ def check(content: bytes) -> None:
     assert "\x00" not in read.name + read.description + read.instructions
     assert "\n" not in read.name + read.description + read.emoji
     json.dumps(read.metadata, allow_nan=False).encode()
-    (read.name + read.description + read.instructions + read.fault).encode()
+    (read.name + read.description + read.instructions + read.problem).encode()
 
 
 @given(st.binary(max_size=400))

@@ -39,7 +39,7 @@ class Claim:
 def claim_key(batch: Batch, *, tenant_id: str, key: str, fingerprint: str, trace_id: str, now: datetime) -> Claim:
     """Claims the key for this run, or returns the state of the run that owns it.
 
-    The table holds a digest, because callers may use personal data as a key.
+    The table contains a digest, because callers may use personal data as a key.
     """
     key = _digest(key)
     row = (tenant_id, key, fingerprint, trace_id, now + KEPT)

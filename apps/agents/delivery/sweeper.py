@@ -53,7 +53,7 @@ async def sweep(*, now: datetime) -> Sweep:
 
 
 def _sweep_run(batch: Batch, orphan: Orphan, now: datetime) -> bool:
-    """Settles what the trace recorded, which is every paid call: each was written before the next one began."""
+    """Settles what the trace recorded, which is every paid call: one is written before the next begins."""
     usage = Usage(input=orphan.prompt_tokens, output=orphan.completion_tokens)
     closing = TraceEnd(
         id=orphan.id,

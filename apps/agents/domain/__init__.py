@@ -1,1 +1,1 @@
-"""Rules of runs: pure functions over frozen values; no database, clock, settings or network."""
+"""The domain of runs: pure functions over frozen values; no database, clock, settings or network."""

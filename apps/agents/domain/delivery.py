@@ -20,7 +20,7 @@ LONGEST_WAIT = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class PendingDelivery:
-    """A backend write of a run; `payload` holds the arguments of the call, unredacted."""
+    """A backend write of a run; `payload` are the arguments of the call, unredacted."""
 
     id: str
     kind: DeliveryKind

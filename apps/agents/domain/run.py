@@ -123,7 +123,7 @@ NO_BACKEND = BackendOptions(skip=True)
 class ReplaySource:
     """The run that a replay repeats: its trace, what the replay changes, and when it ran.
 
-    With a `recording` its tools answer as they did then, and nobody is asked. Without one the tools are called, if the
+    With a `recording` its tools answer as they did then, without a call. Without one the tools are called, if the
     current release grants them too.
     """
 

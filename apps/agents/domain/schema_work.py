@@ -1,7 +1,7 @@
 """How much work a JSON Schema makes of a value, counted before the work begins.
 
 References let a schema of a few lines visit one value 2⁶⁰ times, and a recursive schema can double its work with every
-level of the value. Each error that the validator lists copies its part of the value. The count follows the schema over
+level of the value. Every error that the validator lists copies its part of the value. The count follows the schema over
 the value like a validator that never stops early, so it is an upper bound; it ends as soon as its limit is passed.
 """
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 _VISIT_UNITS = 8
 _CHARS_PER_UNIT = 16
 _REVISITS = 3
-"""`unevaluated…` looks again at everything that applies to the same value; measured 2.7 times for each level."""
+"""`unevaluated…` looks again at everything that applies to the same value; measured 2.7 times per level."""
 _MAX_SHOWN_CHARS = 200
 
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
@@ -76,8 +76,8 @@ class Workload:
             raise UnusableReference("A `$ref` leads back to itself and never to a part of the value.")
         self._units[id(schema)] = 1 + sum(_size(schema[keyword], self._sizes) for keyword in schema.keys() - _NO_UNITS)
         targets = (self._targets(str(schema[keyword])) for keyword in _REFERENCES & schema.keys())
-        in_place = [*chain.from_iterable(targets), *_held(schema, *_IN_PLACE)]
-        below = [*_held(schema, *_BELOW), *chain.from_iterable(map(self._enter, in_place))]
+        in_place = [*chain.from_iterable(targets), *_schemas_in(schema, *_IN_PLACE)]
+        below = [*_schemas_in(schema, *_BELOW), *chain.from_iterable(map(self._enter, in_place))]
         self._in_place[id(schema)] = in_place
         return below
 
@@ -102,22 +102,22 @@ class Workload:
         return [at]
 
 
-def _held(schema: dict[str, Any], *keywords: str) -> list[Any]:
-    """The schemas that the keywords hold."""
-    held: list[Any] = []
+def _schemas_in(schema: dict[str, Any], *keywords: str) -> list[Any]:
+    """The schemas that the keywords contain."""
+    found: list[Any] = []
     for keyword in keywords:
         content = schema.get(keyword, [])
         if keyword in _BY_NAME:
             content = list(content.values()) if isinstance(content, dict) else []
-        held += content if isinstance(content, list) else [content]
-    return held
+        found += content if isinstance(content, list) else [content]
+    return found
 
 
 def _visits_below(schema: dict[str, Any], value: Any) -> Iterator[tuple[Any, Any]]:
     """The schemas that `schema` applies to parts of the value, with those parts."""
     if isinstance(value, dict):
-        named, patterned = schema.get("properties", {}), _held(schema, "patternProperties")
-        others, names = _held(schema, *_OTHER_MEMBERS), _held(schema, "propertyNames")
+        named, patterned = schema.get("properties", {}), _schemas_in(schema, "patternProperties")
+        others, names = _schemas_in(schema, *_OTHER_MEMBERS), _schemas_in(schema, "propertyNames")
         for name, part in value.items() if named or patterned or others or names else ():
             if name in named:
                 yield named[name], part
@@ -129,12 +129,12 @@ def _visits_below(schema: dict[str, Any], value: Any) -> Iterator[tuple[Any, Any
                 yield inner, name
     elif isinstance(value, list):
         items = schema.get("items")
-        first = items if isinstance(items, list) else _held(schema, "prefixItems")
+        first = items if isinstance(items, list) else _schemas_in(schema, "prefixItems")
         yield from zip(first, value, strict=False)
         for keyword in _OTHER_ITEMS & schema.keys():
             if schema[keyword] is not first:
                 yield from zip(repeat(schema[keyword]), value[len(first) :])
-        for inner in _held(schema, "contains"):
+        for inner in _schemas_in(schema, "contains"):
             yield from zip(repeat(inner), value)
 
 
@@ -157,7 +157,7 @@ def _size(value: Any, sizes: dict[int, int]) -> int:
 
 
 def _sizes(value: Any) -> dict[int, int]:
-    """Units of each object and array of the value, by identity."""
+    """Units of every object and array of the value, by identity."""
     sizes: dict[int, int] = {}
     for container in reversed(_containers(value)):
         names = container if isinstance(container, dict) else ()

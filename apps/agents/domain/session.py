@@ -21,7 +21,7 @@ class SessionKey:
 
 
 def parse_session_key(text: str) -> SessionKey:
-    """The parts of `user:{userId}:{role}`. A user id may hold colons; the role is what follows the last one.
+    """The parts of `user:{userId}:{role}`. A user id may contain colons; the role is what follows the last one.
 
     Raises ValueError that names the expected format.
     """

@@ -1,6 +1,6 @@
-"""Paying for model calls: what the next one may cost, reserving it, and settling what the last one did cost.
+"""Paying for model calls: what the next one may cost, reserving it, and settling what the last one cost.
 
-Each paid call is committed, with its steps and audit entries, before the next one begins.
+Every paid call is committed, with its steps and audit entries, before the next one begins.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def checkpoint(run: Run) -> None:
 
 @contextmanager
 def unwritten_of(run: Run) -> Iterator[Unwritten]:
-    """What is to be written of the run; it stays with the run when the write fails, so that its settlement writes it.
+    """What is to be written of the run; it stays with the run when the write fails, and its settlement writes it then.
 
     Should it have been written although the database's answer was lost, the settlement fails at the first step that is
     already there, and the sweeper settles what was recorded.
@@ -108,7 +108,7 @@ def write_progress(request: RunRequest, unwritten: Unwritten) -> Write[None]:
 def settle(batch: Batch, request: RunRequest, unwritten: Unwritten, *, now: datetime, keep_hold: bool) -> None:
     """Part of a write: books the calls' cost and usage and frees what was reserved for them; adds the audit entries.
 
-    With `keep_hold` the run's hold stays as a row for the next call; otherwise the run has ended and it goes.
+    With `keep_hold` the run's hold stays as a row for the next call; otherwise the run has ended and its row goes.
     """
     scope, trace_id = request.scope, request.trace.trace_id
     cost = NanoUSD(unwritten.cost)
@@ -170,7 +170,7 @@ def _prompt_ceiling(plan: Plan, *, added_bytes: int, schema_bytes: int, messages
 def _reserve(
     batch: Batch, request: RunRequest, candidate: Candidate, *, prompt_tokens: int, max_output: int
 ) -> CallBudget | ClasperError:
-    """Holds the worst case of the next model call; returns what is paid for, or why not.
+    """Reserves the worst case of the next model call; returns what is paid for, or why not.
 
     When the budget does not cover the whole output, the output is lowered to what it covers, but not below a useful
     minimum.

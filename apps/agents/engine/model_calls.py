@@ -1,6 +1,6 @@
-"""One question to the model: attempts, backoff, fallback, and what each attempt used.
+"""One call to the model: attempts, backoff, fallback, and what every attempt used.
 
-The only retry layer there is. On a stream only until the first token: what was shown cannot be taken back.
+The only layer that retries. A stream is retried only until its first token: what was shown cannot be taken back.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ MAX_ADJUSTMENTS = 3
 """Temperature, output limit and schema: more cannot be changed in a call."""
 
 _SICK: frozenset[FailureKind] = frozenset({"unavailable", "timeout", "connection", "bad_response"})
-"""Failures that speak of a provider in trouble; all others are answers of one that is well."""
+"""Failures of a provider in trouble; all other kinds are responses of one that works."""
 
 
 async def ask(run: Run, tools: tuple[ToolSpec, ...]) -> AsyncGenerator[TextChunk, None]:
     """Asks the model, or its fallback, until one answers; the answer is `run.completion`.
 
-    A run stays with the model that answered it last: its next call is reserved at that one's price, and signed thoughts
-    go back to whoever signed them. Yields the text as it arrives when the run streams. Raises RunTimeout, UnknownModel,
-    ContextTooLong, Unavailable or ProviderFailed when nobody answered, BudgetExceeded when the fallback costs too much.
+    A run stays with the model that answered it last: its next call is reserved at that model's price, and signed
+    thoughts go back to the provider that signed them. Yields the text as it arrives when the run streams. Raises
+    RunTimeout, UnknownModel, ContextTooLong, Unavailable or ProviderFailed when no model answered, BudgetExceeded when
+    the fallback costs too much.
     """
     failure: ProviderError | None = None
     candidates = run.plan.candidates
@@ -173,7 +174,7 @@ def book_received(run: Run, reported: Usage | None = None) -> dict[str, int]:
 
 
 def _adjust(run: Run, error: ProviderError, attempt: int) -> bool:
-    """Changes what the host refused, if its refusal says what that is; then it is asked again at once."""
+    """Changes what the provider refused, if its refusal says what that is; the next attempt follows at once."""
     if attempt > MAX_ADJUSTMENTS or run.call is None:
         return False
     call = relaxed_call(run.call, error)
@@ -184,7 +185,7 @@ def _adjust(run: Run, error: ProviderError, attempt: int) -> bool:
 
 
 async def _pause(run: Run, error: ProviderError, attempt: int) -> bool:
-    """Waits before the next attempt; False when there is none, or no time for it."""
+    """Waits before the next attempt; returns False when there is no attempt or no time left."""
     if not error.retryable or attempt >= settings.CLASPER_RETRY_ATTEMPTS:
         return False
     delay = min(settings.CLASPER_RETRY_DELAY_MS * 2 ** (attempt - 1), settings.CLASPER_RETRY_MAX_DELAY_MS) / 1000
@@ -197,7 +198,7 @@ async def _pause(run: Run, error: ProviderError, attempt: int) -> bool:
 
 
 def to_public_error(run: Run, failure: ProviderError) -> ClasperError:
-    """What the caller is told when no model answered."""
+    """The error that the caller gets when no model answered."""
     details = {"reason": failure.kind, "status": failure.status}
     if failure.kind == "timeout":
         return RunTimeout("The model did not answer in time.", details=details)

@@ -1,4 +1,4 @@
-"""Which models may answer a run, and what each costs and holds."""
+"""Which models may answer a run, with their prices and context windows."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def candidates_for(scope: RunScope, options: ModelOptions, release: Release | No
     Unavailable for a provider that is not configured.
     """
     if redact_text(options.model) != options.model:
-        # Models are stored, logged and told to monitoring by their names, and lists filter by them.
+        # The names of models are stored, logged and exported as metrics, and lists filter by them.
         raise InvalidRequest(field_errors={"model": ["This is personal data or a secret, not a model's name."]})
     released = release.model if release else ""
     name = options.model or released or settings.CLASPER_ROLE_MODELS.get(scope.agent_role, "")

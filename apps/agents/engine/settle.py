@@ -36,7 +36,7 @@ async def settle_success(run: Run, result: RunResult) -> list[PendingDelivery]:
     """
     tenant_id, trace_id, now = run.tenant_id, run.trace_id, utc_now()
     deliveries = _backend_writes(run, result)
-    rows = [sealed_row(each, tenant_id=tenant_id, trace_id=trace_id, now=now) for each in deliveries]
+    rows = [sealed_row(delivery, tenant_id=tenant_id, trace_id=trace_id, now=now) for delivery in deliveries]
     sealed = seal_result(result, tenant_id=tenant_id) if run.request.idempotency else b""
     end = _trace_end(run, status="success", output=result.text)
     details = {

@@ -90,7 +90,7 @@ class _SpanExporter(OTLPSpanExporter):  # type: ignore[misc]  # its types are kn
 
 
 def run_spans(run: Run, end: TraceEnd) -> Iterator[ReadableSpan]:
-    """The run's span and one for each model and tool call. Their ids derive from the trace id."""
+    """The run's span and one for every model and tool call. Their ids derive from the trace id."""
     request, scope = run.request, run.request.scope
     number = UUID(end.id).int or 1
     context = _context(number, number)

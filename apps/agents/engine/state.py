@@ -34,7 +34,7 @@ class CallBudget:
 
 @dataclass(frozen=True, slots=True)
 class CallParams:
-    """What a call asks of the model besides the conversation: as the request wants it, or as the host accepts it.
+    """What a call asks of the model in addition to the conversation: as the request says, or as the provider accepts.
 
     `max_output_tokens` None leaves it to the call's budget.
     """
@@ -50,7 +50,7 @@ class CallParams:
 
 
 NO_ANSWER = Completion(text="", tool_calls=(), finish="error", usage=Usage(), usage_reported=False, model="")
-"""Stands for the answer until there is one; it cannot be mistaken for one that may be used."""
+"""The answer until there is one; it cannot be mistaken for an answer that may be used."""
 
 
 @dataclass(slots=True)
@@ -168,7 +168,7 @@ class Run:
         return cost.total
 
     def take_unwritten(self) -> Unwritten:
-        """What is to be written now; the run starts collecting anew."""
+        """What is to be written now; the run starts with an empty collection again."""
         taken, self.unwritten = self.unwritten, Unwritten()
         return taken
 

@@ -1,6 +1,6 @@
 """The tools of a run: what is offered, and how the model's calls are decided, executed, traced and audited.
 
-Whatever goes wrong with a call is an answer to the model, not an end of the run.
+Whatever goes wrong with a call becomes an answer to the model; it does not end the run.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ async def execute(run: Run, completion: Completion) -> AsyncGenerator[ToolStarte
 
 
 async def _abandon(run: Run, waiting: list[tuple[ToolCall, asyncio.Task[Outcome]]], started: float) -> None:
-    """Ends the calls of a run that is torn down. Each is recorded, because it may have taken effect."""
+    """Ends the calls of a run that is cancelled. All are recorded, because they may have taken effect."""
     for _, task in waiting:
         task.cancel()
     await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)

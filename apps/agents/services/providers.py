@@ -64,13 +64,13 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class ProviderEntry:
-    """A provider. `fault` says what is missing or wrong, empty when it can be asked."""
+    """A provider. `problem` says what is missing or wrong, empty when it can be asked."""
 
     name: str
     configured: bool
     is_default: bool
     base_url: str
-    fault: str
+    problem: str
     models: tuple[ModelEntry, ...]
 
 
@@ -90,7 +90,7 @@ class Check:
 
 
 def list_providers() -> tuple[ProviderEntry, ...]:
-    """Every provider, with the models that the settings give to tiers and roles, else its standard model.
+    """Every provider, with the models that the settings assign to tiers and roles, else its standard model.
 
     Raises InvalidRequest when a setting names no model.
     """
@@ -108,7 +108,7 @@ def default_circuit() -> str:
 
 
 def open_circuits() -> dict[str, bool]:
-    """Of each provider that can be asked, whether this process leaves it alone because it failed too often."""
+    """For every provider that can be asked: whether its circuit breaker is open in this process."""
     names = [name for name in PROVIDERS if configured(name)]
     return {name: circuit_state(provider_url(name)) == "open" for name in names}
 
@@ -116,8 +116,8 @@ def open_circuits() -> dict[str, bool]:
 async def check_provider(entry: ProviderEntry, *, principal: Principal, tenant_id: str, now: datetime) -> Check:
     """Asks the provider's first model for one word, on behalf of the tenant."""
     model = entry.models[0].name
-    if entry.fault:
-        return Check(entry.name, model, 0, "", error=entry.fault)
+    if entry.problem:
+        return Check(entry.name, model, 0, "", error=entry.problem)
     trace_id = new_id()
     began = monotonic()
     request = RunRequest(
@@ -155,17 +155,17 @@ def _uses() -> dict[ModelRef, list[str]]:
 
 def _entry(name: str, uses: dict[ModelRef, list[str]]) -> ProviderEntry:
     refs = [ref for ref in uses if ref.provider == name] or [ref for ref in (standard_model(name),) if ref]
-    base_url, fault = "", ""
+    base_url, problem = "", ""
     try:
         base_url = provider_url(name)
     except Unavailable as error:
-        fault = error.message
+        problem = error.message
     return ProviderEntry(
         name=name,
         configured=configured(name),
         is_default=name == settings.LLM_PROVIDER,
         base_url=base_url,
-        fault=fault,
+        problem=problem,
         models=tuple(_model(ref, uses.get(ref, ())) for ref in refs),
     )
 

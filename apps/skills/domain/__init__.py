@@ -1,1 +1,1 @@
-"""Rules of skills: pure functions over frozen values; no database, clock, settings or network."""
+"""The domain of skills: pure functions over frozen values; no database, clock, settings or network."""

@@ -32,13 +32,13 @@ _PLAIN: dict[str, bool | None] = {
 }
 
 
-class FrontmatterFault(ValueError):
+class FrontmatterError(ValueError):
     """The block cannot be understood; the message says why, in words for the skill's author."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file split in two. `yaml` is None when there is no block; `closed` is False when its end is missing."""
+    """A file split in two. `yaml` is None without a block; `closed` is False when the block's end is missing."""
 
     yaml: str | None
     body: str
@@ -46,7 +46,7 @@ class Document:
 
 
 def split_frontmatter(text: str) -> Document:
-    """Splits at the `---` lines. Blank lines before the block are tolerated: overlooking it would drop its gates."""
+    """Splits at the `---` lines. Blank lines before the block are tolerated: to overlook it would drop its gates."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((index for index, line in enumerate(lines) if line.strip()), None)
     if first is None or lines[first].rstrip() != "---":
@@ -58,9 +58,9 @@ def split_frontmatter(text: str) -> Document:
 
 
 def parse_mapping(text: str) -> dict[str, Value]:
-    """The mapping that `text` holds, empty for an empty text. Raises FrontmatterFault."""
+    """The mapping that `text` contains, empty for an empty text. Raises FrontmatterError."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_YAML_BYTES:
-        raise FrontmatterFault(f"larger than {MAX_YAML_BYTES // 1024} KiB")
+        raise FrontmatterError(f"larger than {MAX_YAML_BYTES // 1024} KiB")
     # JSON writes emoji as two escapes, which YAML does not know.
     text = _SURROGATE_PAIR.sub(lambda pair: bytes.fromhex(pair[1] + pair[2]).decode("utf-16-be"), text)
     try:
@@ -68,14 +68,14 @@ def parse_mapping(text: str) -> dict[str, Value]:
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         line = f" in its line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise FrontmatterFault(f"not valid YAML{line}: {error.problem or 'cannot be parsed'}") from error
+        raise FrontmatterError(f"not valid YAML{line}: {error.problem or 'cannot be parsed'}") from error
     except (yaml.YAMLError, UnicodeError) as error:
-        raise FrontmatterFault("not valid YAML: it holds characters that YAML does not allow") from error
+        raise FrontmatterError("not valid YAML: it contains characters that YAML does not allow") from error
     value = None if node is None else _value(node)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise FrontmatterFault("not a mapping of keys to values")
+        raise FrontmatterError("not a mapping of keys to values")
     return value
 
 
@@ -84,18 +84,18 @@ def _check_limits(text: str) -> None:
     depth = nodes = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise FrontmatterFault("YAML aliases are not allowed")
+            raise FrontmatterError("YAML aliases are not allowed")
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.NodeEvent):
             nodes += 1
             depth += isinstance(event, yaml.CollectionStartEvent)
             if getattr(event, "tag", None) is not None:
-                raise FrontmatterFault("YAML tags are not allowed")
+                raise FrontmatterError("YAML tags are not allowed")
         if depth > MAX_DEPTH:
-            raise FrontmatterFault(f"nested more than {MAX_DEPTH} levels deep")
+            raise FrontmatterError(f"nested more than {MAX_DEPTH} levels deep")
         if nodes > MAX_NODES:
-            raise FrontmatterFault(f"more than {MAX_NODES} values")
+            raise FrontmatterError(f"more than {MAX_NODES} values")
 
 
 def _value(node: yaml.Node) -> Value:
@@ -112,9 +112,9 @@ def _mapping(node: yaml.MappingNode) -> dict[str, Value]:
     mapping: dict[str, Value] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise FrontmatterFault("a key is not a plain text")
+            raise FrontmatterError("a key is not a plain text")
         if key.value in mapping:
-            raise FrontmatterFault(f"the key {key.value[:64]!r} stands twice")
+            raise FrontmatterError(f"the key {key.value[:64]!r} appears twice")
         mapping[key.value] = _value(value)
     return mapping
 

@@ -1,4 +1,4 @@
-"""Gates: what a workspace skill needs around it before it is offered to a model."""
+"""Gates: what must be present on the machine before a workspace skill is offered to a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OS_ALIASES = {"macos": "darwin", "mac": "darwin", "windows": "win32"}
 class Platform:
     """The machine as gates see it.
 
-    `os` is `linux`, `darwin` or `win32`; `env` holds the names of the variables that are set and not empty.
+    `os` is `linux`, `darwin` or `win32`; `env` contains the names of the variables that are set and not empty.
     """
 
     os: str
@@ -24,9 +24,9 @@ class Platform:
 
 
 def check_gates(skill: SkillFile, platform: Platform) -> str:
-    """Why the skill is disabled, or an empty text. `always` opens every gate, but heals no fault."""
-    if skill.fault:
-        return skill.fault
+    """Why the skill is disabled, or an empty text. `always` opens every gate, but a `problem` still counts."""
+    if skill.problem:
+        return skill.problem
     if skill.always:
         return ""
     if skill.os and platform.os not in {_OS_ALIASES.get(name.lower(), name.lower()) for name in skill.os}:

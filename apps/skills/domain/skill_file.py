@@ -1,7 +1,7 @@
 """A workspace skill: one SKILL.md, read without ever failing.
 
-Whatever an author gets wrong ends as a default where it is harmless (name, description, emoji) and as a `fault` where
-it is not: a gate or a tool grant that cannot be understood must disable the skill, not open it.
+Whatever an author gets wrong becomes a default where it is harmless (name, description, emoji) and a `problem` where it
+is not: a gate or a tool grant that cannot be understood must disable the skill, not open it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from apps.skills.domain.frontmatter import FrontmatterFault, Value, parse_mapping, split_frontmatter
+from apps.skills.domain.frontmatter import FrontmatterError, Value, parse_mapping, split_frontmatter
 from apps.skills.domain.text import decode_text, truncate
 
 MAX_NAME_CHARS = 128
@@ -27,7 +27,7 @@ _YES = frozenset({"true", "yes", "on", "1"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkillFile:
-    """What a SKILL.md says. `directory` is the name of its directory; a non-empty `fault` disables the skill."""
+    """What a SKILL.md says. `directory` is the name of its directory; a non-empty `problem` disables the skill."""
 
     directory: str
     name: str
@@ -45,8 +45,8 @@ class SkillFile:
     config: tuple[str, ...] = ()
     os: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = field(default=None, hash=False)
-    """The frontmatter's `metadata` as it stands, JSON values only; None when there is none."""
-    fault: str = ""
+    """The frontmatter's `metadata` as written, JSON values only; None when the key is absent."""
+    problem: str = ""
 
 
 def parse_skill_file(directory: str, content: bytes) -> SkillFile:
@@ -59,12 +59,12 @@ def parse_skill_file(directory: str, content: bytes) -> SkillFile:
         return skill.build({}, None, "Unreadable frontmatter: its closing --- is missing")
     try:
         top = parse_mapping(document.yaml)
-    except FrontmatterFault as fault:
-        return skill.build({}, None, f"Unreadable frontmatter: {fault}")
+    except FrontmatterError as error:
+        return skill.build({}, None, f"Unreadable frontmatter: {error}")
     try:
         return skill.build(top, _metadata(top.get("metadata")))
-    except FrontmatterFault as fault:
-        return skill.build(top, None, f"Unreadable metadata: {fault}")
+    except FrontmatterError as error:
+        return skill.build(top, None, f"Unreadable metadata: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class _Reader:
     content: bytes
     instructions: str
 
-    def build(self, top: Mapping[str, Value], metadata: dict[str, Value] | None, fault: str = "") -> SkillFile:
-        """Raises FrontmatterFault when gates or grants in `metadata` have the wrong type."""
+    def build(self, top: Mapping[str, Value], metadata: dict[str, Value] | None, problem: str = "") -> SkillFile:
+        """Raises FrontmatterError when gates or grants in `metadata` have the wrong type."""
         extra = _Extension(metadata or {})
         requires = extra.section("requires")
         version = _line(top.get("version"), MAX_VERSION_CHARS) or _line(
@@ -95,12 +95,12 @@ class _Reader:
             config=_names(requires.get("config"), "requires.config"),
             os=_names(extra.get("os"), "os"),
             metadata=metadata,
-            fault=fault,
+            problem=problem,
         )
 
 
 class _Extension:
-    """Our part of the metadata: `clasper`, and key by key the older name `openclaw` behind it."""
+    """Our part of the metadata: `clasper`, and for keys that it lacks the older name `openclaw`."""
 
     def __init__(self, metadata: Mapping[str, Value]) -> None:
         self._parts = [part for name in _NAMESPACES if (part := _mapping(metadata.get(name), name))]
@@ -116,7 +116,7 @@ def _metadata(value: Value) -> dict[str, Value] | None:
     if isinstance(value, str):
         value = parse_mapping(value)
     if value is not None and not isinstance(value, dict):
-        raise FrontmatterFault("it must be a mapping")
+        raise FrontmatterError("it must be a mapping")
     return value
 
 
@@ -124,7 +124,7 @@ def _mapping(value: Value, where: str) -> Mapping[str, Value]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise FrontmatterFault(f"{where} must be a mapping")
+        raise FrontmatterError(f"{where} must be a mapping")
     return value
 
 
@@ -134,7 +134,7 @@ def _names(value: Value, where: str) -> tuple[str, ...]:
         return ()
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list) or any(item is None or isinstance(item, list | dict) for item in items):
-        raise FrontmatterFault(f"{where} must be a list of names")
+        raise FrontmatterError(f"{where} must be a list of names")
     names = [_line(item, MAX_NAME_CHARS) for item in items]
     return tuple(dict.fromkeys(name for name in names if name))
 

@@ -1,15 +1,15 @@
-"""How the bytes of a workspace file become text that a model may read. One rule for skills and all other files."""
+"""How the bytes of a workspace file become text for a model: in the same way for skills and all other files."""
 
 from __future__ import annotations
 
 MAX_CHARS_PER_FILE = 20_000
-"""The most of one file that enters a prompt."""
+"""The most that enters a prompt of one file."""
 
 TRUNCATION_MARKER = f"\n\n[... content truncated at {MAX_CHARS_PER_FILE} characters]"
 
 
 def decode_text(content: bytes) -> str:
-    """UTF-8 text without its byte order mark; bytes that are none, and NUL, which no database takes, become U+FFFD."""
+    """UTF-8 text without its byte order mark; invalid bytes, and NUL, which databases refuse, become U+FFFD."""
     return content.decode("utf-8-sig", "replace").replace("\x00", "\ufffd")
 
 

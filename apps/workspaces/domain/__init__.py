@@ -1,1 +1,1 @@
-"""Rules of workspaces: pure functions over frozen values; no database, clock, settings or network."""
+"""The domain of workspaces: pure functions over frozen values; no database, clock, settings or network."""

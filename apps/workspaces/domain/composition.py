@@ -1,7 +1,7 @@
 """The system prompt of a run: what the workspace contributes, then what is remembered, then what time it is.
 
 Skills that do not fit are listed with one line each, so that no number of skills makes a prompt too long. Only a skill
-whose instructions are in the prompt grants its tools: nobody may use a tool without its rules.
+whose instructions are in the prompt grants its tools: no tool is used without its instructions.
 """
 
 from __future__ import annotations
@@ -166,8 +166,8 @@ class PromptCache:
         force_include: Sequence[str] = (),
         allowed_skills: frozenset[str] | None = None,
     ) -> Prompt:
-        """The same as `compose_static`, composed once."""
-        # A role counts by the soul it gets, so that a caller who invents roles cannot empty the cache.
+        """What `compose_static` returns, composed once."""
+        # The key is the soul that the role gets, so that a caller who invents roles cannot empty the cache.
         soul = workspace.soul_path(role)
         forced = frozenset(force_include)
         if forced:

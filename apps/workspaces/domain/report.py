@@ -36,7 +36,7 @@ class ContextReport(Resource, frozen=True, kw_only=True, rename="camel"):
 
 
 def report_context(workspace: Workspace, *, role: str, skills_max_chars: int) -> ContextReport:
-    """The report for `role`, which may be empty. A role without a soul of its own is shown with SOUL.md behind it."""
+    """The report for `role`, which may be empty. A role without a soul of its own is shown with SOUL.md as well."""
     own_soul = [f"souls/{role}.md"] if role else []
     falls_back = not role or workspace.soul_path(role) not in own_soul
     names = ["AGENTS.md", *own_soul, *(["SOUL.md"] if falls_back else [])]

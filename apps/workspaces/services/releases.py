@@ -10,7 +10,7 @@ from apps.workspaces.services.snapshots import SHARED, load_snapshot, store_snap
 
 
 async def resolve_release(*, tenant_id: str, workspace_id: str, environment: str, now: datetime) -> Release:
-    """The release of a workspace's environment, for a tenant: what the directory CLASPER_WORKSPACE holds.
+    """The release of a workspace's environment, for a tenant: what the directory CLASPER_WORKSPACE contains.
 
     Its snapshot is stored before it is returned, so that a trace may name it. Raises Unavailable when the database is.
     """
@@ -20,7 +20,7 @@ async def resolve_release(*, tenant_id: str, workspace_id: str, environment: str
 
 
 def current_release() -> Release:
-    """What the directory holds now. Only `resolve_release` makes sure that its snapshot is stored."""
+    """What the directory contains now. Only `resolve_release` makes sure that its snapshot is stored."""
     return Release(load_workspace())
 
 

@@ -70,8 +70,8 @@ def _chosen(names: list[str]) -> list[ProviderEntry]:
     try:
         entries = {entry.name: entry for entry in list_providers()}
     except ClasperError as error:
-        faults = error.details.get("fieldErrors", {}).get("model", [error.message])
-        raise CommandError(f"{' '.join(faults)} See LLM_MODEL_* and CLASPER_ROLE_MODELS.") from error
+        problems = error.details.get("fieldErrors", {}).get("model", [error.message])
+        raise CommandError(f"{' '.join(problems)} See LLM_MODEL_* and CLASPER_ROLE_MODELS.") from error
     unknown = [name for name in names if name not in entries]
     if unknown:
         raise CommandError(f"There is no provider {', '.join(unknown)}; there are: {', '.join(entries)}.")
@@ -106,8 +106,8 @@ def _show(console: Console, entries: list[ProviderEntry], checks: list[Check]) -
             table.add_row(*first, model.name, ", ".join(model.used_for), f"{model.context_window:,}", price)
     console.print(table)
     for entry in entries:
-        if entry.configured and entry.fault:
-            console.print(f"{entry.name}: {entry.fault}", markup=False, soft_wrap=True)
+        if entry.configured and entry.problem:
+            console.print(f"{entry.name}: {entry.problem}", markup=False, soft_wrap=True)
     for check in checks:
         verdict = check.error or f"answered in {check.duration_ms} ms for {check.cost:.9f} USD"
         trace = f", trace {check.trace_id}" if check.trace_id else ""
@@ -117,6 +117,6 @@ def _show(console: Console, entries: list[ProviderEntry], checks: list[Check]) -
 def _state(entry: ProviderEntry) -> str:
     if not entry.configured:
         return "not configured"
-    if entry.fault:
+    if entry.problem:
         return "faulty"
     return "default" if entry.is_default else "ready"

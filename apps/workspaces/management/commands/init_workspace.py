@@ -81,6 +81,6 @@ def _next_steps(target: Path) -> str:
         "  1. Edit SOUL.md (who the agent is) and AGENTS.md (what it must and must not do).\n"
         "  2. Read skills/order-status/SKILL.md: skills grant the tools an agent may use.\n"
         f"  3. Serve it: CLASPER_WORKSPACE={target} make serve\n"
-        "  4. GET /context shows what each file weighs in the prompt, GET /skills which skills are enabled.\n"
+        "  4. GET /context shows how much of the prompt every file takes, GET /skills which skills are enabled.\n"
         "Changes are picked up while the server runs."
     )
