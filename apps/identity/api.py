@@ -26,7 +26,7 @@ from clasper.core.auth import Principal
 from clasper.core.clock import utc_now
 from clasper.core.db import atomic_batch
 from clasper.core.errors import PermissionDenied, Unauthenticated
-from clasper.core.schemas import Input, Query
+from clasper.core.schemas import AnyTenantId, Input, OneTenantId, Query
 from clasper.core.tenancy import AllTenants, OneTenant, TenantScope
 from clasper.core.validation import read
 
@@ -37,6 +37,18 @@ UNDECLARED = "undeclared"
 """What a refusal names when the view declares no scope for the method: a fault of ours, closed rather than open."""
 
 _META_NAMES = {DAEMON_HEADER: "HTTP_X_AGENT_DAEMON_KEY", BEARER_HEADER: "HTTP_AUTHORIZATION"}
+
+
+class TenantQuery(Query, frozen=True, kw_only=True):
+    """Whose data."""
+
+    tenant_id: AnyTenantId = None
+
+
+class OneTenantQuery(Query, frozen=True, kw_only=True):
+    """Whose data, where the platform must name a tenant."""
+
+    tenant_id: OneTenantId
 
 
 class CredentialAuthentication(BaseAuthentication):

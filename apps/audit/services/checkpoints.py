@@ -43,14 +43,8 @@ def take_checkpoint(*, tenant_id: str, actor: str, now: datetime) -> Checkpoint:
         )
     point = _sound_end(tenant_id)
     with atomic_batch() as batch:
-        record_audit(
-            batch,
-            tenant_id=tenant_id,
-            event_type="audit.checkpoint",
-            actor=actor,
-            now=now,
-            details={"seq": point.seq, "hash": point.hash},
-        )
+        details = {"seq": point.seq, "hash": point.hash}
+        record_audit(batch, tenant_id=tenant_id, event_type="audit.checkpoint", actor=actor, now=now, details=details)
     return checkpoint_at(tenant_id, point, key=key, now=now)
 
 

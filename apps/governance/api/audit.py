@@ -12,26 +12,24 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.audit.services.reading import AuditPage, AuditStats, audit_stats, list_audit, read_cursor
-from apps.identity.api import read_query
+from apps.identity.api import TenantQuery, read_query
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import AnyTenantId, Codec, Errors, Instant, LastInstant, Query, about
+from clasper.core.schemas import Codec, Errors, Instant, LastInstant, about
 
 END_BEFORE_START = "The end must not be before the start."
 MAX_OFFSET = 2**53 - 1
 """What JSON and every database can carry exactly."""
 
 
-class TenantQuery(Query, frozen=True, kw_only=True):
-    """What an audit query is about; a parameter that is blank counts as left out."""
-
-    tenant_id: AnyTenantId = None
+class ChainQuery(TenantQuery, frozen=True, kw_only=True):
+    """Whose part of the audit log; a parameter that is blank counts as left out."""
 
     ignore_blank: ClassVar[bool] = True
 
 
-class RangeQuery(TenantQuery, frozen=True, kw_only=True):
+class RangeQuery(ChainQuery, frozen=True, kw_only=True):
     """The time range, both ends included."""
 
     start_time: Annotated[Instant | None, about("Not before this instant.")] = None
@@ -103,8 +101,8 @@ class AuditStatsView(APIView):
 
     required_scopes = {"GET": GOVERNANCE_READ}
 
-    @operation("audit_stats", query=TenantQuery, response=AuditStats)
+    @operation("audit_stats", query=ChainQuery, response=AuditStats)
     def get(self, request: Request) -> Response:
         """Count the audit log's entries, by event and in the last 24 hours."""
-        tenants, _ = read_query(TenantQuery, request)
+        tenants, _ = read_query(ChainQuery, request)
         return Response(audit_stats(tenants=tenants, now=utc_now()))

@@ -16,7 +16,7 @@ from apps.audit.domain.checkpoint import Checkpoint, checkpoint_errors, read_che
 from apps.audit.services.checkpoints import take_checkpoint, verify_against
 from apps.audit.services.export import MEDIA_TYPES, NDJSON, Format, export_chunks, plan_export
 from apps.audit.services.reading import verify_all, verify_chain
-from apps.governance.api.audit import RangeQuery, TenantQuery
+from apps.governance.api.audit import ChainQuery, RangeQuery
 from apps.identity.api import principal_of, read_body, read_query, tenant_of
 from apps.identity.domain.permissions import GOVERNANCE_READ
 from clasper.core.clock import utc_now
@@ -56,10 +56,10 @@ class AuditVerifyView(APIView):
 
     required_scopes = {"GET": GOVERNANCE_READ, "POST": GOVERNANCE_READ}
 
-    @operation("audit_verify", query=TenantQuery, response=TenantChain | AllChains)
+    @operation("audit_verify", query=ChainQuery, response=TenantChain | AllChains)
     def get(self, request: Request) -> Response:
         """Recompute a tenant's hash chain, or every tenant's, and name the first entry that does not fit."""
-        tenants, _ = read_query(TenantQuery, request)
+        tenants, _ = read_query(ChainQuery, request)
         if isinstance(tenants, AllTenants):
             return Response(summarize_all(verify_all()))
         return Response(summarize(tenants.tenant_id, verify_chain(tenant_id=tenants.tenant_id)))
@@ -85,13 +85,13 @@ class AuditCheckpointView(APIView):
     required_scopes = {"GET": GOVERNANCE_READ}
     http_method_names = ["get"]  # HEAD would audit a checkpoint that is not given out
 
-    @operation("audit_checkpoint", query=TenantQuery, response=Checkpoint)
+    @operation("audit_checkpoint", query=ChainQuery, response=Checkpoint)
     def get(self, request: Request) -> Response:
         """Sign where a tenant's chain stands now, or the platform's own when no tenant is named.
 
         404 for a chain without entries, 409 `audit_chain_broken` when its last entry does not verify.
         """
-        tenants, _ = read_query(TenantQuery, request)
+        tenants, _ = read_query(ChainQuery, request)
         checkpoint = take_checkpoint(tenant_id=tenants.audit_chain, actor=principal_of(request).actor, now=utc_now())
         return Response(checkpoint)
 

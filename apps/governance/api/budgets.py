@@ -15,13 +15,12 @@ from rest_framework.views import APIView
 from apps.governance.domain.budget import DEFAULT_PERIOD, HardLimit, Period, terms_errors
 from apps.governance.services import budgets
 from apps.governance.services.usage import UsageTotals, usage_totals
-from apps.identity.api import principal_of, read_body, read_query
+from apps.identity.api import OneTenantQuery, TenantQuery, principal_of, read_body, read_query
 from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
 from clasper.core.money import NanoUSD
 from clasper.core.schemas import (
-    AnyTenantId,
     Codec,
     Errors,
     Input,
@@ -39,12 +38,6 @@ def _read_hard_limit(value: Any) -> HardLimit:
     if isinstance(value, bool):
         return "limit" if value else None
     return read_money(value)
-
-
-class BudgetQuery(Query, frozen=True, kw_only=True):
-    """Whose budget."""
-
-    tenant_id: OneTenantId
 
 
 class BudgetInput(Input, frozen=True, kw_only=True):
@@ -100,10 +93,9 @@ class AmountQuery(Query, AmountInput, frozen=True, kw_only=True, forbid_unknown_
     """The same, in a query."""
 
 
-class UsageQuery(Query, frozen=True, kw_only=True):
+class UsageQuery(TenantQuery, frozen=True, kw_only=True):
     """Whose usage, since when."""
 
-    tenant_id: AnyTenantId = None
     since: Annotated[Instant | None, about("First UTC day that counts. Default: today.")] = None
 
 
@@ -118,10 +110,10 @@ class BudgetView(APIView):
 
     required_scopes: ClassVar[dict[str, str]] = {"GET": GOVERNANCE_READ, "POST": GOVERNANCE_WRITE}
 
-    @operation("budget_get", query=BudgetQuery, response=budgets.TenantBudget)
+    @operation("budget_get", query=OneTenantQuery, response=budgets.TenantBudget)
     def get(self, request: Request) -> Response:
         """The tenant's budget in its current period; 404 when it has none."""
-        _, query = read_query(BudgetQuery, request)
+        _, query = read_query(OneTenantQuery, request)
         return Response(budgets.get_budget(tenant_id=query.tenant_id, now=utc_now()))
 
     @operation("budget_set", body=BudgetInput, response=BudgetSet)

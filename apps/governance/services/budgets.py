@@ -98,17 +98,9 @@ def set_budget(
     """
     terms = terms_of(limit=limit, period=period, soft_limit=soft_limit, hard_limit=hard_limit)
     with atomic_batch() as batch:
-        budget, created = Budget.objects.get_or_create(
-            tenant_id=tenant_id,
-            defaults={
-                "limit": terms.limit,
-                "soft_limit": terms.soft_limit,
-                "period": "",
-                "period_start": now,
-                "period_end": now,
-                "updated_at": now,
-            },
-        )
+        new = {"limit": terms.limit, "soft_limit": terms.soft_limit, "period": ""}
+        times = dict.fromkeys(("period_start", "period_end", "updated_at"), now)
+        budget, created = Budget.objects.get_or_create(tenant_id=tenant_id, defaults={**new, **times})
         before = None
         if created:
             budget.reserved = _sum_of_holds(tenant_id)
@@ -121,14 +113,8 @@ def set_budget(
             budget.allow_unpriced = allow_unpriced
         budget.save()
         view = _view(budget, now)
-        record_audit(
-            batch,
-            tenant_id=tenant_id,
-            event_type=BUDGET_SET,
-            actor=actor,
-            now=now,
-            details={"before": before, "after": _audited(view)},
-        )
+        details = {"before": before, "after": _audited(view)}
+        record_audit(batch, tenant_id=tenant_id, event_type=BUDGET_SET, actor=actor, now=now, details=details)
     return view
 
 

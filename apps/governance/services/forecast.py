@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
 
@@ -9,11 +10,10 @@ from django.conf import settings
 from msgspec import UNSET, UnsetType
 
 from apps.governance.domain.budget import check_spend
-from apps.governance.domain.forecast import WITHOUT_BUDGET, Advice, PricedCall, Recommendation, advise, price_call
+from apps.governance.domain.forecast import WITHOUT_BUDGET, Recommendation, advise, price_call
 from apps.governance.services.budgets import get_budget
 from apps.governance.services.prices import price_book
 from clasper.core.errors import NotFound
-from clasper.core.money import NanoUSD
 from clasper.core.schemas import Money, Resource, about
 
 
@@ -51,16 +51,12 @@ def forecast_cost(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
     )
-    try:
+    advice, remaining = WITHOUT_BUDGET, None
+    with suppress(NotFound):
         budget = get_budget(tenant_id=tenant_id, now=now)
-    except NotFound:
-        return _forecast(call, WITHOUT_BUDGET, None)
-    check = check_spend(budget.terms, budget.balance, call.cost.total)
-    advice = advise(call, terms=budget.terms, check=check, allow_unpriced=budget.budget.allow_unpriced)
-    return _forecast(call, advice, budget.budget.remaining)
-
-
-def _forecast(call: PricedCall, advice: Advice, remaining: NanoUSD | None) -> Forecast:
+        check = check_spend(budget.terms, budget.balance, call.cost.total)
+        advice = advise(call, terms=budget.terms, check=check, allow_unpriced=budget.budget.allow_unpriced)
+        remaining = budget.budget.remaining
     return Forecast(
         estimated_cost=call.cost.total,
         budget_remaining=remaining,

@@ -93,14 +93,7 @@ def reserve(
 
 
 def settle_call(
-    batch: Batch,
-    *,
-    tenant_id: str,
-    trace_id: str,
-    cost: NanoUSD,
-    now: datetime,
-    actor: str,
-    keep_hold: bool,
+    batch: Batch, *, tenant_id: str, trace_id: str, cost: NanoUSD, now: datetime, actor: str, keep_hold: bool
 ) -> None:
     """Books what a model call really cost and frees what the run held for it.
 

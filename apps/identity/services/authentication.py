@@ -182,14 +182,8 @@ def _admit(found: KeyLookup, now: datetime) -> Principal:
 
 
 def _record_failure(batch: Batch, refusal: _Refused, now: datetime) -> None:
-    record_audit(
-        batch,
-        tenant_id=refusal.tenant_id,
-        event_type="auth.failure",
-        actor="anonymous",
-        now=now,
-        details=refusal.details,
-    )
+    tenant_id, details = refusal.tenant_id, refusal.details
+    record_audit(batch, tenant_id=tenant_id, event_type="auth.failure", actor="anonymous", now=now, details=details)
 
 
 _Lookups = FIFOCache[str, tuple[KeyLookup, datetime]]

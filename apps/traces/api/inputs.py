@@ -9,11 +9,12 @@ from uuid import UUID
 from msgspec import Meta
 
 from apps.governance.domain.risk import Level
+from apps.identity.api import TenantQuery
 from apps.traces.domain.filters import Filters
 from apps.traces.domain.record import Status
 from apps.traces.queries import CursorKey
 from apps.traces.services.reading import read_cursor
-from clasper.core.schemas import AnyTenantId, Codec, Errors, Instant, LastInstant, Money, Query, about
+from clasper.core.schemas import Codec, Errors, Instant, LastInstant, Money, about
 from clasper.core.tenancy import TenantScope
 
 MAX_OFFSET = 10_000
@@ -24,10 +25,9 @@ Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Cursor = Annotated[CursorKey | None, Codec(read=read_cursor), about("The next_cursor of the page before.")]
 
 
-class DaysQuery(Query, frozen=True, kw_only=True):
+class DaysQuery(TenantQuery, frozen=True, kw_only=True):
     """A tenant and a range of time."""
 
-    tenant_id: AnyTenantId = None
     start_date: Annotated[Instant | None, about("Began not before. `start_time` is the same.")] = None
     end_date: Annotated[LastInstant | None, about("Began not after. `end_time` is the same.")] = None
 
@@ -106,10 +106,9 @@ class ListInput(FilterInput, frozen=True, kw_only=True):
         return errors
 
 
-class PageInput(Query, frozen=True, kw_only=True):
+class PageInput(TenantQuery, frozen=True, kw_only=True):
     """A tenant and which page, for the shorter lists."""
 
-    tenant_id: AnyTenantId = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
     cursor: Cursor = None
 

@@ -9,27 +9,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.identity.api import principal_of, read_body, read_query
+from apps.identity.api import OneTenantQuery, TenantQuery, principal_of, read_body, read_query
 from apps.identity.domain.permissions import GOVERNANCE_READ, GOVERNANCE_WRITE
 from apps.traces.domain.retention import PolicyChange
 from apps.traces.services.enforcement import Enforcement, enforce, enforce_all
 from apps.traces.services.retention import RetentionStats, TenantPolicy, get_policy, retention_stats, set_policy
 from clasper.core.clock import utc_now
 from clasper.core.http import operation
-from clasper.core.schemas import AnyTenantId, Count, Input, OneTenantId, Query, Resource, about
+from clasper.core.schemas import AnyTenantId, Count, Input, OneTenantId, Resource, about
 from clasper.core.tenancy import OneTenant
-
-
-class PolicyQuery(Query, frozen=True, kw_only=True):
-    """Whose policy."""
-
-    tenant_id: OneTenantId
-
-
-class StatsQuery(Query, frozen=True, kw_only=True):
-    """Whose figures."""
-
-    tenant_id: AnyTenantId = None
 
 
 class PolicyInput(PolicyChange, frozen=True, kw_only=True):
@@ -86,10 +74,10 @@ class PolicyView(APIView):
 
     required_scopes: ClassVar[dict[str, str]] = {"GET": GOVERNANCE_READ, "POST": GOVERNANCE_WRITE}
 
-    @operation("retention_policy_get", query=PolicyQuery, response=PolicyAnswer)
+    @operation("retention_policy_get", query=OneTenantQuery, response=PolicyAnswer)
     def get(self, request: Request) -> Response:
         """The tenant's retention policy; 404 when it has none."""
-        _, query = read_query(PolicyQuery, request)
+        _, query = read_query(OneTenantQuery, request)
         return Response(PolicyAnswer(policy=get_policy(tenant_id=query.tenant_id)))
 
     @operation("retention_policy_set", body=PolicyInput, response=PolicySetAnswer)
@@ -123,8 +111,8 @@ class StatsView(APIView):
 
     required_scopes: ClassVar[dict[str, str]] = {"GET": GOVERNANCE_READ}
 
-    @operation("retention_stats", query=StatsQuery, response=RetentionStats)
+    @operation("retention_stats", query=TenantQuery, response=RetentionStats)
     def get(self, request: Request) -> Response:
         """How many policies there are, their average window, and how many follow which strategy."""
-        tenants, _ = read_query(StatsQuery, request)
+        tenants, _ = read_query(TenantQuery, request)
         return Response(retention_stats(tenants=tenants))

@@ -30,25 +30,20 @@ def diff_traces(base: TraceDetail, compare: TraceDetail, *, include_text: bool =
     With `include_text`, `output.textDiff` holds unified diff lines of the two answers. `messagesEqual`,
     `messageLengthDelta` and `textDiff` are None when an answer was stripped.
     """
-    old, new = base, compare
     mode = compare.storage_mode if poorer(compare.storage_mode, base.storage_mode) else base.storage_mode
     known = _left(base, mode), _left(compare, mode)
     diff: dict[str, Any] = {
-        "traceIds": {"base": old.id, "compare": new.id},
+        "traceIds": {"base": base.id, "compare": compare.id},
         "context": {
-            "sameTenant": old.tenant_id == new.tenant_id,
-            "sameWorkspace": old.workspace_id == new.workspace_id,
-            "sameAgent": old.agent_id == new.agent_id,
-            "baseStorageMode": base.storage_mode,
-            "compareStorageMode": compare.storage_mode,
+            "sameTenant": base.tenant_id == compare.tenant_id,
+            "sameWorkspace": base.workspace_id == compare.workspace_id,
+            "sameAgent": base.agent_id == compare.agent_id,
+            **_both(base, compare, StorageMode="storage_mode"),
         },
-        "timing": _timing(old.duration_ms, new.duration_ms),
+        "timing": _timing(base, compare),
         "model": {
-            "baseModel": old.model,
-            "compareModel": new.model,
-            "baseProvider": old.provider,
-            "compareProvider": new.provider,
-            "changed": (old.model, old.provider) != (new.model, new.provider),
+            **_both(base, compare, Model="model", Provider="provider"),
+            "changed": (base.model, base.provider) != (compare.model, compare.provider),
         },
         "workspace": {
             "baseHash": base.snapshot_hash or None,
@@ -58,10 +53,10 @@ def diff_traces(base: TraceDetail, compare: TraceDetail, *, include_text: bool =
         "skills": _skills(base.skill_versions, compare.skill_versions),
         "usage": _usage(base, compare),
         "cost": {
-            "baseCost": usd(old.cost),
-            "compareCost": usd(new.cost),
-            "delta": usd(new.cost - old.cost),
-            "percentChange": _percent(old.cost, new.cost),
+            "baseCost": usd(base.cost),
+            "compareCost": usd(compare.cost),
+            "delta": usd(compare.cost - base.cost),
+            "percentChange": _percent(base.cost, compare.cost),
         },
         "toolCalls": tool_calls(known[0].steps, known[1].steps),
         "steps": steps(*known),
@@ -95,11 +90,17 @@ def _left(detail: TraceDetail, mode: str) -> TraceDetail:
 # --- Sections ---------------------------------------------------------------------------------------------------------
 
 
-def _timing(old: int | None, new: int | None) -> dict[str, Any]:
+def _both(base: Any, compare: Any, **fields: str) -> dict[str, Any]:
+    """Fields of both runs, by the names they are shown under: `Model="model"` is `baseModel` and `compareModel`."""
+    sides = {"base": base, "compare": compare}
+    return {f"{side}{name}": getattr(run, field) for name, field in fields.items() for side, run in sides.items()}
+
+
+def _timing(base: TraceDetail, compare: TraceDetail) -> dict[str, Any]:
+    old, new = base.duration_ms, compare.duration_ms
     known = old is not None and new is not None
     return {
-        "baseDurationMs": old,
-        "compareDurationMs": new,
+        **_both(base, compare, DurationMs="duration_ms"),
         "deltaMs": new - old if old is not None and new is not None else None,
         "percentChange": _percent(old or 0, new or 0) if known else None,
     }
@@ -117,15 +118,11 @@ def _skills(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, Any]:
 
 def _usage(base: TraceDetail, compare: TraceDetail) -> dict[str, int]:
     old, new = base.usage, compare.usage
-    given, written = new.prompt_tokens - old.prompt_tokens, new.completion_tokens - old.completion_tokens
     return {
-        "baseInputTokens": old.prompt_tokens,
-        "compareInputTokens": new.prompt_tokens,
-        "baseOutputTokens": old.completion_tokens,
-        "compareOutputTokens": new.completion_tokens,
-        "inputTokenDelta": given,
-        "outputTokenDelta": written,
-        "totalTokenDelta": given + written,
+        **_both(old, new, InputTokens="prompt_tokens", OutputTokens="completion_tokens"),
+        "inputTokenDelta": new.prompt_tokens - old.prompt_tokens,
+        "outputTokenDelta": new.completion_tokens - old.completion_tokens,
+        "totalTokenDelta": new.total_tokens - old.total_tokens,
     }
 
 
@@ -151,16 +148,10 @@ def _answer(detail: TraceDetail) -> str | None:
 
 
 def _errors(base: TraceDetail, compare: TraceDetail) -> dict[str, Any]:
-    old, new = base, compare
     return {
-        "baseError": base.error or None,
-        "compareError": compare.error or None,
-        "baseHasError": bool(base.error or old.error_code),
-        "compareHasError": bool(compare.error or new.error_code),
-        "baseCode": old.error_code or None,
-        "compareCode": new.error_code or None,
-        "baseStatus": old.status,
-        "compareStatus": new.status,
+        **_both(base, compare, Error="error", Code="error_code", Status="status"),
+        "baseHasError": bool(base.error or base.error_code),
+        "compareHasError": bool(compare.error or compare.error_code),
     }
 
 
@@ -190,19 +181,18 @@ def _differing(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail)
 
 def _significant(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail) -> list[str]:
     """What matters, in the order of the reference's sample."""
-    old, new = base, compare
     tools = diff["toolCalls"]
     flipped = any(change["differences"]["successChanged"] for change in tools["changed"])
     found = {
-        "model": old.model != new.model,
-        "provider": old.provider != new.provider,
-        "cost": _over_a_fifth(old.cost, new.cost),
+        "model": base.model != compare.model,
+        "provider": base.provider != compare.provider,
+        "cost": _over_a_fifth(base.cost, compare.cost),
         "workspace": diff["workspace"]["changed"],
         "skills": bool(diff["skills"]["changed"]),
         "tool_calls": bool(tools["removedNames"] or tools["addedNames"] or flipped),
         "error": _failed_otherwise(base, compare),
         "output": diff["output"]["messagesEqual"] is False,
-        "timing": _over_a_fifth(old.duration_ms or 0, new.duration_ms) if new.duration_ms is not None else False,
+        "timing": compare.duration_ms is not None and _over_a_fifth(base.duration_ms or 0, compare.duration_ms),
     }
     return [token for token, matters in found.items() if matters]
 

@@ -39,10 +39,7 @@ def _unified(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
     for hunk in _hunks(_blocks(old, new)):
         first, last = hunk[0], hunk[-1]
         before, after = min(_CONTEXT, first[0]), min(_CONTEXT, len(old) - last[1])
-        spans = (
-            _span(first[0] - before, last[1] + after),
-            _span(first[2] - before, last[3] + after),
-        )
+        spans = (_span(first[0] - before, last[1] + after), _span(first[2] - before, last[3] + after))
         yield f"@@ -{spans[0]} +{spans[1]} @@"
         shown = first[0] - before
         for start, end, new_start, new_end in hunk:

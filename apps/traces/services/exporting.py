@@ -39,14 +39,8 @@ def record_export(*, filters: Filters, file_format: str, parts: Collection[str],
     given |= {name: usd(NanoUSD(given[name])) for name in ("min_cost", "max_cost") if name in given}
     details = {"format": file_format, "include": sorted(parts), "filters": given}
     with atomic_batch() as batch:
-        record_audit(
-            batch,
-            tenant_id=filters.tenants.audit_chain,
-            event_type="trace.export",
-            actor=actor,
-            now=now,
-            details=details,
-        )
+        chain = filters.tenants.audit_chain
+        record_audit(batch, tenant_id=chain, event_type="trace.export", actor=actor, now=now, details=details)
 
 
 def export_batches(*, filters: Filters, parts: Collection[str] = ()) -> Iterator[list[ExportedTrace]]:

@@ -102,13 +102,9 @@ def record_read(traces: Collection[TraceDetail], *, part: str, actor: str, now: 
     """
     with atomic_batch() as batch:
         for trace in traces:
+            details = {"trace_id": trace.id, "part": part}
             record_audit(
-                batch,
-                tenant_id=trace.tenant_id,
-                event_type="trace.read",
-                actor=actor,
-                now=now,
-                details={"trace_id": trace.id, "part": part},
+                batch, tenant_id=trace.tenant_id, event_type="trace.read", actor=actor, now=now, details=details
             )
 
 
@@ -134,9 +130,7 @@ def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
         priced=TraceCost(model=trace.model, total_cost=NanoUSD(trace.cost), price_version=trace.price_version),
         error=trace.error or None,
         risk=TraceRisk(
-            score=trace.risk_score,
-            level=cast(Level, trace.risk_level),
-            factors=msgspec.json.decode(trace.risk_factors),
+            score=trace.risk_score, level=cast(Level, trace.risk_level), factors=msgspec.json.decode(trace.risk_factors)
         ),
         redactions=trace.redactions,
         storage_mode=cast(StorageMode, trace.storage_mode),

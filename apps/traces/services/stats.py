@@ -51,9 +51,7 @@ def trace_stats(
     by_status = {"success": 0, "error": 0, "timeout": 0, **{row["value"]: row["runs_sum"] for row in rows}}
     runs = sum(by_status.values())
     stats = StatsAnswer(
-        **_sums(rows),
-        traces_by_status=by_status,
-        error_rate=(runs - by_status["success"]) / runs if runs else 0,
+        **_sums(rows), traces_by_status=by_status, error_rate=(runs - by_status["success"]) / runs if runs else 0
     )
     if group_by is None:
         return stats

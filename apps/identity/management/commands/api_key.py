@@ -10,14 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from apps.identity.domain.permissions import SCOPES
-from apps.identity.services.keys import (
-    KeyLimits,
-    KeySummary,
-    create_api_key,
-    list_api_keys,
-    names_in,
-    revoke_api_key,
-)
+from apps.identity.services.keys import KeyLimits, KeySummary, create_api_key, list_api_keys, names_in, revoke_api_key
 from clasper.core import commands
 from clasper.core.clock import iso, utc_now
 from clasper.core.errors import ClasperError
