@@ -1,4 +1,4 @@
-"""Every provider's host as runs meet it: configured, priced, and asked by either door."""
+"""Every provider's host as runs meet it: configured, priced, and asked by either endpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fakes.llm import WIRE_FORMATS, FakeProvider
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import ACME, Server, parse_events, send_body
 
-DOORS = ("send", "stream")
+ENDPOINTS = ("send", "stream")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ MODELS: Mapping[str, Model] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, in the same words for both doors; the status of a stream is 200 or, when it failed after it
+    """How a run ended, in the same words for both endpoints; the status of a stream is 200 or, when it failed after it
     began, 0."""
 
     status: int
@@ -61,10 +61,10 @@ class Outcome:
         return str(self.body["trace_id"])
 
 
-def ask(server: Server, door: str, message: str = "Hello", *, key: str | None = None, **body: Any) -> Outcome:
+def ask(server: Server, endpoint: str, message: str = "Hello", *, key: str | None = None, **body: Any) -> Outcome:
     """A run by `send` or by `stream`."""
-    response = server.post(f"/api/agents/{door}", send_body(message, **body), key=key)
-    if door == "send" or response.status_code != 200:
+    response = server.post(f"/api/agents/{endpoint}", send_body(message, **body), key=key)
+    if endpoint == "send" or response.status_code != 200:
         return Outcome(response.status_code, response.json(), response.headers)
     events = parse_events(response.text)
     status = 200 if events[-1].name == "done" else 0

@@ -1,4 +1,4 @@
-"""What a run request may not be: each fault has its status and code, and leaves nothing behind."""
+"""What a run request may not be: every error has its status and code, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def test_a_stream_that_breaks_uncounted_is_paid_by_estimate(
         assert_costs(server, outcome.trace_id, cost)
 
 
-def test_a_stream_that_breaks_before_its_first_word_is_paid_and_begun_anew(
+def test_a_stream_that_breaks_before_its_first_word_is_paid_and_started_again(
     server: Server, backend: Backend, settings: Any
 ) -> None:
     with hosts(settings, "anthropic") as found:

@@ -84,7 +84,7 @@ async def deliver() -> None:
     await sweep(now=utc_now() + timedelta(hours=1))
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 def test_a_run_that_goes_well(
     server: Server,
     backend: Backend,
@@ -93,10 +93,10 @@ def test_a_run_that_goes_well(
     talkative: None,
     canaries: Canaries,
     caplog: pytest.LogCaptureFixture,
-    door: str,
+    endpoint: str,
 ) -> None:
     body = request(canaries, receiver)
-    if door == "send":
+    if endpoint == "send":
         assert server.send(**body).status_code == 200
         assert server.send(**body).headers["Idempotency-Replayed"] == "true"
     else:
@@ -116,7 +116,7 @@ def test_a_run_that_goes_well(
 BROKEN = ["provider", "headers", "event", "refusal", "stream", "unknown model", "garbage", "task", "message", "tool"]
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_run_that_fails(
     server: Server,
@@ -126,18 +126,18 @@ def test_a_run_that_fails(
     canaries: Canaries,
     caplog: pytest.LogCaptureFixture,
     broken: str,
-    door: str,
+    endpoint: str,
 ) -> None:
-    fault = {"error": {"message": canaries.text("fault"), "code": canaries.text("fault code")}}
+    problem = {"error": {"message": canaries.text("problem"), "code": canaries.text("problem code")}}
     if broken == "provider":
-        openai.script(error(400, fault))
+        openai.script(error(400, problem))
     elif broken == "unknown model":
         openai.script(error(404, {"error": {"message": canaries.text("no model"), "code": "model_not_found"}}))
     elif broken == "garbage":
         openai.default = error(503, f"<html>{canaries.text('error page')}</html>")
     elif broken == "headers":
         headers = {"Retry-After": canaries.text("retry header"), "X-Request-Id": canaries.text("id header")}
-        openai.default = error(429, fault, headers)
+        openai.default = error(429, problem, headers)
     elif broken == "event":
         openai.default = stream_error("One", message=canaries.text("event"), code=canaries.text("event code"))
     elif broken == "refusal":
@@ -145,15 +145,15 @@ def test_a_run_that_fails(
     elif broken == "stream":
         openai.script(half_stream(3))
     elif broken == "task":
-        backend.on(TASKS, answers(400, fault, Warning=canaries.text("warning")))
+        backend.on(TASKS, answers(400, problem, Warning=canaries.text("warning")))
     elif broken == "message":
         openai.script(reply(canaries.text("answer")))
-        backend.on(MESSAGES, answers(404, fault))
+        backend.on(MESSAGES, answers(404, problem))
     elif broken == "tool":
-        backend.tools["orders:lookup"] = lambda arguments: web.json_response(fault, status=422)
+        backend.tools["orders:lookup"] = lambda arguments: web.json_response(problem, status=422)
         openai.script(tool_calls(("orders:lookup", "{}")), reply("Sorry."))
     body = request(canaries, receiver)
-    if door == "send":
+    if endpoint == "send":
         server.send(**body)
     else:
         server.stream(**body)
@@ -194,7 +194,7 @@ def test_a_request_that_is_refused(
     canaries: Canaries,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """At the door, by the budget, for the credential: what is refused is not kept either."""
+    """At the endpoint, by the budget, for the credential: what is refused is not kept either."""
     body = request(canaries, receiver)
     assert server.send(**{**body, "session_key": canaries.text("session")}).status_code == 400
     assert server.send(**{**body, "messages": canaries.text("wrong type")}).status_code == 400

@@ -21,7 +21,7 @@ def runs(server: Server, backend: Backend, openai: FakeProvider, canaries: Canar
     """Two runs of acme's with canaries in their texts, the second of which failed."""
     backend.tools["orders:lookup"] = lambda arguments: {"note": canaries.text("result")}
     call = tool_calls(("orders_lookup", json.dumps({"order_id": canaries.text("arguments")})))
-    openai.script(call, reply(canaries.text("answer")), error(400, {"error": {"message": canaries.text("fault")}}))
+    openai.script(call, reply(canaries.text("answer")), error(400, {"error": {"message": canaries.text("problem")}}))
     answers = [server.send(canaries.text("message"), task_title=canaries.text("title")) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 502]
     return [answer.headers["X-Trace-Id"] for answer in answers]
@@ -96,7 +96,7 @@ def ways_out(server: Server, runs: list[str]) -> Iterator[httpx.Response]:
     yield server.get("/metrics")
 
 
-def test_nothing_is_told(
+def test_nothing_is_leaked(
     server: Server, noted: list[str], canaries: Canaries, caplog: pytest.LogCaptureFixture
 ) -> None:
     for response in ways_out(server, noted):

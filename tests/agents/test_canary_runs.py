@@ -46,7 +46,7 @@ def test_a_structured_task(
     elif outcome == "no JSON":
         openai.default = reply(canaries.text("answer"))
     else:
-        openai.default = error(400, {"error": {"message": canaries.text("fault")}})
+        openai.default = error(400, {"error": {"message": canaries.text("problem")}})
     response = server.post("/llm-task", body, headers={"X-Trace-Id": canaries.text("header")})
     assert response.status_code == (502 if outcome in ("no JSON", "failure") else 200), response.text
     assert response.json().get("validated", False) is (outcome == "valid")
@@ -64,8 +64,8 @@ def test_tasks_that_are_refused(server: Server, canaries: Canaries, caplog: pyte
 def test_a_compaction(
     outcome: str, server: Server, openai: FakeProvider, canaries: Canaries, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fault = {"error": {"message": canaries.text("fault")}}
-    openai.default = reply(canaries.text("summary")) if outcome == "summary" else error(400, fault)
+    problem = {"error": {"message": canaries.text("problem")}}
+    openai.default = reply(canaries.text("summary")) if outcome == "summary" else error(400, problem)
     turns = [{"role": role, "content": canaries.text(role)} for role in ("system", "user", "assistant", "user")]
     body = {"tenant_id": ACME, "messages": turns, "keep_recent": 1, "metadata": {"note": canaries.text("metadata")}}
     response = server.post("/compact", {**body, "instructions": canaries.text("instructions")})
@@ -139,7 +139,7 @@ def test_replays_that_are_refused(
     ]
     for changes, status in bad:
         assert server.post(f"/traces/{original}/replay", changes).status_code == status
-    openai.script(error(400, {"error": {"message": canaries.text("fault")}}))
+    openai.script(error(400, {"error": {"message": canaries.text("problem")}}))
     assert server.post(f"/traces/{original}/replay", {}).status_code == 502
     assert server.post(f"/traces/{canaries.name('trace')}/replay", {}).status_code == 404
     assert leaks(canaries, caplog) == []

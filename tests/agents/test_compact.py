@@ -221,17 +221,17 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(
     ("change", "field", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
 )
-def test_a_field_at_fault(server: Server, model: FakeProvider, change: dict[str, Any], field: str, words: str) -> None:
+def test_a_wrong_field(server: Server, model: FakeProvider, change: dict[str, Any], field: str, words: str) -> None:
     body = {"messages": SIX, **change}
     sent_body = {name: value for name, value in body.items() if value is not None}
-    faults = failed(server.post("/compact", sent_body), 400, "invalid_request")["details"]["fieldErrors"]
-    assert faults.keys() == {field}
-    assert any(words in text for text in faults[field]), faults
+    errors = failed(server.post("/compact", sent_body), 400, "invalid_request")["details"]["fieldErrors"]
+    assert errors.keys() == {field}
+    assert any(words in text for text in errors[field]), errors
     assert model.requests == []
     assert not Trace.objects.exists()
 
 
-def test_all_faults_at_once(server: Server, model: FakeProvider) -> None:
+def test_all_errors_at_once(server: Server, model: FakeProvider) -> None:
     body = failed(compact(server, IMAGE, answer("x"), keep_recent=-1, model=7), 400, "invalid_request")
     assert body["details"]["fieldErrors"].keys() == {"messages", "keep_recent", "model"}
     assert {text[:3] for text in body["details"]["fieldErrors"]["messages"]} == {"[0]", "[1]"}

@@ -51,7 +51,7 @@ async def visit(
     server: Server,
     wanted: Visit,
     *,
-    door: str = "stream",
+    endpoint: str = "stream",
     until: Callable[[], Any] | None = None,
     headers: str = "",
 ) -> None:
@@ -60,7 +60,7 @@ async def visit(
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     body = msgspec.json.encode(send_body(wanted.name))
     head = (
-        f"POST /api/agents/{door} HTTP/1.1\r\nHost: {where.netloc}\r\nX-Agent-Daemon-Key: {DAEMON_KEY}\r\n"
+        f"POST /api/agents/{endpoint} HTTP/1.1\r\nHost: {where.netloc}\r\nX-Agent-Daemon-Key: {DAEMON_KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     )
     writer.write(head.encode() + body)
@@ -150,7 +150,7 @@ def test_a_send_whose_client_leaves(server: Server, backend: Backend, openai: Fa
     wanted = Visit("Hello", -1)
 
     async def leave() -> float:
-        await visit(server, wanted, door="send", until=lambda: run(openai.arrived()))
+        await visit(server, wanted, endpoint="send", until=lambda: run(openai.arrived()))
         return await openai.disconnected(openai.requests[0])
 
     assert run(leave()) - wanted.left < 1.0
@@ -209,9 +209,9 @@ def database_held() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 def test_a_client_that_leaves_while_it_is_being_admitted(
-    server: Server, backend: Backend, openai: FakeProvider, door: str
+    server: Server, backend: Backend, openai: FakeProvider, endpoint: str
 ) -> None:
     """The admission is committed all the same, so it must be settled: neither money nor trace stays behind."""
     server.set_budget(limit=1)
@@ -219,7 +219,7 @@ def test_a_client_that_leaves_while_it_is_being_admitted(
         store_snapshot(load_workspace(fresh=True).snapshot_hash, tenant_id=SHARED, now=utc_now())
     )  # what comes before admission
     with database_held():
-        run(visit(server, Visit("Hello", -1), door=door, until=lambda: time.sleep(0.2)))
+        run(visit(server, Visit("Hello", -1), endpoint=endpoint, until=lambda: time.sleep(0.2)))
         time.sleep(0.1)
     wait_until(settled(1), within=5, what="the trace settled")
     assert Trace.objects.get().status == "cancelled"

@@ -1,6 +1,6 @@
-"""Runs over every provider's own wire, by both doors: answers, tools, and everything that may go wrong.
+"""Runs over every provider's own wire, by both endpoints: answers, tools, and everything that may go wrong.
 
-The hosts refuse what the real ones refuse, so `faults == []` proves what the engine made them be sent.
+The hosts refuse what the real ones refuse, so `errors == []` proves what the engine made them be sent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fakes.llm import (
     tool_calls,
 )
 from tests.agents.backend import Backend
-from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts, model_steps
+from tests.agents.hosts import ENDPOINTS, MODELS, ask, assert_costs, attempts, hosts, model_steps
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import Server
 
@@ -55,11 +55,11 @@ def host(request: pytest.FixtureRequest, server: Server, settings: Any) -> Itera
         yield Host(request.param, found[request.param])
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_plain_answer(server: Server, backend: Backend, host: Host, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_plain_answer(server: Server, backend: Backend, host: Host, endpoint: str) -> None:
     server.set_budget(limit=1)
     host.fake.script(reply("All is well.", usage=USAGE))
-    outcome = ask(server, door)
+    outcome = ask(server, endpoint)
     assert (outcome.status, outcome.body["response"]) == (200, "All is well."), outcome
     assert outcome.body["usage"] == {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
     assert outcome.body["cost"]["model"] == MODELS[host.name].name
@@ -69,20 +69,20 @@ def test_a_plain_answer(server: Server, backend: Backend, host: Host, door: str)
     assert (trace["provider"], trace["model"]) == (host.name, MODELS[host.name].name)
     assert attempts(server, outcome.trace_id) == [(MODELS[host.name].name, "stop")]
     (exchange,) = host.fake.requests
-    assert (exchange.model, exchange.wants_stream) == (MODELS[host.name].name, door == "stream")
+    assert (exchange.model, exchange.wants_stream) == (MODELS[host.name].name, endpoint == "stream")
     assert host.fake.problems == []
     assert [message["content"] for message in backend.messages] == ["All is well."]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_tool_loop(server: Server, backend: Backend, host: Host, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_tool_loop(server: Server, backend: Backend, host: Host, endpoint: str) -> None:
     backend.tools["orders:lookup"] = lambda arguments: {"order_id": arguments["order_id"], "status": "shipped"}
     server.set_budget(limit=1)
     host.fake.script(
         tool_calls(ORDER, text="Let me look.", thinking="Orders are looked up.", usage=USAGE),
         reply("It is on its way.", usage=USAGE),
     )
-    outcome = ask(server, door, "Where is ORD-1002?")
+    outcome = ask(server, endpoint, "Where is ORD-1002?")
     assert (outcome.status, outcome.body["response"]) == (200, "It is on its way."), outcome
     assert host.fake.problems == []
     first, second = (json.dumps(exchange.body) for exchange in host.fake.requests)
@@ -123,7 +123,7 @@ def test_the_demo_shop_answers_any_provider(server: Server, host: Host) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A failure by one door. `steps` are the attempts as the trace shows them; `paid` says that text had arrived."""
+    """A failure by one endpoint. `steps` are the attempts as the trace shows them; `paid`: text had arrived."""
 
     id: str
     script: tuple[Behaviour, ...]
@@ -132,7 +132,7 @@ class Case:
     code: str = "provider_error"
     paid: bool = False
     timeout_ms: int = 5000
-    doors: tuple[str, ...] = DOORS
+    endpoints: tuple[str, ...] = ENDPOINTS
 
 
 CASES = [
@@ -143,33 +143,33 @@ CASES = [
     Case("limited for too long", (error(429, headers={"Retry-After": "60"}),), ("rate_limited",)),
     Case("broken for ever", (error(500),) * MANY, ("unavailable",) * MANY),
     Case("overloaded", (error(529),) * MANY, ("unavailable",) * MANY),
-    Case("garbage", (garbage(),) * MANY, ("bad_response",) * MANY, doors=("send",)),
-    Case("garbage", (garbage(),), ("bad_response",), paid=True, doors=("stream",)),
-    Case("half an answer", (half_stream(2),) * MANY, ("connection",) * MANY, doors=("send",)),
-    Case("half a stream", (half_stream(2),), ("connection",), paid=True, doors=("stream",)),
-    Case("a stream without end", (half_stream(2, abort=False),), ("connection",), paid=True, doors=("stream",)),
+    Case("garbage", (garbage(),) * MANY, ("bad_response",) * MANY, endpoints=("send",)),
+    Case("garbage", (garbage(),), ("bad_response",), paid=True, endpoints=("stream",)),
+    Case("half an answer", (half_stream(2),) * MANY, ("connection",) * MANY, endpoints=("send",)),
+    Case("half a stream", (half_stream(2),), ("connection",), paid=True, endpoints=("stream",)),
+    Case("a stream without end", (half_stream(2, abort=False),), ("connection",), paid=True, endpoints=("stream",)),
     Case("silence", (silence(3),), ("timeout",), 504, "timeout", timeout_ms=600),
     Case("silence in mid stream", (silence(3, after_chunks=2),), ("timeout",), 504, "timeout", True, 800, ("stream",)),
     Case("refusal", (reply("I will not.", finish="refusal", usage=USAGE),), ("refusal",), 502, "provider_refused"),
     Case("cut off", (reply("Once upon", finish="length", usage=USAGE),), ("length",), 502, "output_truncated"),
     Case("empty", (reply("", usage=USAGE),), ("stop",), 502, "empty_answer"),
 ]
-PARAMETERS = [pytest.param(case, door, id=f"{case.id}-{door}") for case in CASES for door in case.doors]
+PARAMETERS = [pytest.param(case, endpoint, id=f"{case.id}-{endpoint}") for case in CASES for endpoint in case.endpoints]
 
 
-@pytest.mark.parametrize(("case", "door"), PARAMETERS)
-def test_a_failure_is_told_and_settled(
-    server: Server, backend: Backend, host: Host, settings: Any, case: Case, door: str
+@pytest.mark.parametrize(("case", "endpoint"), PARAMETERS)
+def test_a_failure_is_reported_and_settled(
+    server: Server, backend: Backend, host: Host, settings: Any, case: Case, endpoint: str
 ) -> None:
     settings.CLASPER_RUN_TIMEOUT_MS = case.timeout_ms
     server.set_budget(limit=1)
     host.fake.script(*case.script)
-    outcome = ask(server, door)
+    outcome = ask(server, endpoint)
     steps, code = case.steps, case.code
     if case.id == "refusal" and host.name == "gemini":
         # Google has no refusal: its safety filter stops the answer.
         steps, code = ("content_filter",), "content_filtered"
-    assert (outcome.code, outcome.status) == (code, case.status if door == "send" else 0), outcome
+    assert (outcome.code, outcome.status) == (code, case.status if endpoint == "send" else 0), outcome
     assert len(host.fake.requests) == len(case.script)
     assert host.fake.problems == []
     _assert_settled(server, backend, outcome.trace_id, code)
@@ -187,17 +187,17 @@ ANSWERS = ("stop", "length", "refusal", "content_filter")
 """How answers end that are paid for and counted, and not used."""
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_nobody_listens(server: Server, backend: Backend, host: Host, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_no_server_listens(server: Server, backend: Backend, host: Host, endpoint: str) -> None:
     host.fake.close()
     server.set_budget(limit=1)
-    outcome = ask(server, door)
-    assert (outcome.code, outcome.status) == ("provider_error", 502 if door == "send" else 0)
+    outcome = ask(server, endpoint)
+    assert (outcome.code, outcome.status) == ("provider_error", 502 if endpoint == "send" else 0)
     assert attempts(server, outcome.trace_id) == [(MODELS[host.name].name, "connection")] * MANY
     _assert_settled(server, backend, outcome.trace_id, "provider_error")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     ("failure", "code", "waits"),
     [
@@ -208,11 +208,11 @@ def test_nobody_listens(server: Server, backend: Backend, host: Host, door: str)
     ],
 )
 def test_a_failure_that_passes(
-    server: Server, backend: Backend, host: Host, door: str, failure: Behaviour, code: str, waits: float
+    server: Server, backend: Backend, host: Host, endpoint: str, failure: Behaviour, code: str, waits: float
 ) -> None:
     server.set_budget(limit=1)
     host.fake.script(failure, reply("Back again.", usage=USAGE))
-    outcome = ask(server, door)
+    outcome = ask(server, endpoint)
     assert (outcome.status, outcome.body["response"]) == (200, "Back again."), outcome
     model = MODELS[host.name].name
     assert attempts(server, outcome.trace_id) == [(model, code), (model, "stop")]

@@ -34,7 +34,7 @@ PRICED = 100 * 150 + 20 * 600
 
 @dataclass(frozen=True)
 class Answer:
-    """How a run ended, in the same words for both doors."""
+    """How a run ended, in the same words for both endpoints."""
 
     status: int
     body: dict[str, Any]
@@ -44,9 +44,9 @@ class Answer:
         return str(self.body.get("code", ""))
 
 
-def ask(server: Server, door: str, **body: Any) -> Answer:
+def ask(server: Server, endpoint: str, **body: Any) -> Answer:
     """A run by `send` or by `stream`; the status of a stream is that of its last event."""
-    if door == "send":
+    if endpoint == "send":
         response = server.send("Hello", **body)
         return Answer(response.status_code, response.json())
     response = server.post("/api/agents/stream", send_body("Hello", **body))
@@ -85,7 +85,7 @@ class Case:
     cost: int = 0
     trace_status: str = "error"
     timeout_ms: int = 5000
-    doors: tuple[str, ...] = ("send", "stream")
+    endpoints: tuple[str, ...] = ("send", "stream")
 
 
 def priced(id_: str, behaviour: Behaviour, code: str, finish: str) -> Case:
@@ -108,7 +108,7 @@ CASES = [
     Case("broken for ever", (error(500),) * 3, 502, "provider_error", ("unavailable",) * 3),
     Case("overloaded", (error(529),) * 3, 502, "provider_error", ("unavailable",) * 3),
     Case("error page", (error(503, "<html>down</html>"),) * 3, 502, "provider_error", ("unavailable",) * 3),
-    Case("garbage", (garbage(),) * 3, 502, "provider_error", ("bad_response",) * 3, doors=("send",)),
+    Case("garbage", (garbage(),) * 3, 502, "provider_error", ("bad_response",) * 3, endpoints=("send",)),
     Case("empty body", (raw(b""),) * 3, 502, "provider_error", ("bad_response",) * 3),
     Case("no choices", (raw(b'{"choices": []}'),) * 3, 502, "provider_error", ("bad_response",) * 3),
     Case("half an answer", (half_stream(0),) * 3, 502, "provider_error", ("connection",) * 3),
@@ -121,19 +121,19 @@ CASES = [
     priced("empty", reply("", usage=USAGE), "empty_answer", "stop"),
     priced("blank", reply(" \n ", usage=USAGE), "empty_answer", "stop"),
 ]
-PARAMETERS = [pytest.param(case, door, id=f"{case.id}-{door}") for case in CASES for door in case.doors]
+PARAMETERS = [pytest.param(case, endpoint, id=f"{case.id}-{endpoint}") for case in CASES for endpoint in case.endpoints]
 
 
-@pytest.mark.parametrize(("case", "door"), PARAMETERS)
-def test_a_failure_is_told_and_settled(
-    server: Server, backend: Backend, receiver: Receiver, openai: FakeProvider, settings: Any, case: Case, door: str
+@pytest.mark.parametrize(("case", "endpoint"), PARAMETERS)
+def test_a_failure_is_reported_and_settled(
+    server: Server, backend: Backend, receiver: Receiver, openai: FakeProvider, settings: Any, case: Case, endpoint: str
 ) -> None:
     settings.CLASPER_RUN_TIMEOUT_MS = case.timeout_ms
     server.set_budget(limit=1)
     openai.script(*case.script)
-    answer = ask(server, door, webhook={"url": receiver.url})
+    answer = ask(server, endpoint, webhook={"url": receiver.url})
     assert answer.code == case.code, answer
-    assert answer.status == (case.status if door == "send" else 0)
+    assert answer.status == (case.status if endpoint == "send" else 0)
     assert len(openai.requests) == len(case.script)
 
     trace = server.trace(answer.body["trace_id"])
@@ -170,8 +170,8 @@ def test_a_provider_that_is_not_there(
     server: Server, backend: Backend, openai: FakeProvider, settings: Any, unused_tcp_port: int
 ) -> None:
     settings.OPENAI_BASE_URL = f"http://127.0.0.1:{unused_tcp_port}/v1"
-    for door in ("send", "stream"):
-        answer = ask(server, door)
+    for endpoint in ("send", "stream"):
+        answer = ask(server, endpoint)
         assert answer.code == "provider_error"
         steps = server.trace(answer.body["trace_id"])["steps"]
         assert [step["code"] for step in steps] == ["connection"] * 3
@@ -202,15 +202,15 @@ RECOVERIES = [
 ]
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 @pytest.mark.parametrize("case", RECOVERIES, ids=lambda case: case.id)
 def test_a_failure_that_is_cured(
-    server: Server, backend: Backend, openai: FakeProvider, settings: Any, case: Recovery, door: str
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any, case: Recovery, endpoint: str
 ) -> None:
     settings.LLM_MODEL_FALLBACK = FALLBACK if case.fallback else ""
     server.set_budget(limit=1)
     openai.script(*case.script)
-    answer = ask(server, door)
+    answer = ask(server, endpoint)
     assert (answer.status, answer.body["response"]) == (200, "Fine."), answer
     trace = server.trace(answer.body["trace_id"])
     assert tuple((step["model"], step["code"]) for step in trace["steps"]) == case.steps
@@ -222,27 +222,27 @@ def test_a_failure_that_is_cured(
     assert_balanced()
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 @pytest.mark.parametrize("failure", [error(401), error(400)], ids=["unauthorised", "bad request"])
 def test_another_model_is_not_asked_when_it_cannot_help(
-    server: Server, backend: Backend, openai: FakeProvider, settings: Any, failure: Behaviour, door: str
+    server: Server, backend: Backend, openai: FakeProvider, settings: Any, failure: Behaviour, endpoint: str
 ) -> None:
     settings.LLM_MODEL_FALLBACK = FALLBACK
     openai.script(failure)
-    assert ask(server, door).code == "provider_error"
+    assert ask(server, endpoint).code == "provider_error"
     assert len(openai.requests) == 1
     assert_balanced()
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 def test_a_run_stays_with_the_model_that_answered(
-    server: Server, openai: FakeProvider, settings: Any, door: str
+    server: Server, openai: FakeProvider, settings: Any, endpoint: str
 ) -> None:
     """The fallback that called a tool is told its result, and every call costs what its own model costs."""
     settings.LLM_MODEL_FALLBACK = FALLBACK
     wanted = tool_calls(("orders_lookup", '{"order_id": "ORD-1002"}'), usage=USAGE)
     openai.script(no_such_model(), wanted, reply("On its way.", usage=USAGE))
-    answer = ask(server, door)
+    answer = ask(server, endpoint)
     assert answer.status == 200
     assert [exchange.model for exchange in openai.requests] == ["gpt-4o-mini", FALLBACK, FALLBACK]
     trace = Trace.objects.get(id=answer.body["trace_id"])
@@ -285,7 +285,7 @@ def test_the_fallback_must_be_permitted_and_affordable(
     ],
     ids=["broken", "ended", "garbage", "silent"],
 )
-def test_a_stream_that_breaks_is_not_begun_anew(
+def test_a_stream_that_breaks_is_not_started_again(
     server: Server,
     backend: Backend,
     openai: FakeProvider,

@@ -15,12 +15,12 @@ from tests.world import ACME, Server
 LONG = "x" * 300
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 @pytest.mark.parametrize("name", ["a\x00b", "\x00", f"a\x00{LONG}"], ids=["NUL", "NUL alone", "long"])
-def test_a_tool_that_the_model_invents(server: Server, openai: FakeProvider, door: str, name: str) -> None:
+def test_a_tool_that_the_model_invents(server: Server, openai: FakeProvider, endpoint: str, name: str) -> None:
     server.set_budget()
     openai.script(tool_calls((name, "{}")), reply("It is on its way."))
-    answer = ask(server, door)
+    answer = ask(server, endpoint)
     assert answer.status == 200, answer.body
     step = TraceStep.objects.get(trace_id=answer.body["trace_id"], type="tool_call")
     assert (step.name, step.status) == (name.replace("\x00", "")[:128], "denied")

@@ -58,7 +58,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 @given(histories())
-def test_a_history_in_order_has_no_faults(turns: list[dict[str, Any]]) -> None:
+def test_a_history_in_order_has_no_errors(turns: list[dict[str, Any]]) -> None:
     assert history_errors(turns) == []
     assert len(msgspec.convert(turns, list[Turn])) == len(turns)
 
@@ -111,15 +111,15 @@ BAD: list[tuple[str, list[Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("turns", "faults"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_history_that_is_none(turns: list[Any], faults: list[str]) -> None:
-    assert history_errors(turns) == faults
+@pytest.mark.parametrize(("turns", "errors"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_history_that_is_not_valid(turns: list[Any], errors: list[str]) -> None:
+    assert history_errors(turns) == errors
     found = errors_of(SendBody, {**BODY, "messages": turns})
-    assert set(faults) <= set(found["messages"])
+    assert set(errors) <= set(found["messages"])
 
 
 @pytest.mark.parametrize("messages", [None, "x", 1, {}, [], ["x", None, 1]], ids=repr)
-def test_what_types_tell_is_not_told_again(messages: Any) -> None:
+def test_what_types_report_is_not_reported_again(messages: Any) -> None:
     assert history_errors(messages) == []
 
 
@@ -138,16 +138,16 @@ TYPES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("turn", [case[1] for case in TYPES], ids=[case[0] for case in TYPES])
 def test_types_of_a_turn(turn: dict[str, Any]) -> None:
-    faults = errors_of(SendBody, {**BODY, "messages": [say("user"), turn]})
-    assert faults.keys() == {"messages"}
-    assert all(text.startswith("[1]") for text in faults["messages"])
+    errors = errors_of(SendBody, {**BODY, "messages": [say("user"), turn]})
+    assert errors.keys() == {"messages"}
+    assert all(text.startswith("[1]") for text in errors["messages"])
 
 
 @given(JSON)
-def test_any_value_has_faults_or_none(messages: Any) -> None:
-    faults = history_errors(messages)
-    assert all(fault.startswith("[") for fault in faults)
-    if isinstance(messages, list) and not faults:
+def test_any_value_has_errors_or_none(messages: Any) -> None:
+    errors = history_errors(messages)
+    assert all(problem.startswith("[") for problem in errors)
+    if isinstance(messages, list) and not errors:
         try:
             turns = msgspec.convert(messages, list[Turn])
         except msgspec.ValidationError:

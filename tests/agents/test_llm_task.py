@@ -17,7 +17,7 @@ from tests.world import ACME, GLOBEX, Server, tenant_key
 
 BAD = {"entities": ["Tuesday", 7]}
 FAULTS = ["$.entities[1]", "$"]
-"""Where BAD is at fault."""
+"""Where BAD is wrong."""
 PRICED = 100 * 150 + 20 * 600
 PRIVATE = "mara.lindqvist@example.com"
 TRACE_ID = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
@@ -90,7 +90,7 @@ def test_a_wrong_value_is_repaired(server: Server, host: FakeProvider) -> None:
     [f"```json\n{json.dumps(GOOD)}\n```", f"Here you are: {json.dumps(GOOD)}. Anything else?"],
     ids=["fenced", "in prose"],
 )
-def test_what_stands_around_the_value_is_no_fault(server: Server, openai: FakeProvider, text: str) -> None:
+def test_text_around_the_value_is_tolerated(server: Server, openai: FakeProvider, text: str) -> None:
     openai.script(reply(text))
     body = done(task(server))
     assert (body["output"], body["validated"]) == (GOOD, True)
@@ -120,7 +120,7 @@ def test_never_valid(server: Server, openai: FakeProvider) -> None:
     assert (trace["status"], nano(trace["total_cost"])) == ("success", 2 * PRICED)
 
 
-def test_many_faults_are_told_up_to_a_point(server: Server, openai: FakeProvider) -> None:
+def test_many_errors_are_reported_up_to_a_limit(server: Server, openai: FakeProvider) -> None:
     openai.default = reply(json.dumps({"intent": "x", "entities": list(range(15))}))
     assert len(done(task(server))["validation_errors"]) == 15
     repair = openai.requests[1].body["messages"][-1]["content"]
@@ -166,7 +166,7 @@ def test_an_answer_that_is_none(
     [*(case[1] for case in NO_ANSWER), reply("No JSON.", usage=USAGE)],
     ids=[*(case[0] for case in NO_ANSWER), "no JSON"],
 )
-def test_json_that_came_first_stands_when_the_repair_gives_none(
+def test_json_that_came_first_is_kept_when_the_repair_returns_none(
     server: Server, openai: FakeProvider, second: Behaviour
 ) -> None:
     openai.script(reply("{}", usage=USAGE), second)
@@ -337,6 +337,6 @@ OFFLINE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("schema", OFFLINE)
-def test_the_offline_model_gives_a_valid_value(server: Server, schema: str) -> None:
+def test_the_offline_model_returns_a_valid_value(server: Server, schema: str) -> None:
     body = done(task(server, prompt='The order ORD-7 of 3 "cups" is good', schema=OFFLINE[schema]))
     assert body["validated"] is True

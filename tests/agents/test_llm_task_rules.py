@@ -47,7 +47,7 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
     ("prompt empty", {"prompt": ""}, "prompt"),
     ("prompt blank", {"prompt": " \n"}, "prompt"),
     ("schema no object", {"schema": "object"}, "schema"),
-    ("schema at fault", {"schema": {"type": "objekt"}}, "schema"),
+    ("invalid schema", {"schema": {"type": "objekt"}}, "schema"),
     ("temperature too high", {"temperature": 2.1}, "temperature"),
     ("temperature below zero", {"temperature": -0.1}, "temperature"),
     ("temperature no number", {"temperature": "0.3"}, "temperature"),
@@ -66,7 +66,7 @@ def test_a_body_that_is_none(change: dict[str, Any], field: str) -> None:
     assert errors_of(TaskBody, raw, also=read_schema(raw.get("schema"))[1]).keys() == {field}
 
 
-def test_a_good_body_has_no_faults() -> None:
+def test_a_good_body_has_no_errors() -> None:
     raw = {"prompt": "x", "schema": {"type": "object"}, "temperature": 2, "max_tokens": 1, "agent_role": "planner"}
     assert read(TaskBody, raw).max_tokens == 1
     schema, problems = read_schema(raw["schema"])

@@ -72,7 +72,7 @@ def test_nothing_outside_the_schema_is_read(
     assert openai.requests == []
 
 
-def test_all_faults_of_a_body_at_once(server: Server, openai: FakeProvider) -> None:
+def test_all_errors_of_a_body_at_once(server: Server, openai: FakeProvider) -> None:
     wrong: dict[str, Any] = {
         "prompt": " \n",
         "schema": {"type": "objekt", "required": "intent"},
@@ -106,7 +106,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "field"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_a_field_at_fault(server: Server, openai: FakeProvider, change: dict[str, Any], field: str) -> None:
+def test_a_wrong_field(server: Server, openai: FakeProvider, change: dict[str, Any], field: str) -> None:
     body = failed(task(server, **change), 400, "invalid_request")
     assert body["details"]["fieldErrors"].keys() == {field}
     assert openai.requests == []

@@ -22,7 +22,7 @@ from clasper.core.usage import Usage
 from clasper.gateways.llm.registry import PROVIDER_SPECS
 from fakes.llm import Behaviour, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
-from tests.agents.hosts import DOORS, MODELS, Outcome, ask, assert_costs, attempts, hosts, model_steps
+from tests.agents.hosts import ENDPOINTS, MODELS, Outcome, ask, assert_costs, attempts, hosts, model_steps
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import ACME, USER, Server, tenant_key
 
@@ -134,15 +134,15 @@ def test_any_configured_provider_may_be_named(
     assert all(fake.problems == [] for fake in all_hosts.values())
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_the_standard_model_is_the_providers_own(
-    server: Server, backend: Backend, settings: Any, provider: str, door: str
+    server: Server, backend: Backend, settings: Any, provider: str, endpoint: str
 ) -> None:
     """Without LLM_MODEL_DEFAULT; also where the model's name begins like another provider's."""
     with hosts(settings, provider) as found:
         settings.LLM_MODEL_DEFAULT = ""
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
         assert outcome.status == 200, outcome
         assert asked(found) == [f"{provider}/{PROVIDER_SPECS[provider].model}"]
         trace = server.trace(outcome.trace_id)
@@ -170,7 +170,7 @@ def test_no_model_of_the_price_list_is_refused(server: Server, settings: Any) ->
 # --- Names that are refused ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     "named",
     [
@@ -188,32 +188,32 @@ def test_no_model_of_the_price_list_is_refused(server: Server, settings: Any) ->
     ],
 )
 def test_a_name_that_is_none_is_refused(
-    server: Server, backend: Backend, two_hosts: dict[str, FakeProvider], named: str, door: str
+    server: Server, backend: Backend, two_hosts: dict[str, FakeProvider], named: str, endpoint: str
 ) -> None:
-    outcome = ask(server, door, metadata={"model": named})
+    outcome = ask(server, endpoint, metadata={"model": named})
     assert (outcome.status, outcome.code) == (400, "invalid_request"), outcome
     assert outcome.body["details"]["fieldErrors"]
     assert asked(two_hosts) == []
     assert not Trace.objects.exists()
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_model_the_provider_does_not_know(
-    server: Server, backend: Backend, settings: Any, provider: str, door: str
+    server: Server, backend: Backend, settings: Any, provider: str, endpoint: str
 ) -> None:
     with hosts(settings, provider) as found:
         server.set_budget(limit=1)
         found[provider].script(error(404, message="The model gpt-4o is not found"))
-        outcome = ask(server, door, metadata={"model": f"{provider}/{MODELS[provider].name}"})
-        assert (outcome.status, outcome.code) == (400 if door == "send" else 0, "unknown_model")
+        outcome = ask(server, endpoint, metadata={"model": f"{provider}/{MODELS[provider].name}"})
+        assert (outcome.status, outcome.code) == (400 if endpoint == "send" else 0, "unknown_model")
         assert MODELS[provider].name in outcome.body["error"]
         assert attempts(server, outcome.trace_id) == [(MODELS[provider].name, "unknown_model")]
         assert backend.messages == []
         assert_costs(server, outcome.trace_id, 0)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     ("named", "changes"),
     [
@@ -231,11 +231,11 @@ def test_a_provider_without_settings_names_them(
     settings: Any,
     named: str | None,
     changes: dict[str, str],
-    door: str,
+    endpoint: str,
 ) -> None:
     for name, value in changes.items():
         setattr(settings, name, value)
-    outcome = ask(server, door, **said(named))
+    outcome = ask(server, endpoint, **said(named))
     assert (outcome.status, outcome.code) == (503, "model_not_configured"), outcome
     assert "GEMINI_API_KEY" in outcome.body["error"]
     assert asked(two_hosts) == []
@@ -247,7 +247,7 @@ def test_a_provider_without_settings_names_them(
 _CHEAP = {"LLM_MODEL_CHEAP": "gpt-4.1-nano"}
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     ("allowed", "named", "role", "changes", "answers"),
     [
@@ -273,12 +273,12 @@ def test_a_credential_is_checked_on_the_model_that_is_meant(
     role: str | None,
     changes: dict[str, Any],
     answers: str,
-    door: str,
+    endpoint: str,
 ) -> None:
     for name, value in changes.items():
         setattr(settings, name, value)
     key = tenant_key(ACME, allowed_models=allowed)
-    outcome = ask(server, door, key=key, **said(named, role))
+    outcome = ask(server, endpoint, key=key, **said(named, role))
     if answers:
         assert outcome.status == 200, outcome
         assert asked(two_hosts) == [answers]
@@ -316,7 +316,7 @@ PAIRS = [
 
 
 def _fails_in_mid_loop(
-    server: Server, backend: Backend, found: dict[str, FakeProvider], settings: Any, door: str, *broken: Behaviour
+    server: Server, backend: Backend, found: dict[str, FakeProvider], settings: Any, endpoint: str, *broken: Behaviour
 ) -> Outcome:
     """The first provider wants a tool and then fails for ever; the second answers."""
     first, second = found
@@ -325,16 +325,16 @@ def _fails_in_mid_loop(
     server.set_budget(limit=1)
     found[first].script(tool_calls(LOOKUP, LOOKUP, text="Let me look.", thinking="Two look-ups.", usage=USAGE), *broken)
     found[second].script(reply("On its way.", usage=USAGE))
-    return ask(server, door, "Where is ORD-1?")
+    return ask(server, endpoint, "Where is ORD-1?")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_a_fallback_goes_on_with_a_tool_loop_of_another_provider(
-    server: Server, backend: Backend, settings: Any, first: str, second: str, door: str
+    server: Server, backend: Backend, settings: Any, first: str, second: str, endpoint: str
 ) -> None:
     with hosts(settings, first, second) as found:
-        outcome = _fails_in_mid_loop(server, backend, found, settings, door, *(error(529),) * 3)
+        outcome = _fails_in_mid_loop(server, backend, found, settings, endpoint, *(error(529),) * 3)
         assert (outcome.status, outcome.body["response"]) == (200, "On its way."), outcome
         one, other = MODELS[first], MODELS[second]
         assert attempts(server, outcome.trace_id) == [
@@ -353,10 +353,10 @@ def test_a_fallback_goes_on_with_a_tool_loop_of_another_provider(
         assert [message["content"] for message in backend.messages] == ["On its way."]
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_a_run_stays_with_the_fallback_that_answered_it_and_pays_its_price(
-    server: Server, backend: Backend, settings: Any, first: str, second: str, door: str
+    server: Server, backend: Backend, settings: Any, first: str, second: str, endpoint: str
 ) -> None:
     """Also when the first model is well again: the thoughts of the tool call are signed by the second."""
     with hosts(settings, first, second) as found:
@@ -366,7 +366,7 @@ def test_a_run_stays_with_the_fallback_that_answered_it_and_pays_its_price(
         server.set_budget(limit=1)
         found[first].script(*(error(500),) * 3)
         found[second].script(tool_calls(LOOKUP, thinking="A look-up.", usage=USAGE), reply("On its way.", usage=USAGE))
-        outcome = ask(server, door, "Where is ORD-1?")
+        outcome = ask(server, endpoint, "Where is ORD-1?")
         assert (outcome.status, outcome.body["response"]) == (200, "On its way."), outcome
         assert [fake.problems for fake in found.values()] == [[], []]
         assert attempts(server, outcome.trace_id) == [

@@ -24,7 +24,7 @@ COUNTS = st.integers(1, 3_000_000)
 
 ran = st.fixed_dictionaries(
     {
-        "door": st.sampled_from(["send", "stream"]),
+        "endpoint": st.sampled_from(["send", "stream"]),
         "model": st.sampled_from(MODELS),
         "tool": st.booleans(),
         "fails": st.booleans(),
@@ -64,11 +64,11 @@ def _run(server: Server, openai: FakeProvider, run: dict[str, Any]) -> None:
     first = [tool_calls(("orders_lookup", '{"order_id": "ORD-1001"}'), usage=usage)] if run["tool"] else []
     openai.script(*first, error(400) if run["fails"] else reply("Fine.", usage=usage))
     body = send_body(tenant_id=run["tenant"], metadata={"model": run["model"]})
-    response = server.post(f"/api/agents/{run['door']}", body)
+    response = server.post(f"/api/agents/{run['endpoint']}", body)
     if run["fails"]:
         return
     text = response.text
-    if run["door"] == "stream":
+    if run["endpoint"] == "stream":
         (text,) = [part.split("data: ", 1)[1] for part in text.split("\n\n") if part.startswith("event: done")]
     answer = json.loads(text, parse_float=Decimal)
     cost = exact(server, f"/traces/{answer['trace_id']}")["cost"]["totalCost"]

@@ -154,7 +154,7 @@ def test_an_empty_soul_file_counts_as_absent() -> None:
 
 
 @pytest.mark.parametrize("files", [{}, {"SOUL.md": "", "AGENTS.md": "\n", "HEARTBEAT.md": "x", "BOOT.md": "y"}])
-def test_nothing_found_gives_one_sentence_with_the_role(files: dict[str, str]) -> None:
+def test_an_empty_workspace_becomes_one_sentence_with_the_role(files: dict[str, str]) -> None:
     built = prompt(files, role="planner")
     assert "planner" in built.text
     assert len(built.text) < 200
@@ -279,7 +279,7 @@ def test_without_memory_there_is_no_heading() -> None:
     assert finish(static).text == "Soul"
 
 
-def test_the_cache_gives_the_same_and_forgets_the_oldest() -> None:
+def test_the_cache_returns_the_same_and_forgets_the_oldest() -> None:
     cache = PromptCache(size=2)
     read = workspace(MANY)
     first = cache.static(read, role="a", skills_max_chars=1_000)

@@ -17,7 +17,7 @@ from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
 from fakes.llm import Behaviour, error, raw, reply, tool_calls
 from tests.agents.backend import Backend
-from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts, model_steps
+from tests.agents.hosts import ENDPOINTS, MODELS, ask, assert_costs, attempts, hosts, model_steps
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import Server
 
@@ -150,13 +150,13 @@ GOLDENS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.id)
-def test_a_golden_cost(server: Server, backend: Backend, settings: Any, case: Golden, door: str) -> None:
+def test_a_golden_cost(server: Server, backend: Backend, settings: Any, case: Golden, endpoint: str) -> None:
     with hosts(settings, case.provider) as found:
         server.set_budget(limit=100)
         found[case.provider].script(reply("Fine.", usage=case.usage))
-        outcome = ask(server, door, metadata={"model": f"{case.provider}/{case.model}"})
+        outcome = ask(server, endpoint, metadata={"model": f"{case.provider}/{case.model}"})
     assert outcome.status == 200, outcome
     prompt, output = case.tokens
     assert outcome.body["usage"] == {
@@ -191,14 +191,14 @@ def refused_in_a_200(usage: dict[str, Any]) -> Behaviour:
     return raw(json.dumps({"error": {"code": 502, "message": "Upstream error"}, "usage": usage}).encode())
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_failed_attempt_that_was_counted_is_paid_beside_its_retry(
-    server: Server, backend: Backend, settings: Any, door: str
+    server: Server, backend: Backend, settings: Any, endpoint: str
 ) -> None:
     with hosts(settings, "openrouter") as found:
         server.set_budget(limit=1)
         found["openrouter"].script(refused_in_a_200(COUNTS), reply("Fine.", usage=USAGE))
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
     assert outcome.status == 200, outcome
     # 200 x 150 + 40 x 600, and 100 x 150 + 20 x 600
     steps = model_steps(server, outcome.trace_id)
@@ -207,8 +207,8 @@ def test_a_failed_attempt_that_was_counted_is_paid_beside_its_retry(
     assert_costs(server, outcome.trace_id, 81_000, response=outcome.body)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_model_is_paid_at_its_own_price(server: Server, backend: Backend, settings: Any, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_every_model_is_paid_at_its_own_price(server: Server, backend: Backend, settings: Any, endpoint: str) -> None:
     """Two rounds: the first model wants a tool and fails in the second, thrice and counted; the fallback answers."""
     backend.tools["orders:lookup"] = lambda arguments: {"status": "shipped"}
     with hosts(settings, "openrouter", "anthropic") as found:
@@ -216,7 +216,7 @@ def test_every_model_is_paid_at_its_own_price(server: Server, backend: Backend, 
         server.set_budget(limit=1)
         found["openrouter"].script(tool_calls(("orders_lookup", "{}"), usage=USAGE), *(refused_in_a_200(COUNTS),) * 3)
         found["anthropic"].script(reply("Fine.", usage=USAGE))
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
     assert outcome.status == 200, outcome
     # 100 x 150 + 20 x 600; three times 200 x 150 + 40 x 600; 100 x 1000 + 20 x 5000
     costs = [nano(step["cost"]) for step in model_steps(server, outcome.trace_id)]
@@ -248,27 +248,29 @@ def test_a_price_of_the_settings_is_named_as_such(
 # --- Prices that nobody knows ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_model_of_unknown_price(server: Server, backend: Backend, settings: Any, provider: str, door: str) -> None:
+def test_a_model_of_unknown_price(
+    server: Server, backend: Backend, settings: Any, provider: str, endpoint: str
+) -> None:
     named = {"model": f"{provider}/house-blend-7b"}
     with hosts(settings, provider) as found:
         found[provider].default = reply("Fine.", usage=USAGE)
-        uncounted = ask(server, door, metadata=named)
+        uncounted = ask(server, endpoint, metadata=named)
         assert uncounted.status == 200, uncounted
         trace = server.trace(uncounted.trace_id)
         assert (trace["estimated"], trace["cost"]["priceVersion"]) == (True, LISTED)
         assert_costs(server, uncounted.trace_id, 0, response=uncounted.body)
 
         server.set_budget(limit=10)
-        refused = ask(server, door, metadata=named)
+        refused = ask(server, endpoint, metadata=named)
         assert (refused.status, refused.code) == (402, "unpriced_model"), refused
         assert refused.body["details"]["model"] == named["model"]
         assert server.trace(refused.trace_id)["steps"] == []
         assert len(found[provider].requests) == 1
 
         server.set_budget(limit=10, allow_unpriced=True)
-        estimated = ask(server, door, metadata=named)
+        estimated = ask(server, endpoint, metadata=named)
         trace = server.trace(estimated.trace_id)
         assert (trace["estimated"], trace["cost"]["priceVersion"]) == (True, "ceiling")
         # 150 in, 600 out: 100 x 150,000 + 20 x 600,000
@@ -277,31 +279,31 @@ def test_a_model_of_unknown_price(server: Server, backend: Backend, settings: An
     assert_balanced()
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_fallback_of_unknown_price_is_not_asked_under_a_budget(
-    server: Server, backend: Backend, settings: Any, door: str
+    server: Server, backend: Backend, settings: Any, endpoint: str
 ) -> None:
     with hosts(settings, "openai", "xai") as found:
         settings.LLM_MODEL_FALLBACK = "xai/house-blend-7b"
         server.set_budget(limit=10)
         found["openai"].default = error(500)
-        outcome = ask(server, door)
-        assert (outcome.status, outcome.code) == (402 if door == "send" else 0, "unpriced_model"), outcome
+        outcome = ask(server, endpoint)
+        assert (outcome.status, outcome.code) == (402 if endpoint == "send" else 0, "unpriced_model"), outcome
         assert found["xai"].requests == []
     assert attempts(server, outcome.trace_id) == [("gpt-4o-mini", "unavailable")] * 3
     assert backend.messages == []
     assert_costs(server, outcome.trace_id, 0)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_an_answer_without_counts_is_estimated(
-    server: Server, backend: Backend, settings: Any, provider: str, door: str
+    server: Server, backend: Backend, settings: Any, provider: str, endpoint: str
 ) -> None:
     with hosts(settings, provider) as found:
         server.set_budget(limit=1)
         found[provider].script(reply("Twelve bytes", with_usage=False))
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
     assert outcome.status == 200, outcome
     assert server.trace(outcome.trace_id)["estimated"] is True
     usage = outcome.body["usage"]

@@ -15,7 +15,7 @@ from clasper.core.model_ref import PROVIDERS
 from clasper.core.usage import Usage
 from fakes.llm import Behaviour, Exchange, FakeProvider, error, reply, tool_calls
 from tests.agents.backend import Backend
-from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts, model_steps
+from tests.agents.hosts import ENDPOINTS, MODELS, ask, assert_costs, attempts, hosts, model_steps
 from tests.agents.ledger import assert_balanced
 from tests.world import ACME, Server
 
@@ -90,15 +90,15 @@ def no_format(exchange: Exchange) -> str:
     return NO_FORMATS if "response_format" in exchange.body else ""
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_temperature_that_the_model_does_not_take_is_left_out(
-    server: Server, backend: Backend, settings: Any, provider: str, door: str
+    server: Server, backend: Backend, settings: Any, provider: str, endpoint: str
 ) -> None:
     with hosts(settings, provider) as found:
         fake = found[provider]
         fake.default = picky(no_temperature(TEMPERATURES[provider]))
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
         assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
         assert [has_temperature(exchange) for exchange in fake.requests] == [True, False]
         model = MODELS[provider]
@@ -108,15 +108,15 @@ def test_a_temperature_that_the_model_does_not_take_is_left_out(
         assert_costs(server, outcome.trace_id, model.cost(USAGE), response=outcome.body)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("provider", LIMITS)
 def test_an_output_limit_that_the_model_does_not_take_is_lowered(
-    server: Server, backend: Backend, settings: Any, provider: str, door: str
+    server: Server, backend: Backend, settings: Any, provider: str, endpoint: str
 ) -> None:
     with hosts(settings, provider) as found:
         fake = found[provider]
         fake.default = picky(no_more_than(1024, LIMITS[provider]))
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
         assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
         assert [output_limit(exchange) for exchange in fake.requests] == [4096, 1024]
         assert [code for _, code in attempts(server, outcome.trace_id)] == ["invalid_request", "stop"]
@@ -149,9 +149,9 @@ def test_everything_at_once_is_changed_one_after_the_other(server: Server, pair:
     assert (has_temperature(last), output_limit(last), "response_format" in last.body) == (False, 1024, False)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_what_was_refused_once_is_not_asked_for_again_in_the_run(
-    server: Server, backend: Backend, pair: dict[str, FakeProvider], door: str
+    server: Server, backend: Backend, pair: dict[str, FakeProvider], endpoint: str
 ) -> None:
     backend.tools["orders:lookup"] = lambda arguments: {"status": "shipped"}
     fake = pair["openai"]
@@ -161,7 +161,7 @@ def test_what_was_refused_once_is_not_asked_for_again_in_the_run(
         return await next(rounds)(exchange)
 
     fake.default = picky(no_temperature(), answer=answer)
-    outcome = ask(server, door)
+    outcome = ask(server, endpoint)
     assert outcome.status == 200, outcome
     assert [has_temperature(exchange) for exchange in fake.requests] == [True, False, False]
 
@@ -199,7 +199,7 @@ def test_a_refusal_that_cannot_be_met_ends_the_run(
 # --- Settings --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(
     "key", [pytest.param("sk-very\nsecret", id="line break"), pytest.param("sk-very\u00e9secret", id="accent")]
@@ -210,13 +210,13 @@ def test_a_key_unfit_for_http_names_its_setting_only(
     settings: Any,
     caplog: pytest.LogCaptureFixture,
     provider: str,
-    door: str,
+    endpoint: str,
     key: str,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     with hosts(settings, provider) as found:
         setattr(settings, f"{provider.upper()}_API_KEY", key)
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
         assert (outcome.status, outcome.code) == (503, "model_not_configured"), outcome
         assert f"{provider.upper()}_API_KEY" in outcome.body["error"]
         assert found[provider].requests == []
@@ -226,16 +226,16 @@ def test_a_key_unfit_for_http_names_its_setting_only(
     assert not Trace.objects.exists()
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_headers_of_the_settings_are_sent_to_their_provider(
-    server: Server, backend: Backend, settings: Any, door: str
+    server: Server, backend: Backend, settings: Any, endpoint: str
 ) -> None:
     with hosts(settings, "openrouter", "anthropic") as found:
         settings.CLASPER_PROVIDER_HEADERS = {"openrouter": {"HTTP-Referer": "https://shop.example", "X-Title": "Shop"}}
         for fake in found.values():
             fake.default = GOOD
-        assert ask(server, door).status == 200
-        assert ask(server, door, metadata={"model": f"anthropic/{HAIKU}"}).status == 200
+        assert ask(server, endpoint).status == 200
+        assert ask(server, endpoint, metadata={"model": f"anthropic/{HAIKU}"}).status == 200
         own, other = (fake.requests[0].headers for fake in found.values())
         assert (own["HTTP-Referer"], own["X-Title"]) == ("https://shop.example", "Shop")
         assert own["Authorization"] == "Bearer key-of-openrouter"

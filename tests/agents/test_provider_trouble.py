@@ -16,7 +16,7 @@ from aiohttp import web
 from clasper.core.usage import Usage
 from fakes.llm import Exchange, FakeProvider, error, reply, reset, silence
 from tests.agents.backend import Backend
-from tests.agents.hosts import DOORS, MODELS, ask, assert_costs, attempts, hosts
+from tests.agents.hosts import ENDPOINTS, MODELS, ask, assert_costs, attempts, hosts
 from tests.agents.ledger import assert_balanced, nano
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
@@ -82,15 +82,15 @@ def _break(server: Server, settings: Any, fake: FakeProvider, *, cooldown_ms: in
     assert len(fake.requests) == 2
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_circuit_opens(
-    server: Server, backend: Backend, pair: dict[str, FakeProvider], settings: Any, door: str
+    server: Server, backend: Backend, pair: dict[str, FakeProvider], settings: Any, endpoint: str
 ) -> None:
     server.set_budget(limit=1)
     _break(server, settings, pair["openai"])
-    outcome = ask(server, door)
-    assert (outcome.status, outcome.code) == (503 if door == "send" else 0, "provider_circuit_open"), outcome
-    if door == "send":
+    outcome = ask(server, endpoint)
+    assert (outcome.status, outcome.code) == (503 if endpoint == "send" else 0, "provider_circuit_open"), outcome
+    if endpoint == "send":
         assert 1 <= int(outcome.headers["retry-after"]) <= 60
     assert outcome.body["details"]["reason"] == "circuit_open"
     assert attempts(server, outcome.trace_id) == [(MINI, "circuit_open")]
@@ -114,14 +114,14 @@ def test_a_circuit_opens_in_the_middle_of_a_run(server: Server, pair: dict[str, 
     assert_balanced()
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_the_fallback_answers_while_the_circuit_is_open(
-    server: Server, pair: dict[str, FakeProvider], settings: Any, door: str
+    server: Server, pair: dict[str, FakeProvider], settings: Any, endpoint: str
 ) -> None:
     _break(server, settings, pair["openai"])
     settings.LLM_MODEL_FALLBACK = f"anthropic/{HAIKU}"
     for _ in range(2):
-        outcome = ask(server, door)
+        outcome = ask(server, endpoint)
         assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
         assert attempts(server, outcome.trace_id) == [(MINI, "circuit_open"), (HAIKU, "stop")]
     assert len(pair["openai"].requests) == 2
@@ -189,7 +189,7 @@ def test_a_tenants_calls_wait_their_turn(server: Server, pair: dict[str, FakePro
     fake = pair["openai"]
     fake.default = crowd = Crowd()
     with ThreadPoolExecutor(7) as pool:
-        under_way = [pool.submit(ask, server, DOORS[n % 2]) for n in range(7)]
+        under_way = [pool.submit(ask, server, ENDPOINTS[n % 2]) for n in range(7)]
         wait_until(lambda: len(fake.requests) == 2)
         time.sleep(0.1)
         assert len(fake.requests) == 2
@@ -223,9 +223,9 @@ def test_a_provider_takes_so_many_of_all_tenants(server: Server, pair: dict[str,
         assert_balanced(name)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_who_waits_too_long_is_told_so(
-    server: Server, backend: Backend, pair: dict[str, FakeProvider], settings: Any, door: str
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_run_that_waits_too_long_is_refused(
+    server: Server, backend: Backend, pair: dict[str, FakeProvider], settings: Any, endpoint: str
 ) -> None:
     settings.CLASPER_TENANT_CONCURRENCY = 1
     server.set_budget(limit=1)
@@ -235,11 +235,11 @@ def test_who_waits_too_long_is_told_so(
         first = pool.submit(ask, server, "send")
         wait_until(lambda: len(fake.requests) == 1)
         settings.CLASPER_RUN_TIMEOUT_MS = 600
-        late = ask(server, door)
+        late = ask(server, endpoint)
         crowd.released = True
         assert first.result().status == 200
-    assert (late.status, late.code) == (503 if door == "send" else 0, "at_capacity"), late
-    if door == "send":
+    assert (late.status, late.code) == (503 if endpoint == "send" else 0, "at_capacity"), late
+    if endpoint == "send":
         assert int(late.headers["retry-after"]) >= 1
     assert attempts(server, late.trace_id) == [(MINI, "at_capacity")]
     assert len(fake.requests) == 1
@@ -251,16 +251,16 @@ def test_who_waits_too_long_is_told_so(
 # --- Silence ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_a_silent_provider_is_left_for_the_fallback(
-    server: Server, pair: dict[str, FakeProvider], settings: Any, door: str
+    server: Server, pair: dict[str, FakeProvider], settings: Any, endpoint: str
 ) -> None:
     settings.CLASPER_PROVIDER_TIMEOUTS_MS = {"openai": 200}
     settings.LLM_MODEL_FALLBACK = f"anthropic/{HAIKU}"
     pair["openai"].default = silence(5)
     pair["anthropic"].default = reply("Fine.", usage=USAGE, delay=0.05)
     began = time.monotonic()
-    outcome = ask(server, door)
+    outcome = ask(server, endpoint)
     assert (outcome.status, outcome.body["response"]) == (200, "Fine."), outcome
     assert time.monotonic() - began < 4
     assert attempts(server, outcome.trace_id) == [*((MINI, "timeout"),) * 3, (HAIKU, "stop")]

@@ -75,14 +75,14 @@ def test_a_check_is_a_run_with_a_trace_and_a_cost(anthropic: FakeProvider, serve
     assert anthropic.problems == []
 
 
-def test_a_provider_that_does_not_answer_is_told(anthropic: FakeProvider) -> None:
+def test_a_provider_that_does_not_answer_is_reported(anthropic: FakeProvider) -> None:
     anthropic.script(error(401))
     text = told("--check", exits=1)
     assert "anthropic/claude-haiku-4-5: provider_error: " in text
     assert "(HTTP 401)" in text
 
 
-def test_a_faulty_setting_is_named(anthropic: FakeProvider, settings: Any) -> None:
+def test_a_wrong_setting_is_named(anthropic: FakeProvider, settings: Any) -> None:
     settings.MISTRAL_API_KEY = "two words"
     assert "MISTRAL_API_KEY contains a space" in told("mistral", "--check", exits=1)
     settings.LLM_MODEL_DEFAULT = "anthropic/"

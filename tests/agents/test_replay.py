@@ -75,7 +75,7 @@ def test_the_prompt_is_of_its_time_whatever_the_workspace_became(
     assert "workspace" in changed["diff"]["summary"]["significantChanges"]
 
 
-def test_changes_are_made_and_told(server: Server, openai: FakeProvider, original: str) -> None:
+def test_changes_are_made_and_reported(server: Server, openai: FakeProvider, original: str) -> None:
     openai.script(reply("Shipped."))
     answer = again(server, original, model="gpt-4o", temperature=0.1, max_tokens=77)
     sent = openai.requests[-1].body
@@ -146,7 +146,7 @@ def test_a_key_repeats_the_replay_of_one_run_only(server: Server, openai: FakePr
     assert (mixed_up.status_code, mixed_up.json()["code"]) == (409, "idempotency_mismatch")
 
 
-def test_bad_changes_are_told_all_at_once(server: Server, original: str) -> None:
+def test_bad_changes_are_reported_all_at_once(server: Server, original: str) -> None:
     body = refused(
         server,
         original,
@@ -165,13 +165,13 @@ def test_bad_changes_are_told_all_at_once(server: Server, original: str) -> None
     assert "has 1.0.0" in body["details"]["fieldErrors"]["skill_versions"][0]
 
 
-def test_faults_of_changes_say_what_is_possible(server: Server, original: str) -> None:
+def test_errors_of_changes_say_what_is_possible(server: Server, original: str) -> None:
     empty = {"model": "", "prompt": "", "workspace_version": " "}
     body = refused(server, original, 400, "invalid_request", **empty, tools="maybe", skill_versions={"orders": 1})
-    faults = body["details"]["fieldErrors"]
-    assert all(faults[name] == ["The text is empty."] for name in empty)
-    assert "Must be one of recorded, live." in faults["tools"]
-    assert faults["skill_versions"] == ["['orders']: Expected `str`, got `int`"]
+    errors = body["details"]["fieldErrors"]
+    assert all(errors[name] == ["The text is empty."] for name in empty)
+    assert "Must be one of recorded, live." in errors["tools"]
+    assert errors["skill_versions"] == ["['orders']: Expected `str`, got `int`"]
     refused(server, original, 400, "invalid_request", system_prompt="")
 
 
@@ -284,7 +284,7 @@ def test_permissions_of_tools_hold(server: Server, openai: FakeProvider, origina
     assert [step["status"] for step in steps if step["type"] == "tool_call"] == ["denied"]
 
 
-def test_personal_data_is_not_in_what_is_told(server: Server, openai: FakeProvider) -> None:
+def test_personal_data_is_not_in_the_description(server: Server, openai: FakeProvider) -> None:
     private = "mara.lindqvist@example.com"
     original = server.send(f"Write to {private}.").json()["trace_id"]
     assert private not in json.dumps(told(server, original))

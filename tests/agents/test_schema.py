@@ -242,7 +242,7 @@ def test_an_endless_chain_of_references_is_refused() -> None:
     assert problems_of({"$defs": {**links, "a1500": {}}, "$ref": "#/$defs/a0"})
 
 
-def test_text_that_is_no_unicode_is_told() -> None:
+def test_text_that_is_not_unicode_is_reported() -> None:
     assert "Unicode" in compile_schema({"type": "string"}).errors("\ud800")[0]["message"]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.agents.domain.session import SessionKey, parse_session_key
+from apps.agents.domain.requests import SessionKey, parse_session_key
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_good_keys(text: str, expected: SessionKey) -> None:
         f"user:u1:{'r' * 65}",
     ],
 )
-def test_bad_keys_are_told_the_format(text: str) -> None:
+def test_errors_of_bad_keys_name_the_format(text: str) -> None:
     with pytest.raises(ValueError, match=r"user:\{userId\}:\{role\}"):
         parse_session_key(text)
 

@@ -223,11 +223,11 @@ def test_a_stream_shows_calls_without_their_contents(server: Server, openai: Fak
     assert "ORD-1002" not in str([event.data for event in events])
 
 
-@pytest.mark.parametrize("door", ["send", "stream"])
-def test_the_loop_ends_after_eight_rounds(server: Server, openai: FakeProvider, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
+def test_the_loop_ends_after_eight_rounds(server: Server, openai: FakeProvider, endpoint: str) -> None:
     """The ninth question is asked without tools; a model that calls one all the same gets no answer posted."""
     openai.default = tool_calls(ORDER, usage=USAGE)
-    if door == "send":
+    if endpoint == "send":
         response = server.send("Loop")
         assert response.status_code == 502
         answer = response.json()

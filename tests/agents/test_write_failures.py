@@ -42,13 +42,13 @@ def refusing(server: Server) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("refusing")
-@pytest.mark.parametrize("door", ["send", "stream"])
+@pytest.mark.parametrize("endpoint", ["send", "stream"])
 def test_a_call_whose_checkpoint_is_refused_is_booked(
-    server: Server, backend: Backend, openai: FakeProvider, door: str
+    server: Server, backend: Backend, openai: FakeProvider, endpoint: str
 ) -> None:
     server.set_budget(limit=1)
     openai.script(tool_calls(("orders_lookup", "{}"), usage=USAGE), reply("Never asked.", usage=USAGE))
-    response = server.post(f"/api/agents/{door}", send_body("Where is it?"))
+    response = server.post(f"/api/agents/{endpoint}", send_body("Where is it?"))
     assert "unavailable" in response.text
     (row,) = server.get("/traces").json()["traces"]
     trace: dict[str, Any] = server.trace(row["id"])

@@ -52,7 +52,7 @@ def test_a_bomb_is_refused_fast(text: str) -> None:
         ("a: *unknown", "aliases"),
     ],
 )
-def test_a_fault_is_named(text: str, problem: str) -> None:
+def test_a_problem_is_named(text: str, problem: str) -> None:
     with pytest.raises(FrontmatterError, match=problem):
         parse_mapping(text)
 
@@ -116,7 +116,7 @@ def test_an_empty_block_is_an_empty_mapping() -> None:
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_a_json_mapping_or_a_fault(text: str) -> None:
+def test_any_text_is_a_json_mapping_or_an_error(text: str) -> None:
     try:
         value = parse_mapping(text)
     except FrontmatterError:

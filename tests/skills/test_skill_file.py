@@ -170,14 +170,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "problem"), FAULTS)
-def test_what_cannot_be_trusted_is_a_fault(text: str, problem: str) -> None:
+def test_what_cannot_be_trusted_is_a_problem(text: str, problem: str) -> None:
     read = skill(text)
     assert problem in read.problem
     assert (read.name or "") != ""
     assert (read.tools, read.always, read.metadata) == ((), False, None)
 
 
-def test_a_fault_in_metadata_keeps_name_and_description() -> None:
+def test_a_problem_in_metadata_keeps_name_and_description() -> None:
     read = front("name: x\ndescription: d\nversion: 3\nmetadata: [1]")
     assert (read.name, read.description, read.version) == ("x", "d", "3")
 

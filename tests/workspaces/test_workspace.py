@@ -110,7 +110,7 @@ def test_the_first_of_two_skills_keeps_the_name() -> None:
     ]
 
 
-def test_gates_open_and_close_without_reading_anew() -> None:
+def test_gates_open_and_close_without_reading_again() -> None:
     closed = workspace({"skills/a/SKILL.md": "---\nmetadata: {clasper: {requires: {env: KEY}}}\n---\n"})
     assert [skill.gate_reason for skill in closed.skills] == ["Missing env: KEY"]
     assert regate(closed, BARE) is closed

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta
 
-from apps.agents.domain.session import SessionKey, parse_session_key
 from apps.workspaces.domain.workspace import is_role
 from clasper.core.schemas import Errors, Input, about
 
@@ -18,6 +18,11 @@ Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7
 OptionalId = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Slug = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Title = Annotated[str, Meta(max_length=500)]
+
+MAX_USER_ID_CHARS = 128
+
+_SESSION_FORMAT = "session_key must have the format user:{userId}:{role}"
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 MAX_HISTORY = 2_000
 """Turns; far beyond any window, it only bounds the work before the window is checked."""
@@ -159,6 +164,11 @@ class SendBody(RunBody, frozen=True, kw_only=True):
         Slug | None, about("Default: `metadata.environment`, then the workspace's default environment.")
     ] = None
 
+    @property
+    def role(self) -> str:
+        """The role in which the agent acts, as the session key says."""
+        return self.session_key.rpartition(":")[2]
+
     @classmethod
     def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:
         """A blank message, a broken history, user and session that disagree, an unknown time zone.
@@ -277,6 +287,31 @@ def _calls(turn: Mapping[str, Any]) -> list[Any]:
     return calls if isinstance(calls, list) else []
 
 
+class SessionKey(NamedTuple):
+    """The parts of a session key."""
+
+    user_id: str
+    role: str
+
+
+def parse_session_key(text: str) -> SessionKey:
+    """The parts of `user:{userId}:{role}`. A user id may contain colons; the role is what follows the last one.
+
+    Raises ValueError that names the expected format.
+    """
+    kind, _, rest = text.partition(":")
+    user_id, _, role = rest.rpartition(":")
+    if kind != "user" or not user_id.strip():
+        raise ValueError(_SESSION_FORMAT)
+    if len(user_id) > MAX_USER_ID_CHARS or _FORBIDDEN.search(user_id):
+        raise ValueError(
+            f"{_SESSION_FORMAT} with a userId of at most {MAX_USER_ID_CHARS} characters and no control characters"
+        )
+    if not is_role(role):
+        raise ValueError(f"{_SESSION_FORMAT} with a role of 1 to 64 letters, digits, _ or -")
+    return SessionKey(user_id, role)
+
+
 def _session_error(key: Any, user_id: Any) -> str:
     if not isinstance(key, str) or not key:
         return ""
@@ -289,16 +324,9 @@ def _session_error(key: Any, user_id: Any) -> str:
     return ""
 
 
-def session_of(body: SendBody) -> SessionKey:
-    """The session of a body without errors."""
-    return parse_session_key(body.session_key)
-
-
 def _is_timezone(name: str) -> bool:
     try:
         ZoneInfo(name)
-    except (ValueError, OSError, ModuleNotFoundError):  # ZoneInfoNotFoundError is a KeyError on some inputs
-        return False
-    except KeyError:
+    except (KeyError, ValueError, OSError, ModuleNotFoundError):  # which one depends on what is wrong with the name
         return False
     return True

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.agents.domain.delivery import WebhookTarget
-from apps.agents.domain.requests import Options, SendBody, session_of
+from apps.agents.domain.requests import Options, SendBody
 from apps.agents.domain.run import (
     BackendOptions,
     Conversation,
@@ -33,7 +33,7 @@ def conversation_scope(principal: Principal, body: SendBody, *, tenant_id: str) 
         workspace_id=body.workspace_id or options.workspace_id or "default",
         environment=body.environment or options.environment or "default",
         user_id=body.user_id,
-        agent_role=session_of(body).role,
+        agent_role=body.role,
     )
 
 
