@@ -15,7 +15,6 @@ from apps.skills.domain.gates import Platform
 from apps.workspaces.domain.composition import (
     CATALOGUE_MAX_CHARS,
     Prompt,
-    PromptCache,
     SkillUse,
     compose_static,
     finish,
@@ -280,28 +279,26 @@ def test_without_memory_there_is_no_heading() -> None:
 
 
 def test_the_cache_returns_the_same_and_forgets_the_oldest() -> None:
-    cache = PromptCache(size=2)
     read = workspace(MANY)
-    first = cache.static(read, role="a", skills_max_chars=1_000)
-    assert first == compose_static(read, role="a", skills_max_chars=1_000)
-    assert cache.static(workspace(MANY), role="a", skills_max_chars=1_000) is first
-    assert cache.static(read, role="a", skills_max_chars=1_000, force_include=["nobody"]) is first
-    cache.static(read, role="a", skills_max_chars=1_000, force_include=["beta"])
-    assert cache.static(read, role="a", skills_max_chars=1_000) is first
-    cache.static(read, role="a", skills_max_chars=500)
-    assert cache.static(read, role="a", skills_max_chars=1_000) is first
-    cache.static(read, role="a", skills_max_chars=1)
-    cache.static(read, role="a", skills_max_chars=2)
-    assert cache.static(read, role="a", skills_max_chars=1_000) is not first
+    first = compose_static(read, role="a", skills_max_chars=1_000)
+    assert compose_static(workspace(MANY), role="a", skills_max_chars=1_000) is first
+    assert compose_static(read, role="a", skills_max_chars=1_000, force_include=["nobody"]) is first
+    assert compose_static(read, role="a", skills_max_chars=1_000, force_include=["beta"]) is not first
+    assert compose_static(read, role="a", skills_max_chars=500) is not first
+    for limit in range(63):
+        compose_static(read, role="a", skills_max_chars=limit)
+    compose_static(read, role="a", skills_max_chars=500)
+    again = compose_static(read, role="a", skills_max_chars=1_000)
+    assert again == first
+    assert again is not first
 
 
-def test_the_cache_tells_souls_and_roles_apart() -> None:
-    cache = PromptCache()
+def test_the_cache_distinguishes_souls_and_roles() -> None:
     read = workspace({"SOUL.md": "common", "souls/support.md": "mine"})
-    assert cache.static(read, role="support", skills_max_chars=0).text == "mine"
-    assert cache.static(read, role="x", skills_max_chars=0) is cache.static(read, role="y", skills_max_chars=0)
+    assert compose_static(read, role="support", skills_max_chars=0).text == "mine"
+    assert compose_static(read, role="x", skills_max_chars=0) is compose_static(read, role="y", skills_max_chars=0)
     empty = workspace({})
-    assert cache.static(empty, role="x", skills_max_chars=0) != cache.static(empty, role="y", skills_max_chars=0)
+    assert compose_static(empty, role="x", skills_max_chars=0) != compose_static(empty, role="y", skills_max_chars=0)
 
 
 def test_the_demo_grants_lookups_and_no_refund() -> None:

@@ -21,13 +21,11 @@ from apps.governance.domain.risk import RiskInput, Sensitivity, score_risk
 from apps.identity.domain.permissions import PROMPT_OVERRIDE
 from apps.traces.domain.record import Redacted, Risk
 from apps.traces.services.recording import redact_content
-from apps.workspaces.domain.composition import Prompt, PromptCache, SkillUse, finish, memory_block, time_block
+from apps.workspaces.domain.composition import Prompt, SkillUse, compose_static, finish, memory_block, time_block
 from apps.workspaces.domain.release import Release
 from apps.workspaces.services.releases import current_release
 from clasper.core.errors import ContextTooLong, InvalidRequest, PermissionDenied
 from clasper.gateways.llm.base import Message, ToolCall
-
-_prompts = PromptCache()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +128,7 @@ def _system_prompt(request: RunRequest, release: Release | None) -> Prompt:
 def _workspace_prompt(request: RunRequest, release: Release) -> Prompt:
     zone = request.conversation.timezone or settings.CLASPER_DEFAULT_TIMEZONE or "UTC"
     local_now = (request.replay.as_of if request.replay else request.now).astimezone(ZoneInfo(zone))
-    static = _prompts.static(
+    static = compose_static(
         release.workspace,
         role=request.scope.agent_role,
         skills_max_chars=settings.CLASPER_SKILLS_MAX_CHARS,

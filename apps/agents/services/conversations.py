@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.agents.domain.delivery import WebhookTarget
-from apps.agents.domain.requests import Options, SendBody
+from apps.agents.domain.requests import Options, SendBody, Webhook
 from apps.agents.domain.run import (
     BackendOptions,
     Conversation,
@@ -49,7 +49,6 @@ def conversation_request(
 ) -> RunRequest:
     """The run that a checked body asks for; `metadata` is the body's, as it came."""
     options = body.metadata or Options()
-    webhook = body.webhook
     title = body.task_title or settings.CLASPER_DEFAULT_TASK
     return RunRequest(
         kind=kind,
@@ -72,15 +71,11 @@ def conversation_request(
             task_description=body.task_description or f"Agent thread: {title}",
             task_metadata=body.task_metadata or {"type": "agent_thread"},
         ),
-        webhook=None
-        if webhook is None
-        else WebhookTarget(
-            url=webhook.url,
-            secret=webhook.secret or "",
-            headers=webhook.headers,
-            user_id=scope.user_id,
-            role=scope.agent_role,
-        ),
+        webhook=_webhook_target(body.webhook, scope) if body.webhook else None,
         idempotency=idempotency,
         metadata=metadata,
     )
+
+
+def _webhook_target(webhook: Webhook, scope: RunScope) -> WebhookTarget:
+    return WebhookTarget(webhook.url, webhook.secret or "", webhook.headers, scope.user_id, scope.agent_role)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from operator import attrgetter
 
-from cachetools import LRUCache
+from cachetools import LRUCache, cached
 
 from apps.skills.domain.skill_file import SkillFile
 from apps.workspaces.domain.workspace import Workspace
@@ -61,6 +61,23 @@ class Prompt:
     listed_skills: tuple[str, ...] = ()
 
 
+def _cache_key(
+    workspace: Workspace,
+    *,
+    role: str,
+    skills_max_chars: int,
+    force_include: Sequence[str] = (),
+    allowed_skills: frozenset[str] | None = None,
+) -> tuple[object, ...]:
+    # The soul that the role gets, so that a caller who invents roles or skills cannot empty the cache.
+    soul = workspace.soul_path(role) or f"role {role}"
+    forced = frozenset(force_include)
+    if forced:
+        forced &= {skill.file.name for skill in workspace.enabled_skills}
+    return workspace.revision, soul, skills_max_chars, forced, allowed_skills
+
+
+@cached(LRUCache(maxsize=64), key=_cache_key, lock=threading.Lock())
 def compose_static(
     workspace: Workspace,
     *,
@@ -74,6 +91,8 @@ def compose_static(
     All enabled skills are included in full when they fit into `skills_max_chars`; otherwise first those that are
     `always` on or named in `force_include`, then the others by name, as far as they fit. `allowed_skills` narrows the
     choice (None: every skill). Unknown names are ignored. For an empty workspace the prompt is one general sentence.
+
+    The prompts used last are kept and returned again.
     """
     enabled = [skill.file for skill in workspace.enabled_skills]
     if allowed_skills is not None:
@@ -148,44 +167,6 @@ def _catalogue_line(skill: SkillFile) -> str:
     if len(description) > CATALOGUE_DESCRIPTION_CHARS:
         description = description[: CATALOGUE_DESCRIPTION_CHARS - 1].rstrip() + "…"
     return f"- {skill.name}: {description}" if description else f"- {skill.name}"
-
-
-class PromptCache:
-    """The `size` static prompts used last, by workspace snapshot, role and choice of skills. Thread-safe."""
-
-    def __init__(self, size: int = 64) -> None:
-        self._lock = threading.Lock()
-        self._prompts: LRUCache[tuple[object, ...], Prompt] = LRUCache(size)
-
-    def static(
-        self,
-        workspace: Workspace,
-        *,
-        role: str,
-        skills_max_chars: int,
-        force_include: Sequence[str] = (),
-        allowed_skills: frozenset[str] | None = None,
-    ) -> Prompt:
-        """What `compose_static` returns, composed once."""
-        # The key is the soul that the role gets, so that a caller who invents roles cannot empty the cache.
-        soul = workspace.soul_path(role)
-        forced = frozenset(force_include)
-        if forced:
-            forced &= {skill.file.name for skill in workspace.enabled_skills}
-        key = (workspace.revision, soul or f"role {role}", skills_max_chars, forced, allowed_skills)
-        with self._lock:
-            if (prompt := self._prompts.get(key)) is not None:
-                return prompt
-        prompt = compose_static(
-            workspace,
-            role=role,
-            skills_max_chars=skills_max_chars,
-            force_include=tuple(forced),
-            allowed_skills=allowed_skills,
-        )
-        with self._lock:
-            self._prompts[key] = prompt
-        return prompt
 
 
 def finish(static: Prompt, *, memory: str = "", time: str = "") -> Prompt:
