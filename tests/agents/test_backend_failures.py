@@ -16,7 +16,7 @@ from apps.agents.delivery.outbox import deliver_due
 from apps.agents.delivery.sweeper import sweep
 from apps.agents.domain.run import TraceRef
 from apps.agents.models import Delivery
-from apps.agents.services.conversations import conversation_request, conversation_scope
+from apps.agents.services.conversations import conversation_request
 from apps.agents.services.runs import start
 from apps.identity.services.authentication import DAEMON
 from clasper.core.clock import utc_now
@@ -272,7 +272,8 @@ def test_a_crash_is_reported_too(server: Server, receiver: Receiver) -> None:
                 body,
                 {},
                 kind="send",
-                scope=conversation_scope(DAEMON, body, tenant_id=body.user_id),
+                principal=DAEMON,
+                tenant_id=body.user_id,
                 trace=TraceRef(new_id()),
                 idempotency=None,
                 now=utc_now(),

@@ -11,7 +11,7 @@ from apps.agents.consumers.base import RunConsumer, idempotency_of, trace_of
 from apps.agents.domain.requests import SendBody
 from apps.agents.domain.responses import SendResponse
 from apps.agents.domain.run import Kind, RunRequest
-from apps.agents.services.conversations import conversation_request, conversation_scope
+from apps.agents.services.conversations import conversation_request
 from apps.agents.services.runs import collect
 from apps.identity.domain.permissions import run_tenant
 from clasper.core.auth import Principal
@@ -52,12 +52,12 @@ def parse_body(raw: Mapping[str, Any]) -> SendBody:
 def _run_request(
     principal: Principal, request: Request, body: SendBody, raw: Mapping[str, Any], *, kind: Kind
 ) -> RunRequest:
-    tenant_id = run_tenant(principal, body.tenant_id, default=body.user_id)
     return conversation_request(
         body,
         raw.get("metadata") or {},
         kind=kind,
-        scope=conversation_scope(principal, body, tenant_id=tenant_id),
+        principal=principal,
+        tenant_id=run_tenant(principal, body.tenant_id, default=body.user_id),
         trace=trace_of(request.headers),
         idempotency=idempotency_of(request.headers, raw),
         now=utc_now(),

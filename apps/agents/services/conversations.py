@@ -24,10 +24,20 @@ from apps.agents.domain.stored_request import kickoff_of
 from clasper.core.auth import Principal
 
 
-def conversation_scope(principal: Principal, body: SendBody, *, tenant_id: str) -> RunScope:
-    """Whose run the body asks for, in this tenant."""
+def conversation_request(
+    body: SendBody,
+    metadata: Mapping[str, Any],
+    *,
+    kind: Kind,
+    principal: Principal,
+    tenant_id: str,
+    trace: TraceRef,
+    idempotency: Idempotency | None,
+    now: datetime,
+) -> RunRequest:
+    """The run that a checked body asks for, in this tenant; `metadata` is the body's, as it came."""
     options = body.metadata or Options()
-    return RunScope(
+    scope = RunScope(
         principal=principal,
         tenant_id=tenant_id,
         workspace_id=body.workspace_id or options.workspace_id or "default",
@@ -35,20 +45,6 @@ def conversation_scope(principal: Principal, body: SendBody, *, tenant_id: str) 
         user_id=body.user_id,
         agent_role=body.role,
     )
-
-
-def conversation_request(
-    body: SendBody,
-    metadata: Mapping[str, Any],
-    *,
-    kind: Kind,
-    scope: RunScope,
-    trace: TraceRef,
-    idempotency: Idempotency | None,
-    now: datetime,
-) -> RunRequest:
-    """The run that a checked body asks for; `metadata` is the body's, as it came."""
-    options = body.metadata or Options()
     title = body.task_title or settings.CLASPER_DEFAULT_TASK
     return RunRequest(
         kind=kind,
