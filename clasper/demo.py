@@ -1,5 +1,5 @@
-"""The demo's story: governed runs with tools, a streamed one, a structured task, a compaction, a budget that refuses,
-and the proof of it all.
+"""The story of the demo: governed runs with tools, a streamed one, a structured task, a compaction, a budget that is
+exhausted, and the proof of it all.
 
 It talks to a running server over HTTP only, as any backend would, and checks what it shows: `Story.tell` raises
 DemoFailed at the first thing that did not really happen.
@@ -83,7 +83,7 @@ class Story:
 
         self._heading("6. What is kept")
         runs = (first, second, third, fourth, fifth)
-        self._report([each["trace_id"] for each in runs], third["task_id"])
+        self._report([run["trace_id"] for run in runs], third["task_id"])
 
     # --- Requests --------------------------------------------------------------------------------------------------
 

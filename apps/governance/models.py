@@ -76,7 +76,7 @@ class BudgetPeriod(models.Model):
 
 
 class DailyUsage(models.Model):
-    """What a tenant's runs used on one UTC day: the ledger behind usage and every budget's opening balance."""
+    """What a tenant's runs used on one UTC day: usage and opening balances of budgets are read from it."""
 
     id = models.BigAutoField(primary_key=True)
     tenant_id = models.CharField(max_length=128)

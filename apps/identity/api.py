@@ -1,4 +1,4 @@
-"""The guard of every REST door: the credential becomes a Principal, and the view's declared scope is required.
+"""The guard of every REST endpoint: the credential becomes a Principal, and the view's declared scope is required.
 
 A view says `required_scopes = {"GET": "traces:read", ...}` (or one scope for all its methods), or `public = True`.
 A view that says nothing is closed to everybody.
@@ -34,7 +34,7 @@ I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 Q = TypeVar("Q", bound=Query)
 
 UNDECLARED = "undeclared"
-"""What a refusal names when the view declares no scope for the method: a fault of ours, closed rather than open."""
+"""What a refusal names when the view declares no scope for the method: our bug, so the route is closed."""
 
 _META_NAMES = {DAEMON_HEADER: "HTTP_X_AGENT_DAEMON_KEY", BEARER_HEADER: "HTTP_AUTHORIZATION"}
 

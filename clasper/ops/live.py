@@ -1,8 +1,8 @@
 """Live events: each tenant's audit entries, in order and without a gap, as they are committed.
 
 The database is the source. A process reads a tenant's new entries once, however many listen to it, and keeps the latest
-few; whoever is further behind reads pages of its own, as fast as its client takes them. Wake-ups travel through the
-Channels layer, one group a tenant; one that is lost only makes the entries wait for the next look.
+few; a listener that has fallen further back reads pages of its own, as fast as its client takes them. Wake-ups travel
+through the Channels layer, one group per tenant; a lost one only delays the entries until the next poll.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ KEPT = 1_000
 """Latest events that a process keeps of a tenant that somebody listens to."""
 
 Line = tuple[int, bytes]
-"""An entry's seq and the event that tells it."""
+"""An entry's seq and its server-sent event."""
 
 
 def encode_entry(entry: AuditRecord) -> bytes:
@@ -122,7 +122,7 @@ class Feed:
 
 
 class Announcer:
-    """Tells the layer's groups which tenants have new entries; called in whatever thread commits."""
+    """Announces to the layer's groups which tenants have new entries; called in the thread that commits."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -130,7 +130,7 @@ class Announcer:
         self._task: asyncio.Task[None] | None = None
 
     def __call__(self, tenants: frozenset[str]) -> None:
-        with suppress(RuntimeError):  # the loop was closed meanwhile
+        with suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(self._note, tenants)
 
     def _note(self, tenants: frozenset[str]) -> None:
@@ -180,7 +180,7 @@ class Hub:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """Commits of this process are told meanwhile, to whoever listens here or elsewhere."""
+        """While it is open, commits of this process are announced to the listeners of every process."""
         self._listeners += 1
         if self._unsubscribe is None:
             self._unsubscribe = subscribe(Announcer())
@@ -214,7 +214,7 @@ def serving() -> Iterator[None]:
 def end_on_signals() -> None:
     """Ends every feed of the running loop when the process is told to stop.
 
-    A server waits for open connections before it tells the application, and a feed would stay open for ever.
+    A server waits for open connections before it tells the application, and a feed would stay open forever.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -229,8 +229,8 @@ def end_on_signals() -> None:
 
         return end
 
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, ending(signal.getsignal(each)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ending(signal.getsignal(number)))
 
 
 def _layer() -> Any:

@@ -1,6 +1,6 @@
-"""The audit chain's rules: which events exist, what an entry's hash covers, and how a chain is verified.
+"""The audit chain: which events exist, what an entry's hash covers, and how a chain is verified.
 
-An entry's hash is the SHA-256 of the canonical JSON (RFC 8785) of all that the API shows of it but `id` and `hash`;
+An entry's hash is the SHA-256 of the canonical JSON (RFC 8785) of all its fields in the API but `id` and `hash`;
 `prev_hash` ties it to the entry before. Anyone can recompute it from `GET /audit` with any RFC 8785 library.
 """
 
@@ -20,19 +20,19 @@ EVENT_TYPES: dict[str, str] = {
     "agent.start": "A run was admitted and begins.",
     "agent.complete": "A run ended with an answer.",
     "agent.error": "A run failed, timed out or was cancelled.",
-    "audit.checkpoint": "A signed checkpoint of the chain was given out.",
+    "audit.checkpoint": "A signed checkpoint of the chain was issued.",
     "audit.export": "Entries of the audit log were exported.",
     "auth.failure": "A credential was missing, wrong, expired or revoked.",
     "boot.complete": "A workspace's first-run instructions were marked as done.",
-    "budget.exceeded": "A run was refused because the budget leaves no room for it.",
+    "budget.exceeded": "A run was refused because it would exceed the budget.",
     "budget.set": "A tenant's budget was created or changed.",
     "budget.warning": "Spending crossed the soft limit for the first time in this period.",
-    "delivery.dead": "A backend write or webhook was given up after its last attempt.",
+    "delivery.dead": "A backend write or webhook was abandoned after its last attempt.",
     "delivery.retry": "An operator made a waiting or dead delivery due again.",
     "key.create": "An API key was created.",
     "key.revoke": "An API key was revoked.",
     "permission.denied": "A valid credential was refused for lack of a permission.",
-    "prompt.override": "A run replaced the workspace's prompt by the caller's own.",
+    "prompt.override": "A run replaced the workspace's prompt with the caller's own.",
     "retention.enforce": "A tenant's retention policy was enforced.",
     "retention.policy": "A tenant's retention policy was created or changed.",
     "run.swept": "A run that its process left unfinished was settled by the sweeper.",
@@ -45,7 +45,7 @@ EVENT_TYPES: dict[str, str] = {
     "trace.annotate": "A note was put on a trace.",
     "trace.export": "Traces were exported.",
     "trace.label": "Labels of a trace were changed.",
-    "trace.read": "The texts of a trace were given out.",
+    "trace.read": "The texts of a trace were read.",
     "trace.replay": "A run was repeated, perhaps with changes.",
     "workspace.rollback": "A workspace was set back to an earlier version.",
     "workspace.snapshot": "A version of a workspace was recorded.",

@@ -1,4 +1,4 @@
-"""Checkpoints: signed statements of where a tenant's audit chain stood, to be kept outside the database.
+"""Checkpoints: signed statements of where a tenant's audit chain ended, to be kept outside the database.
 
 A chain that is consistent in itself may still have lost its end or have been rewritten. A checkpoint reveals that.
 """
@@ -80,7 +80,7 @@ def checkpoint_errors(value: Any) -> list[str]:
 
 
 def signature_error(checkpoint: Checkpoint, *, trusted: Collection[str]) -> str:
-    """Why the checkpoint proves nothing, or "". `trusted` are public keys; without any, every key is taken."""
+    """Why the checkpoint proves nothing, or "". `trusted` are public keys; without any, every key is accepted."""
     if trusted and checkpoint.public_key not in trusted:
         return f"the checkpoint of seq {checkpoint.seq} is signed by a key that is not trusted: {checkpoint.public_key}"
     statement = _statement(checkpoint.tenant_id, checkpoint.seq, checkpoint.hash, checkpoint.created_at)

@@ -1,1 +1,1 @@
-"""Services of the audit log: one module for each concern."""
+"""Services of the audit log: one module per concern."""

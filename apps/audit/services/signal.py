@@ -1,4 +1,4 @@
-"""Tells listeners at once which tenants' chains have grown, once for each committed batch."""
+"""Notifies listeners of the tenants whose chains have grown, once per committed batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _listeners: tuple[Listener, ...] = ()
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
-    """Tells `listener` from now on, until the returned function is called."""
+    """Notifies `listener` from now on, until the returned function is called."""
     global _listeners
     _listeners = (*_listeners, listener)
 
@@ -26,11 +26,11 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 
 
 def announce(batch: Batch, tenants: Iterable[str]) -> None:
-    """Tells the listeners, if there are any, when the batch is committed."""
+    """Notifies the listeners, if there are any, when the batch is committed."""
     if _listeners:
-        batch.after_commit(partial(_tell, frozenset(tenants)))
+        batch.after_commit(partial(_notify, frozenset(tenants)))
 
 
-def _tell(tenants: frozenset[str]) -> None:
+def _notify(tenants: frozenset[str]) -> None:
     for listener in _listeners:
         listener(tenants)

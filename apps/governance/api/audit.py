@@ -80,7 +80,7 @@ class AuditView(APIView):
 
     @operation("audit_list", query=AuditQuery, response=AuditPage)
     def get(self, request: Request) -> Response:
-        """Query the audit log. Its entries form one hash chain for each tenant."""
+        """Query the audit log. Its entries form one hash chain per tenant."""
         tenants, query = read_query(AuditQuery, request)
         page = list_audit(
             tenants=tenants,

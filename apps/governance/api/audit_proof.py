@@ -83,11 +83,11 @@ class AuditCheckpointView(APIView):
     """Signed statements to keep outside the database."""
 
     required_scopes = {"GET": GOVERNANCE_READ}
-    http_method_names = ["get"]  # HEAD would audit a checkpoint that is not given out
+    http_method_names = ["get"]  # HEAD would audit a checkpoint that nobody receives
 
     @operation("audit_checkpoint", query=ChainQuery, response=Checkpoint)
     def get(self, request: Request) -> Response:
-        """Sign where a tenant's chain stands now, or the platform's own when no tenant is named.
+        """Sign where a tenant's chain ends now, or the platform's own chain when no tenant is named.
 
         404 for a chain without entries, 409 `audit_chain_broken` when its last entry does not verify.
         """
@@ -108,7 +108,7 @@ class AuditExportView(APIView):
         response={(200, kind.partition(";")[0]): OpenApiTypes.STR for kind in MEDIA_TYPES.values()},
     )
     def get(self, request: Request) -> StreamingHttpResponse:
-        """Stream entries in the order of their chain; ndjson ends with a line that is a checkpoint or tells a fault."""
+        """Stream entries in the order of their chain; ndjson ends with a checkpoint or with what is wrong."""
         tenants, query = read_query(ExportQuery, request)
         now = utc_now()
         export = plan_export(

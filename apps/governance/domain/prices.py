@@ -40,7 +40,7 @@ MAX_MODEL_CHARS = 256
 """Longer than any model id; such a name is neither looked up nor kept."""
 
 MAX_USD_PER_MTOK = Decimal(1_000_000)
-"""A dollar a token: anything dearer in the settings is a slip of the unit."""
+"""A dollar a token: anything more expensive in the settings must be a mistake in the unit."""
 
 _ALIASES = {"gemini": "google", "xai": "x-ai"}
 _UNBOUNDED = frozenset({"requests_kcount", "output_reasoning_mtok"})
@@ -130,7 +130,7 @@ class PriceBook:
 
     `overrides` is `{"provider/model": {"input", "output", "cached", "cache_write", "context_window"} | {"free": true}}`
     with prices in USD per million tokens. `today` decides between prices that change on a date; without it the last
-    listed one holds. Raises InvalidPrices naming every error.
+    listed one applies. Raises InvalidPrices naming every error.
     """
 
     def __init__(self, overrides: Mapping[str, Any], *, today: Callable[[], date] | None = None) -> None:
@@ -229,14 +229,14 @@ def _dated_prices(model: ModelInfo) -> list[tuple[date, ModelPrice | None]]:
     if isinstance(model.prices, ModelPrice):
         return [(date.min, model.prices)]
     dated: list[tuple[date, ModelPrice | None]] = []
-    for each in model.prices:
-        if each.constraint is None:
-            dated.append((date.min, each.prices))
-        elif isinstance(each.constraint, StartDateConstraint):
-            dated.append((each.constraint.start_date, each.prices))
+    for entry in model.prices:
+        if entry.constraint is None:
+            dated.append((date.min, entry.prices))
+        elif isinstance(entry.constraint, StartDateConstraint):
+            dated.append((entry.constraint.start_date, entry.prices))
         else:
             return [(date.min, None)]
-    return sorted(dated, key=lambda entry: entry[0]) or [(date.min, None)]
+    return sorted(dated, key=lambda start: start[0]) or [(date.min, None)]
 
 
 def _listed_price(model: ModelInfo, prices: ModelPrice | None) -> Price:
@@ -285,7 +285,7 @@ def _parse_overrides(raw: Mapping[str, Any]) -> dict[PriceKey, Mapping[str, Any]
     for name, fields in raw.items():
         provider, _, model = str(name).partition("/")
         if not provider.strip() or not model.strip():
-            errors.append(f"{name!r}: name it provider/model")
+            errors.append(f"{name!r}: must be named provider/model")
         elif not isinstance(fields, Mapping):
             errors.append(f"{name}: expected an object")
         else:
@@ -310,7 +310,7 @@ def _override_errors(fields: Mapping[str, Any]) -> Iterator[str]:
         if fields["free"] is not True:
             yield "free can only be true"
         if any(field in fields for field in _PRICE_FIELDS):
-            yield "free goes with no price"
+            yield "free cannot be combined with a price"
     else:
         yield from (f"{field} is missing" for field in ("input", "output") if field not in fields)
 

@@ -16,7 +16,7 @@ from clasper.core.schemas import Input, Resource, about
 WEIGHTS: Mapping[str, int] = MappingProxyType(
     {"toolBreadth": 25, "skillMaturity": 20, "modelVolatility": 20, "dataSensitivity": 35}
 )
-"""Per cent of the score each factor carries at most."""
+"""Percent of the score that a factor contributes at most."""
 
 Level = Literal["low", "medium", "high", "critical"]
 Maturity = Literal["active", "approved", "tested", "unknown", "draft", "deprecated"]
@@ -75,7 +75,7 @@ class RiskInput(Input, frozen=True, kw_only=True):
     data_sensitivity: Sensitivity = "none"
     skill_tested: bool = False
     skill_pinned: Annotated[bool | None, about("False asks for a pin; left out, it asks for nothing.")] = None
-    custom_flags: Annotated[Names, about("Reasons of your own; each of them adds a little.", max_length=MAX_FLAGS)] = ()
+    custom_flags: Annotated[Names, about("Risks of your own; every one adds a little.", max_length=MAX_FLAGS)] = ()
 
 
 class RiskScore(Resource, frozen=True, kw_only=True, rename="camel"):

@@ -1,1 +1,1 @@
-"""Services of governance: one module for each concern."""
+"""Services of governance: one module per concern."""

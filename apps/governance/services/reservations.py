@@ -175,7 +175,7 @@ class _Locked:
 
 
 def _take(batch: Batch, tenant_id: str, amount: NanoUSD, now: datetime) -> tuple[Any, ...] | None:
-    """The one statement that decides: reserves `amount` if, and only if, the hard limit leaves room for it."""
+    """The one statement that decides: reserves `amount` if, and only if, the hard limit allows it."""
     return batch.fetch_one(_TAKE, (amount, tenant_id, now, amount))
 
 

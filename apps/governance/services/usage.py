@@ -1,4 +1,4 @@
-"""The usage ledger: what each tenant's runs used, one row for each UTC day."""
+"""The usage ledger: what each tenant's runs used, one row per UTC day."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class UsageTotals(Resource, frozen=True, kw_only=True):
 
 
 class UsageSums:
-    """What the runs of one batch used, written by one statement for each tenant and day."""
+    """What the runs of one batch used, written by one statement per tenant and day."""
 
     lock_order: ClassVar[int] = 30
 

@@ -1,1 +1,1 @@
-"""Rules of governance: pure functions over frozen values; no database, clock, settings or network."""
+"""The domain of identity: pure functions over frozen values; no database, clock, settings or network."""

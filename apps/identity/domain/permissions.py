@@ -31,7 +31,7 @@ SCOPES: dict[str, str] = {
     GOVERNANCE_WRITE: "Change budgets and retention.",
     PROMPT_OVERRIDE: "Replace the workspace's prompt in a run.",
 }
-"""Every scope a credential may hold, with what it allows. `*` stands for all of them."""
+"""Every scope a credential may hold, with what it allows. `*` means all of them."""
 
 TENANT = "tenant"
 """What a refusal names when the caller reached for another tenant."""

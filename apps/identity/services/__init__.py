@@ -1,1 +1,1 @@
-"""Services of identity: one module for each concern."""
+"""Services of identity: one module per concern."""

@@ -57,7 +57,7 @@ class _Refused(Exception):
 
 
 def authenticate(headers: Mapping[str, str], *, now: datetime) -> Principal:
-    """The caller behind the request's headers (names in lower case).
+    """The caller that the request's headers (names in lower case) authenticate.
 
     Raises InvalidDaemonKey (missing or wrong daemon key) or Unauthenticated (unknown, expired or revoked API key);
     failures are audited as `auth.failure`.
@@ -115,7 +115,7 @@ def record_denial(batch: Batch, *, principal: Principal, permission: str, route:
 def check_rate(principal: Principal) -> None:
     """Counts a request against the credential's rate limit, if it has one. Raises RateLimited with `retry_after`.
 
-    Counted in Redis if REDIS_URL is set, otherwise by each process for itself.
+    Counted in Redis if REDIS_URL is set, otherwise separately by each process.
     """
     if not principal.rate_limit:
         return
@@ -147,7 +147,7 @@ def _is_open() -> bool:
 
 
 def _read_credentials(headers: Mapping[str, str]) -> tuple[Principal, str | None]:
-    """The principal that the daemon key stands for, and the API key's secret that narrows it, if one was sent."""
+    """The principal of the daemon key, and the API key's secret that narrows it, if one was sent."""
     daemon_key = headers.get(DAEMON_HEADER, "")
     scheme, _, secret = headers.get(BEARER_HEADER, "").partition(" ")
     has_secret = scheme.lower() == "bearer"

@@ -1,1 +1,1 @@
-"""Doors of traces, one module for each kind of question, in the shapes of the API reference."""
+"""The endpoints of traces, one module per kind of request."""

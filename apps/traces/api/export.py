@@ -35,7 +35,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class ExportInput(FilterInput, frozen=True, kw_only=True):
-    """The filters of the list, the format, and what is exported besides its rows."""
+    """The filters of the list, the format, and what is exported in addition to the rows."""
 
     format: Annotated[Literal["csv", "ndjson"], about(example="csv")]
     include: Annotated[
@@ -50,7 +50,7 @@ class ExportInput(FilterInput, frozen=True, kw_only=True):
         if unknown := sorted(set(parts) - set(PARTS)):
             errors["include"] = [f"Unknown: {', '.join(unknown)}. Allowed: {', '.join(PARTS)}."]
         elif parts and values.get("format") == "csv":
-            errors["include"] = ["A CSV row has no room for this; export as ndjson."]
+            errors["include"] = ["CSV rows cannot contain this; export as ndjson."]
         return errors
 
 

@@ -103,7 +103,7 @@ class EnforceView(APIView):
         if isinstance(tenants, OneTenant):
             return Response(EnforcedOne(result=enforce(tenant_id=tenants.tenant_id, **how)))
         done = tuple(enforce_all(**how))
-        return Response(EnforcedAll(results=done, total_deleted=sum(each.deleted for each in done)))
+        return Response(EnforcedAll(results=done, total_deleted=sum(result.deleted for result in done)))
 
 
 class StatsView(APIView):

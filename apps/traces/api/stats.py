@@ -41,7 +41,7 @@ class TraceStatsView(APIView):
 
     @operation("traces_stats", query=StatsInput, response=StatsAnswer)
     def get(self, request: Request) -> Response:
-        """Sums over ended runs, by whole UTC days; with `group_by` also for each group, the most expensive first."""
+        """Sums over ended runs, by whole UTC days; with `group_by` also by group, the most expensive first."""
         tenants, query = read_query(StatsInput, request)
         days = {"start": query.start_date, "end": query.end_date}
         return Response(trace_stats(tenants=tenants, group_by=query.group_by, **days))

@@ -1,7 +1,7 @@
-"""How two runs differ: section by section, the first step where they part, and all of it in one sentence.
+"""How two runs differ: section by section, the first step where they part, and a summary in one sentence.
 
-Every delta is the compared run's value less the base's. Amounts of money are dollars, exact to nine decimals. Texts are
-compared as far as retention has left them in both runs; `context` says how much each has left.
+Every delta is the compared run's value minus the base's. Amounts of money are dollars, exact to nine decimals. Texts
+are compared as far as retention has left them in both runs; `context` shows both storage modes.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def summary_sentence(diff: Mapping[str, Any]) -> str:
     """The comparison in one sentence that lists every significant change of a `diff_traces` result."""
     ids = diff["traceIds"]
     phrases = [_PHRASES[token](diff) for token in diff["summary"]["significantChanges"]]
-    told = ", ".join(phrases) or "no significant differences"
-    told = told[0].upper() + told[1:] if phrases else told
-    return f"Compared traces {ids['base']} vs {ids['compare']}: {told}."
+    summary = ", ".join(phrases) or "no significant differences"
+    summary = summary[0].upper() + summary[1:] if phrases else summary
+    return f"Compared traces {ids['base']} vs {ids['compare']}: {summary}."
 
 
 def _left(detail: TraceDetail, mode: str) -> TraceDetail:
@@ -155,7 +155,7 @@ def _errors(base: TraceDetail, compare: TraceDetail) -> dict[str, Any]:
     }
 
 
-# --- What counts, and how it is told ----------------------------------------------------------------------------------
+# --- What counts, and how it is worded -------------------------------------------------------------------------------
 
 
 def _differing(diff: Mapping[str, Any], base: TraceDetail, compare: TraceDetail) -> dict[str, bool]:

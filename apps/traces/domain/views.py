@@ -182,7 +182,7 @@ class GroupSums(Sums, frozen=True, kw_only=True):
 
 
 class StatsAnswer(Sums, frozen=True, kw_only=True):
-    """The sums of all runs; with `group_by` also of each group."""
+    """The sums of all runs; with `group_by` also of every group."""
 
     traces_by_status: Annotated[Mapping[str, int], about(example={"success": 10, "error": 1, "timeout": 1})]
     error_rate: Annotated[float, about("The share that did not succeed.", example=0.1667)]

@@ -24,7 +24,7 @@ class Comparison:
 def show_comparison(
     *, tenants: TenantScope, base_id: str, compare_id: str, include_text: bool, actor: str, now: datetime
 ) -> Comparison:
-    """As `compare_traces`, for a caller; audited if texts are among what the caller gets."""
+    """As `compare_traces`, for a caller; audited if it contains texts."""
     base, compare = _pair(tenants, base_id, compare_id)
     if include_text:
         record_read([base, compare], part="diff", actor=actor, now=now)
@@ -35,7 +35,7 @@ def compare_traces(*, tenants: TenantScope, base_id: str, compare_id: str, inclu
     """Compares two runs in the scope. `include_text` adds the diff of their answers.
 
     Raises NotFound when a run is unknown or outside the scope; `details.missing` maps `base_trace_id` and
-    `compare_trace_id`, whichever it is, to the id.
+    `compare_trace_id`, if missing, to the id.
     """
     return _compare(*_pair(tenants, base_id, compare_id), include_text)
 

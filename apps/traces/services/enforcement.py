@@ -32,10 +32,10 @@ PAGE = 500
 FIRST_BATCH = 20
 LEAST_BATCH = 5
 LONGEST_SECONDS = 0.006
-"""What a transaction may take: SQLite has one writer, and on PostgreSQL the disk is everybody's."""
+"""What a transaction may take: SQLite has one writer, and on PostgreSQL everybody shares the disk."""
 
 REST = 2.0
-"""Pause after a transaction, in terms of its own time, so that runs have most of the database."""
+"""Pause after a transaction, as a multiple of its own time, so that runs get most of the database."""
 
 _TABLES = ("trace_payloads", "trace_steps", "trace_labels", "trace_skills", "trace_annotations")
 
@@ -98,9 +98,9 @@ def enforce(
 ) -> Enforcement:
     """Applies the tenant's policy, or the default one, to its ended traces; with `dry_run` only counts.
 
-    All rows of a trace go together; rollups, usage and the audit log keep their numbers. `progress` is told after each
-    transaction; `stopped` is asked between them and ends the work early. Writes one `retention.enforce` entry with the
-    counts, also when the work broke off.
+    All rows of a trace go together; rollups, usage and the audit log keep their numbers. After every
+    transaction `progress` is called; `stopped` is asked before it and ends the work early. Writes one
+    `retention.enforce` entry with the counts, even if the work was cut short.
     """
     done = Enforcement(tenant_id=tenant_id, cutoff=cutoff(policy_of(tenant_id=tenant_id), now), dry_run=dry_run)
     _enforce(done, actor, now, progress, stopped)
@@ -127,7 +127,7 @@ def enforce_all(
         try:
             _enforce(found, actor, now, progress, stopped)
         except DatabaseError:
-            logger.exception("retention broke off", extra={"tenant_id": owned.tenant_id})
+            logger.exception("retention was cut short", extra={"tenant_id": owned.tenant_id})
         done.append(found)
     return done
 

@@ -84,7 +84,7 @@ def read_cursor(cursor: str) -> CursorKey:
 
 
 def read_trace(*, tenants: TenantScope, trace_id: str, actor: str, now: datetime) -> TraceDetail:
-    """One run with its steps, for a caller; audited as `trace.read` if texts are among what the caller gets.
+    """One run with its steps, for a caller; audited as `trace.read` if it contains texts.
 
     Raises NotFound for an unknown id and another tenant's run alike.
     """

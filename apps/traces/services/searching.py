@@ -131,7 +131,7 @@ class LabelScan(Search):
         if self.others is None:
             return carriers, complete
         ids = self.labels.values_list("trace_id", flat=True)[: carriers if complete else COUNTED]
-        # Given as values: for a subquery PostgreSQL may choose to run it again for each trace.
+        # Given as values: for a subquery PostgreSQL may choose to run it once per trace.
         return sum(queries.among(self.others, some).count() for some in _chunks(ids, COUNTED)), complete
 
     def is_exact(self) -> bool:
@@ -211,7 +211,7 @@ def _index_scan(filters: Filters) -> IndexScan:
 
 
 def _one_model(filters: Filters) -> Filters:
-    """The filters with `model` said in one way where possible: some hosts' models have a slash in their names."""
+    """The filters with `model` said in one way where possible: some providers' models have a slash in their names."""
     provider, _, name = filters.model.partition("/")
     if not (provider and name):
         return replace(filters, model="", model_name=filters.model)

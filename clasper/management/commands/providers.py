@@ -87,7 +87,7 @@ async def _check_all(entries: list[ProviderEntry], tenant_id: str) -> list[Check
     principal = Principal(actor="system:providers", tenants=ALL_TENANTS, scopes=frozenset({ALL}))
     try:
         return await asyncio.gather(
-            *(check_provider(each, principal=principal, tenant_id=tenant_id, now=utc_now()) for each in entries)
+            *(check_provider(entry, principal=principal, tenant_id=tenant_id, now=utc_now()) for entry in entries)
         )
     finally:
         await close_session()

@@ -34,7 +34,7 @@ class Command(commands.Command):
   python scripts/verify_audit.py acme.ndjson
 
 With CLASPER_AUDIT_SIGNING_KEY each chain's entries are followed by a signed checkpoint. With --checkpoints the file
-holds only those: keep one of each day elsewhere, and verify against it with manage.py audit_verify --checkpoint.
+contains only those: keep one of every day elsewhere, and verify against it with manage.py audit_verify --checkpoint.
 
 exit codes: 0 done, 1 no key, no such chain, or a broken one that got no checkpoint, 2 wrong arguments or a file that
 cannot be written
@@ -48,7 +48,7 @@ cannot be written
         parser.add_argument(
             "--end", type=partial(_instant, last=True), metavar="TIME", help="not after this instant (ISO 8601)"
         )
-        parser.add_argument("--checkpoints", action="store_true", help="only a checkpoint of each chain")
+        parser.add_argument("--checkpoints", action="store_true", help="only a checkpoint of every chain")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["start"] and options["end"] and options["end"] < options["start"]:

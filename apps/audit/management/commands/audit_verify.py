@@ -26,11 +26,11 @@ class Command(commands.Command):
   manage.py audit_verify --checkpoint acme.json --checkpoint globex.json
   manage.py audit_verify --json | jq .first_bad_seq
 
-A checkpoint file holds what GET /audit/checkpoint or manage.py audit_export gave: one JSON object, or one a line; lines
-that are no checkpoints are skipped. Its tenants are verified even if nothing is left of them.
+A checkpoint file contains what GET /audit/checkpoint or manage.py audit_export returned: one JSON object, or one per
+line; lines that are not checkpoints are skipped. Its tenants are verified even if nothing is left of them.
 
 exit codes: 0 all chains are valid, 1 at least one is broken or a checkpoint's signature is, 2 a file is unreadable or
-holds no checkpoint of --tenant
+contains no checkpoint of --tenant
 """
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -43,7 +43,7 @@ holds no checkpoint of --tenant
             action="append",
             default=[],
             metavar="KEY",
-            help="a public key to believe (base64); may be repeated. Default: that of CLASPER_AUDIT_SIGNING_KEY",
+            help="a public key to trust (base64); may be repeated. Default: that of CLASPER_AUDIT_SIGNING_KEY",
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 

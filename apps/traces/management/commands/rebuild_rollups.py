@@ -1,4 +1,4 @@
-"""manage.py rebuild_rollups: compute the day sums behind statistics and dashboards again."""
+"""manage.py rebuild_rollups: compute again the day sums that statistics and dashboards read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ deleted some of its traces, and their sums are all that is left of them.
         done = rebuild(tenants=tenants, now=utc_now(), progress=progress)
         total = sum(done.values(), Rebuilt())
         if options["json"]:
-            by_tenant = {tenant: _body(each) for tenant, each in done.items()}
+            by_tenant = {tenant: _body(rebuilt) for tenant, rebuilt in done.items()}
             self.stdout.write(json.dumps({**_body(total), "tenants": by_tenant}))
             return
         self.stdout.write(f"Days computed: {total.days}, runs in them: {total.runs:,}, days kept: {total.kept}.")

@@ -45,8 +45,8 @@ class Command(commands.Command):
         enforcing.add_argument("--tenant", help="only this tenant's traces (default: all tenants with a policy)")
         enforcing.add_argument("--dry-run", action="store_true", help="only count")
         stats = actions.add_parser("stats", help="count the policies")
-        for each in (policy, enforcing, stats):
-            each.add_argument("--json", action="store_true", help="print one JSON object")
+        for action in (policy, enforcing, stats):
+            action.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         act = {"policy": self._policy, "enforce": self._enforce, "stats": self._stats}[options["action"]]
@@ -84,12 +84,15 @@ class Command(commands.Command):
             body = render(done[0])
         else:
             done = enforce_all(progress=progress, **how)
-            body = {"results": [render(each) for each in done], "totalDeleted": sum(each.deleted for each in done)}
+            body = {
+                "results": [render(result) for result in done],
+                "totalDeleted": sum(result.deleted for result in done),
+            }
         if options["json"]:
             self.stdout.write(json.dumps(body))
             return
-        for each in done:
-            self.stdout.write(_line(each))
+        for result in done:
+            self.stdout.write(_line(result))
         if not done:
             self.stdout.write("No tenant has a policy.")
 
@@ -107,19 +110,19 @@ class Command(commands.Command):
 
 
 class _Progress:
-    """Tells on stderr, every so many traces, how far the enforcement is."""
+    """Reports on stderr, every PROGRESS_EVERY traces, how far the enforcement is."""
 
     def __init__(self, command: Command) -> None:
         self._command = command
-        self._told = 0
+        self._reported = 0
         self._tenant = ""
 
     def __call__(self, done: Enforcement) -> None:
         seen = done.deleted + done.stripped + done.protected
         if done.tenant_id != self._tenant:
-            self._tenant, self._told = done.tenant_id, 0
-        if seen >= self._told + PROGRESS_EVERY:
-            self._told = seen
+            self._tenant, self._reported = done.tenant_id, 0
+        if seen >= self._reported + PROGRESS_EVERY:
+            self._reported = seen
             self._command.stderr.write(f"{done.tenant_id}: {seen} traces so far")
 
 
