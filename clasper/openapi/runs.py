@@ -97,7 +97,7 @@ RUNS: Mapping[str, Mapping[str, RunOperation]] = {
         "GET": RunOperation(
             operation_id="traces_replay_context",
             summary="What a run was asked",
-            description="The request as it is stored (redacted), the exact workspace content and the skills that it "
+            description="The request as it is stored (redacted), the workspace snapshot and the skills that it "
             "used. 409 `trace_stripped` when its texts are no longer kept.",
             response=ReplayContext,
         ),

@@ -1,4 +1,4 @@
-"""Rules of compaction: which turns are summarised, how the summary is asked for, and how it is put back."""
+"""Compaction: which turns are summarised, how the summary is asked for, and how it is put back."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _is_summary(turn: Turn) -> bool:
 
 
 def _call_of(turns: Sequence[Turn], result: int) -> int:
-    """Where the assistant turn stands whose call this tool turn answers; 0 when there is none."""
+    """The place of the assistant turn whose call this tool turn answers; 0 if it is missing."""
     return next((n for n in range(result, -1, -1) if turns[n].role == "assistant"), 0)
 
 

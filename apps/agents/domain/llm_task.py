@@ -1,4 +1,4 @@
-"""Rules of a structured task: its body, and what is asked of the model."""
+"""A structured task: its body, and what is asked of the model."""
 
 from __future__ import annotations
 

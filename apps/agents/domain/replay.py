@@ -1,4 +1,4 @@
-"""Rules of a replay: what may be changed, and how the tools of the first run answer again."""
+"""A replay: what may be changed, and how the tools of the first run answer again."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class ReplayBody(Input, frozen=True, kw_only=True):
     prompt: Annotated[Text | None, about("The same as `system_prompt`.")] = None
     workspace_version: Annotated[
         Annotated[str, Meta(max_length=80)] | None,
-        about("Another content that a run used, by its hash, or `current` for the files as they are."),
+        about("The hash of another snapshot that a run used, or `current` for the current files."),
     ] = None
     skill_versions: Annotated[
-        dict[str, str] | None, about("Versions that skills must have in that content; otherwise the replay is refused.")
+        dict[str, str] | None,
+        about("Versions that skills must have in that snapshot; otherwise the replay is refused."),
     ] = None
     tools: Annotated[ToolMode, about("`recorded`: tools answer as they did then. `live`: they are called.")] = (
         "recorded"
@@ -88,8 +89,10 @@ class Recording:
     _used: set[int] = field(default_factory=set)
 
     def answer(self, name: str, arguments: Any) -> RecordedCall | None:
-        """The first unused call of this tool with these arguments, redacted too; None when there is none. Each is used
-        once."""
+        """The first call of this tool with these arguments, also redacted, that was not used yet; it is used now.
+
+        None when there is no such call.
+        """
         wanted = _key(name, arguments)
         for n, call in enumerate(self.calls):
             if n not in self._used and call.status != "denied" and _key(call.name, call.arguments) == wanted:

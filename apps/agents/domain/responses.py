@@ -56,7 +56,7 @@ class CostBody(Resource, frozen=True, kw_only=True, rename="camel"):
 
 
 class AgentAnswer(Resource, frozen=True, kw_only=True):
-    """The answer of an agent: the data of a stream's `done` event, besides its `type`."""
+    """The answer of an agent; with a `type`, it is the data of a stream's `done` event."""
 
     task_id: Annotated[str | None, about("Null when `skip_backend` left no task.", example="task-1")]
     trace_id: TraceId

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from apps.skills.domain.frontmatter import FrontmatterError, Value, parse_mapping, split_frontmatter
@@ -21,6 +22,7 @@ MAX_VERSION_CHARS = 64
 MAX_EMOJI_CHARS = 16
 
 _NAMESPACES = ("clasper", "openclaw")
+"""Where our part of the metadata is; a key of the first one precedes the same key of the second, older one."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _YES = frozenset({"true", "yes", "on", "1"})
 
@@ -52,64 +54,53 @@ class SkillFile:
 def parse_skill_file(directory: str, content: bytes) -> SkillFile:
     """The skill in `content`. Never raises."""
     document = split_frontmatter(decode_text(content))
-    skill = _Reader(directory, content, truncate(document.body.strip()))
+    build = partial(_build, directory, content, truncate(document.body.strip()))
     if document.yaml is None:
-        return skill.build({}, None)
+        return build({}, None)
     if not document.closed:
-        return skill.build({}, None, "Unreadable frontmatter: its closing --- is missing")
+        return build({}, None, "Unreadable frontmatter: its closing --- is missing")
     try:
         top = parse_mapping(document.yaml)
     except FrontmatterError as error:
-        return skill.build({}, None, f"Unreadable frontmatter: {error}")
+        return build({}, None, f"Unreadable frontmatter: {error}")
     try:
-        return skill.build(top, _metadata(top.get("metadata")))
+        return build(top, _metadata(top.get("metadata")))
     except FrontmatterError as error:
-        return skill.build(top, None, f"Unreadable metadata: {error}")
+        return build(top, None, f"Unreadable metadata: {error}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    directory: str
-    content: bytes
-    instructions: str
-
-    def build(self, top: Mapping[str, Value], metadata: dict[str, Value] | None, problem: str = "") -> SkillFile:
-        """Raises FrontmatterError when gates or grants in `metadata` have the wrong type."""
-        extra = _Extension(metadata or {})
-        requires = extra.section("requires")
-        version = _line(top.get("version"), MAX_VERSION_CHARS) or _line(
-            (metadata or {}).get("version"), MAX_VERSION_CHARS
-        )
-        return SkillFile(
-            directory=self.directory,
-            name=_line(top.get("name"), MAX_NAME_CHARS) or _line(self.directory, MAX_NAME_CHARS) or "skill",
-            description=_line(top.get("description"), MAX_DESCRIPTION_CHARS),
-            version=version or f"sha256:{hashlib.sha256(self.content).hexdigest()[:12]}",
-            instructions=self.instructions,
-            emoji=_line(extra.get("emoji"), MAX_EMOJI_CHARS),
-            tools=_names(extra.get("tools"), "tools"),
-            always=_is_yes(extra.get("always")),
-            env=_names(requires.get("env"), "requires.env"),
-            bins=_names(requires.get("bins"), "requires.bins"),
-            any_bins=_names(requires.get("anyBins", requires.get("any_bins")), "requires.anyBins"),
-            config=_names(requires.get("config"), "requires.config"),
-            os=_names(extra.get("os"), "os"),
-            metadata=metadata,
-            problem=problem,
-        )
-
-
-class _Extension:
-    """Our part of the metadata: `clasper`, and for keys that it lacks the older name `openclaw`."""
-
-    def __init__(self, metadata: Mapping[str, Value]) -> None:
-        self._parts = [part for name in _NAMESPACES if (part := _mapping(metadata.get(name), name))]
-
-    def get(self, key: str) -> Value:
-        return next((part[key] for part in self._parts if key in part), None)
-
-    def section(self, key: str) -> Mapping[str, Value]:
-        return _mapping(self.get(key), key)
+def _build(
+    directory: str,
+    content: bytes,
+    instructions: str,
+    top: Mapping[str, Value],
+    metadata: dict[str, Value] | None,
+    problem: str = "",
+) -> SkillFile:
+    """Raises FrontmatterError when gates or grants in `metadata` have the wrong type."""
+    known = metadata or {}
+    extra: Mapping[str, Value] = {}
+    for namespace in _NAMESPACES:
+        extra = {**_mapping(known.get(namespace), namespace), **extra}
+    requires = _mapping(extra.get("requires"), "requires")
+    version = _line(top.get("version"), MAX_VERSION_CHARS) or _line(known.get("version"), MAX_VERSION_CHARS)
+    return SkillFile(
+        directory=directory,
+        name=_line(top.get("name"), MAX_NAME_CHARS) or _line(directory, MAX_NAME_CHARS) or "skill",
+        description=_line(top.get("description"), MAX_DESCRIPTION_CHARS),
+        version=version or f"sha256:{hashlib.sha256(content).hexdigest()[:12]}",
+        instructions=instructions,
+        emoji=_line(extra.get("emoji"), MAX_EMOJI_CHARS),
+        tools=_names(extra.get("tools"), "tools"),
+        always=_is_yes(extra.get("always")),
+        env=_names(requires.get("env"), "requires.env"),
+        bins=_names(requires.get("bins"), "requires.bins"),
+        any_bins=_names(requires.get("anyBins", requires.get("any_bins")), "requires.anyBins"),
+        config=_names(requires.get("config"), "requires.config"),
+        os=_names(extra.get("os"), "os"),
+        metadata=metadata,
+        problem=problem,
+    )
 
 
 def _metadata(value: Value) -> dict[str, Value] | None:
