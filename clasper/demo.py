@@ -8,6 +8,7 @@ DemoFailed at the first thing that did not really happen.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +104,18 @@ class Story:
         return self._post("/api/agents/send", self._body(message, history))
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        response = httpx.post(f"{self.url}{path}", json=body, headers=self._headers(), timeout=150)
-        _expect(response.status_code == 200, f"{path} answered {response.status_code}: {response.text[:500]}")
-        answer: dict[str, Any] = response.json()
-        return answer
+        return self._request("POST", path, json=body)
+
+    def _request(
+        self, method: str, path: str, *, status: int = 200, headers: dict[str, str] | None = None, **content: Any
+    ) -> dict[str, Any]:
+        response = httpx.request(
+            method, f"{self.url}{path}", headers=headers or self._headers(), timeout=150, **content
+        )
+        returned = f"{method} {path} returned {response.status_code}: {response.text[:500]}"
+        _expect(response.status_code == status, returned)
+        body: dict[str, Any] = response.json()
+        return body
 
     def _stream(self, message: str) -> dict[str, Any]:
         chunks = 0
@@ -134,10 +143,7 @@ class Story:
         return done
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
-        response = httpx.get(f"{self.url}{path}", params=params, headers=self._headers(), timeout=30)
-        _expect(response.status_code == 200, f"GET {path} answered {response.status_code}: {response.text[:300]}")
-        body: dict[str, Any] = response.json()
-        return body
+        return self._request("GET", path, params=params)
 
     # --- Chapters --------------------------------------------------------------------------------------------------
 
@@ -196,14 +202,9 @@ class Story:
         spent = self._get("/budget")["budget"]["spent"]
         limit = round(spent + 0.000001, 9)
         body = {"tenant_id": TENANT, "limit": limit, "period": "monthly", "soft_limit": limit, "hard_limit": limit}
-        saved = httpx.post(f"{self.url}/budget", json=body, headers={"X-Agent-Daemon-Key": self.daemon_key}, timeout=30)
-        _expect(saved.status_code == 200, f"the budget could not be set: {saved.text[:300]}")
+        self._request("POST", "/budget", json=body, headers={"X-Agent-Daemon-Key": self.daemon_key})
         self.console.print(f"spent {_money(spent)}, hard limit now {_money(limit)}; one more request:")
-        refused = httpx.post(
-            f"{self.url}/api/agents/send", json=self._body("One more question."), headers=self._headers(), timeout=60
-        )
-        _expect(refused.status_code == 402, f"the request over budget answered {refused.status_code}")
-        error = refused.json()
+        error = self._request("POST", "/api/agents/send", json=self._body("One more question."), status=402)
         self.console.print(f"[red]402 {error['code']}[/]  {escape(error['error'])}")
         _expect(self._get("/budget")["budget"]["spent"] == spent, "the refused request cost something")
 
@@ -225,18 +226,14 @@ class Story:
 
     def _report_backend(self, task_id: str) -> None:
         headers = {"X-Agent-Token": self.agent_token}
-        answer = httpx.get(f"{self.url}/api/mission-control/tasks/{task_id}/messages", headers=headers, timeout=30)
-        _expect(answer.status_code == 200, f"the control plane answered {answer.status_code}")
-        messages = answer.json()["items"]
+        messages = self._request("GET", f"/api/mission-control/tasks/{task_id}/messages", headers=headers)["items"]
         _expect(len(messages) == 3, f"expected 3 messages at the control plane, found {len(messages)}")
         self.console.print(f"[bold]Control plane[/]   one task {TASK!r} with {len(messages)} messages")
 
     def _report_audit(self) -> None:
         entries = self._get("/audit", limit=100)
         verdict = self._get("/audit/verify")
-        counts: dict[str, int] = {}
-        for entry in entries["entries"]:
-            counts[entry["event_type"]] = counts.get(entry["event_type"], 0) + 1
+        counts = Counter(entry["event_type"] for entry in entries["entries"])
         listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         self.console.print(f"[bold]Audit[/]           {listed}")
         _expect(verdict["valid"] is True, "the audit chain does not verify")

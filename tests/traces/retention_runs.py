@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apps.traces.domain.record import Redacted, Risk, Status, Step, TraceEnd, TraceStart
+from apps.traces.domain.record import Redacted, Status, Step, TraceEnd, TraceRisk, TraceStart
 from apps.traces.domain.retention import in_sample
 from apps.traces.models import Trace, TraceAnnotation, TraceLabel, TracePayload, TraceSkill, TraceStep
 from apps.traces.services.recording import add_steps, close_trace, open_trace
@@ -67,7 +67,7 @@ class Run:
             provider="openai",
             model="gpt-4o-mini",
             snapshot_hash="sha256:0",
-            risk=Risk(score=10, level="low", factors={}),
+            risk=TraceRisk(score=10, level="low", factors={}),
             skills={"orders": "1.0.0"},
             labels=self.labels,
             input=Redacted({"message": "question"}, {}),

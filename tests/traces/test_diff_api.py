@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apps.traces.domain.diff import diff_traces, summary_sentence
-from apps.traces.domain.record import Redacted, Risk, Step, StepType, TraceEnd, TraceStart
+from apps.traces.domain.record import Redacted, Step, StepType, TraceEnd, TraceRisk, TraceStart
 from apps.traces.domain.views import StepView, TraceDetail
 from apps.traces.services.recording import add_steps, close_trace, open_trace
 from clasper.core.db import atomic_batch
@@ -34,7 +34,7 @@ def stored(seen: TraceDetail, *, running: bool = False, tenant_id: str = ACME) -
         provider=seen.provider,
         model=seen.model,
         snapshot_hash=seen.snapshot_hash,
-        risk=Risk(score=10, level="low", factors={}),
+        risk=TraceRisk(score=10, level="low", factors={}),
         skills=seen.skill_versions,
         labels={},
         input=Redacted(seen.input, {}),

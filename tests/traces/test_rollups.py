@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from apps.traces.domain.record import Redacted, Risk, Status, TraceEnd, TraceStart
+from apps.traces.domain.record import Redacted, Status, TraceEnd, TraceRisk, TraceStart
 from apps.traces.models import Rollup, Trace
 from apps.traces.services.enforcement import enforce
 from apps.traces.services.recording import close_trace, open_trace
@@ -64,7 +64,7 @@ class Ran:
             provider="openai",
             model=self.model,
             snapshot_hash="",
-            risk=Risk(score=1, level=self.risk, factors={}),
+            risk=TraceRisk(score=1, level=self.risk, factors={}),
             skills={},
             labels={},
             input=Redacted({}, {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from apps.traces.domain.record import Redacted, Risk, Status, TraceEnd, TraceStart
+from apps.traces.domain.record import Redacted, Status, TraceEnd, TraceRisk, TraceStart
 from apps.traces.services.recording import close_trace, link_delivered, open_trace
 from clasper.core.db import atomic_batch
 from clasper.core.ids import new_id
@@ -56,7 +56,7 @@ class Told:
             provider=self.provider,
             model=self.model,
             snapshot_hash="sha256:0",
-            risk=Risk(score=10, level=self.risk, factors={}),
+            risk=TraceRisk(score=10, level=self.risk, factors={}),
             skills={"orders": "1.0.0"},
             labels=self.labels,
             input=Redacted({"message": self.message}, {}),

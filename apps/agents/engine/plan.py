@@ -19,7 +19,7 @@ from apps.agents.domain.stored_request import store_request
 from apps.agents.engine.models import Candidate, candidates_for
 from apps.governance.domain.risk import RiskInput, Sensitivity, score_risk
 from apps.identity.domain.permissions import PROMPT_OVERRIDE
-from apps.traces.domain.record import Redacted, Risk
+from apps.traces.domain.record import Redacted, TraceRisk
 from apps.traces.services.recording import redact_content
 from apps.workspaces.domain.composition import Prompt, SkillUse, compose_static, finish, memory_block, time_block
 from apps.workspaces.domain.release import Release
@@ -84,20 +84,20 @@ def prepare(request: RunRequest, release: Release | None) -> Plan:
     )
 
 
-def risk_of(plan: Plan, tool_names: tuple[str, ...]) -> Risk:
+def risk_of(plan: Plan, tool_names: tuple[str, ...]) -> TraceRisk:
     """The run's risk: the tools it may use, the temperature, and whether personal data was found in what was asked."""
     return _score(tool_names, plan.request.options.temperature, "pii" if plan.content.found else "none")
 
 
 @lru_cache(maxsize=1024)
-def _score(tool_names: tuple[str, ...], temperature: float, sensitivity: Sensitivity) -> Risk:
+def _score(tool_names: tuple[str, ...], temperature: float, sensitivity: Sensitivity) -> TraceRisk:
     score = score_risk(
         RiskInput(
             tool_count=len(tool_names), tool_names=tool_names, temperature=temperature, data_sensitivity=sensitivity
         )
     )
     factors = {**score.factors, "riskFactors": list(score.risk_factors)}
-    return Risk(score=score.score, level=score.level, factors=factors)
+    return TraceRisk(score=score.score, level=score.level, factors=factors)
 
 
 def current_skills(request: RunRequest) -> tuple[SkillUse, ...]:

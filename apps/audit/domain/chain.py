@@ -194,15 +194,14 @@ def check_end(report: ChainReport, *, head: ChainPoint, last_stored_seq: int) ->
     if not report.valid:
         return report
     if report.last_seq < head.seq:
-        reason = f"entry {report.last_seq + 1} is missing: the chain reaches {head.seq}"
-        return msgspec.structs.replace(report, valid=False, first_bad_seq=report.last_seq + 1, reason=reason)
-    if report.last_hash != head.hash:
-        reason = f"entry {head.seq} is not the one the chain's head names"
-        return msgspec.structs.replace(report, valid=False, first_bad_seq=head.seq, reason=reason)
-    if last_stored_seq > head.seq:
-        reason = f"entry {head.seq + 1} lies beyond the chain's head"
-        return msgspec.structs.replace(report, valid=False, first_bad_seq=head.seq + 1, reason=reason)
-    return report
+        bad, reason = report.last_seq + 1, f"is missing: the chain reaches {head.seq}"
+    elif report.last_hash != head.hash:
+        bad, reason = head.seq, "is not the one the chain's head names"
+    elif last_stored_seq > head.seq:
+        bad, reason = head.seq + 1, "lies beyond the chain's head"
+    else:
+        return report
+    return msgspec.structs.replace(report, valid=False, first_bad_seq=bad, reason=f"entry {bad} {reason}")
 
 
 def summarize(tenant_id: str, report: ChainReport) -> TenantChain:

@@ -39,11 +39,9 @@ _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 class _Pending(NamedTuple):
     template: EntryTemplate
-    timestamp: datetime
     event_type: str
-    trace_id: str | None
-    actor: str
-    details: str
+    columns: tuple[datetime, str, str | None, str, str]
+    """Those of an entry that are known before it is appended, from `timestamp` to `details`."""
 
 
 class AuditTail:
@@ -68,18 +66,7 @@ class AuditTail:
             last, counts = heads.get(tenant_id) or _add_head(batch, tenant_id)
             for entry in self._pending[tenant_id]:
                 end = ChainPoint(last.seq + 1, appended_hash(entry.template, last))
-                row = (
-                    tenant_id,
-                    end.seq,
-                    entry.timestamp,
-                    entry.event_type,
-                    entry.trace_id,
-                    entry.actor,
-                    entry.details,
-                    last.hash,
-                    end.hash,
-                )
-                batch.queue(_ADD_ENTRY, row)
+                batch.queue(_ADD_ENTRY, (tenant_id, end.seq, *entry.columns, last.hash, end.hash))
                 counts[entry.event_type] = counts.get(entry.event_type, 0) + 1
                 last = end
             batch.queue(_MOVE_HEAD, (last.seq, last.hash, _encode(counts).decode(), tenant_id))
@@ -132,5 +119,5 @@ def record_audit(
         actor=actor,
         details=content,
     )
-    pending = _Pending(template, stamp, event_type, trace_id, actor, content.decode())
+    pending = _Pending(template, event_type, (stamp, event_type, trace_id, actor, content.decode()))
     batch.shared(AuditTail).add(tenant_id, pending)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from apps.governance.domain.risk import Level
 from clasper.core.money import NanoUSD
+from clasper.core.schemas import Resource, about
 from clasper.core.usage import Usage
 
 Status = Literal["running", "success", "error", "timeout", "cancelled"]
@@ -24,13 +26,12 @@ class Redacted:
     found: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Risk:
-    """The run's risk as scored when it ran."""
+class TraceRisk(Resource, frozen=True, kw_only=True):
+    """The run's risk as it was scored when it ran."""
 
-    score: int
-    level: str
-    factors: Mapping[str, Any]
+    score: Annotated[int, about(example=7)]
+    level: Level
+    factors: Annotated[Mapping[str, Any], about(example={"toolBreadth": 0, "modelVolatility": 35})]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class TraceStart:
     provider: str
     model: str
     snapshot_hash: str
-    risk: Risk
+    risk: TraceRisk
     skills: Mapping[str, str]
     labels: Mapping[str, str]
     input: Redacted
@@ -97,7 +98,7 @@ class TraceEnd:
     cost: NanoUSD
     price_version: str
     estimated: bool
-    risk: Risk | None = None
+    risk: TraceRisk | None = None
     steps: tuple[Step, ...] = ()
     output: str | None = None
     error_code: str = ""

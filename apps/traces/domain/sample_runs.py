@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from apps.governance.domain.prices import Price, PriceBook
 from apps.governance.domain.risk import RiskInput, Sensitivity, score_risk
-from apps.traces.domain.record import Redacted, Risk, Status, Step, TraceEnd, TraceStart
+from apps.traces.domain.record import Redacted, Status, Step, TraceEnd, TraceRisk, TraceStart
 from apps.traces.domain.retention import PROTECTING_KEYS
 from clasper.core.model_ref import ModelRef
 from clasper.core.money import NanoUSD
@@ -112,7 +112,7 @@ def _template(dice: Random, tenant_id: str, prices: PriceBook) -> SampleRun:
             data_sensitivity=sensitivity,
         )
     )
-    scored = Risk(score=risk.score, level=risk.level, factors={**risk.factors, "riskFactors": list(risk.risk_factors)})
+    factors = {**risk.factors, "riskFactors": list(risk.risk_factors)}
     message, answer = _prose(dice, 15, 90), _prose(dice, 30, 130)
     if sensitivity == "pii":
         message += " Write to [EMAIL] or call [PHONE]."
@@ -136,7 +136,7 @@ def _template(dice: Random, tenant_id: str, prices: PriceBook) -> SampleRun:
         provider=ref.provider,
         model=ref.model,
         snapshot_hash="sha256:" + hashlib.sha256(str(dice.randrange(12)).encode()).hexdigest(),
-        risk=scored,
+        risk=TraceRisk(score=risk.score, level=risk.level, factors=factors),
         skills=dict(sorted(dice.sample(sorted(_SKILLS.items()), dice.choice((0, 1, 1, 2))))),
         labels={key: dice.choice(values) for key, values in _LABELS.items() if dice.random() < 0.25},
         input=Redacted(content, {"email": 1, "phone": 1} if sensitivity == "pii" else {}),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, UnsetType, field
 
 from apps.governance.domain.risk import Level
-from apps.traces.domain.record import Status, StepType
+from apps.traces.domain.record import Status, StepType, TraceRisk
 from apps.traces.domain.retention import StorageMode
 from clasper.core.schemas import Count, Instant, Money, Resource, TenantId, TraceId, about
 
@@ -105,14 +105,6 @@ class TraceCost(Resource, frozen=True, kw_only=True, rename="camel"):
     total_cost: Money
     currency: Literal["USD"] = "USD"
     price_version: Annotated[str, about(example="genai-prices 0.2.3")]
-
-
-class TraceRisk(Resource, frozen=True, kw_only=True):
-    """The run's risk as it was scored when it ran."""
-
-    score: Annotated[int, about(example=7)]
-    level: Level
-    factors: Annotated[Mapping[str, Any], about(example={"toolBreadth": 0, "modelVolatility": 35})]
 
 
 class TraceDetail(TraceSummary, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from apps.audit.services.recording import record_audit
 from apps.governance.domain.risk import Level
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
+from apps.traces.domain.record import TraceRisk
 from apps.traces.domain.retention import StorageMode
 from apps.traces.domain.views import (
     AnnotationView,
@@ -23,7 +24,6 @@ from apps.traces.domain.views import (
     TraceCost,
     TraceDetail,
     TracePage,
-    TraceRisk,
     TraceSummary,
     TraceUsage,
 )
@@ -126,7 +126,14 @@ def get_trace(*, tenants: TenantScope, trace_id: str) -> TraceDetail:
         document_id=trace.document_id or None,
         message_id=trace.message_id or None,
         steps=tuple(step_view(step, payloads.get(step.seq)) for step in queries.steps_of([trace]).get(trace.id, ())),
-        usage=_usage(trace),
+        usage=TraceUsage(
+            prompt_tokens=_prompt_tokens(trace),
+            completion_tokens=trace.output_tokens,
+            total_tokens=_prompt_tokens(trace) + trace.output_tokens,
+            cached_tokens=trace.cached_tokens,
+            cache_write_tokens=trace.cache_write_tokens,
+            reasoning_tokens=trace.reasoning_tokens,
+        ),
         priced=TraceCost(model=trace.model, total_cost=NanoUSD(trace.cost), price_version=trace.price_version),
         error=trace.error or None,
         risk=TraceRisk(
@@ -159,17 +166,6 @@ def summary_fields(trace: Trace, labels: Mapping[str, str]) -> dict[str, Any]:
 
 def _prompt_tokens(trace: Trace) -> int:
     return trace.input_tokens + trace.cached_tokens + trace.cache_write_tokens
-
-
-def _usage(trace: Trace) -> TraceUsage:
-    return TraceUsage(
-        prompt_tokens=_prompt_tokens(trace),
-        completion_tokens=trace.output_tokens,
-        total_tokens=_prompt_tokens(trace) + trace.output_tokens,
-        cached_tokens=trace.cached_tokens,
-        cache_write_tokens=trace.cache_write_tokens,
-        reasoning_tokens=trace.reasoning_tokens,
-    )
 
 
 def step_view(step: TraceStep, payload: TracePayload | None) -> StepView:

@@ -104,15 +104,8 @@ def close_trace(end: TraceEnd) -> Write[bool]:
     found += sum(in_output.values()) + sum(in_error.values())
     usage = end.usage
     row = (
-        *(
-            end.status,
-            end.error_code[:64],
-            _column(error, 2000),
-            end.ended_at,
-            end.duration_ms,
-            end.provider,
-            end.model,
-        ),
+        *(end.status, end.error_code[:64], _column(error, 2000), end.ended_at, end.duration_ms),
+        *(end.provider, end.model),
         *(usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning),
         *(end.cost, end.price_version[:64], end.estimated, found, _column(end.task_id, 128)),
         *((end.risk.score, end.risk.level, _json(end.risk.factors).decode()) if end.risk else (None, None, None)),

@@ -30,7 +30,7 @@ deleted some of its traces, and their sums are all that is left of them.
 
     def handle(self, *args: Any, **options: Any) -> None:
         tenants = commands.scope_of(options["tenant"])
-        progress = _silent if options["json"] else self._progress
+        progress = (lambda *_: None) if options["json"] else self._progress
         done = rebuild(tenants=tenants, now=utc_now(), progress=progress)
         total = sum(done.values(), Rebuilt())
         if options["json"]:
@@ -42,10 +42,6 @@ deleted some of its traces, and their sums are all that is left of them.
     def _progress(self, tenant_id: str, day: date, runs: int | None) -> None:
         what = "kept: traces were deleted" if runs is None else f"{runs:,} runs"
         self.stderr.write(f"{tenant_id} {day.isoformat()}: {what}")
-
-
-def _silent(tenant_id: str, day: date, runs: int | None) -> None:
-    pass
 
 
 def _body(done: Rebuilt) -> dict[str, int]:

@@ -52,7 +52,7 @@ Usage and the sums of /traces/stats count them; an existing budget does not.
                 days=options["days"],
                 seed=options["seed"],
                 until=until,
-                progress=_silent if options["json"] else self._progress(options["count"]),
+                progress=(lambda _: None) if options["json"] else self._progress(options["count"]),
             )
         except ClasperError as error:
             raise CommandError(error.message) from None
@@ -77,10 +77,6 @@ Usage and the sums of /traces/stats count them; an existing budget does not.
             return
         rate = round(count / max(seconds, 0.001))
         self.stdout.write(f"{count:,} runs of {tenant} until {iso(until)} in {seconds:.1f} s, {rate:,} a second.")
-
-
-def _silent(written: int) -> None:
-    pass
 
 
 def _checked(options: dict[str, Any]) -> datetime:
