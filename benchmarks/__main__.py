@@ -23,10 +23,10 @@ from benchmarks.cases import Effort, Report, footprint, overhead, provider_laten
 from benchmarks.compare import ROUNDS
 from benchmarks.forgetting import forgetting
 from benchmarks.growth import growth
+from benchmarks.processes import BenchmarkFailed
 from benchmarks.reading import reading
 from benchmarks.report import EVERYTHING_ON, circumstances, save, show
 from benchmarks.runner import Bench, bench
-from benchmarks.servers import BenchmarkFailed
 from benchmarks.streams import streams
 from benchmarks.verifying import verifying
 
@@ -96,26 +96,20 @@ def _chosen(options: argparse.Namespace) -> list[Callable[[Bench, Effort], Repor
     """The cases that were named; P1 and P2 share their rounds."""
     names = options.cases or CASES
     sizes = {"small": options.small, "large": options.large}
-    chosen: list[Callable[[Bench, Effort], Report]] = []
-    if "p1" in names or "p2" in names:
-        chosen.append(lambda made, effort: overhead(made, effort, floor="p1" in names, governance="p2" in names))
-    if "p3" in names:
-        chosen.append(provider_latency)
-    if "p8" in names:
-        chosen.append(partial(verifying, entries=options.entries))
-    if "p9" in names:
-        chosen.append(footprint)
-    if "p1wires" in names:
-        chosen.append(providers)
-    if "stream" in names:
-        chosen.append(streams)
-    if "p5" in names:
-        chosen.append(partial(reading, **sizes))
-    if "p6" in names:
-        chosen.append(partial(forgetting, runs=options.large))
-    if "p10" in names:
-        chosen.append(partial(growth, **sizes))
-    return chosen
+    sends = partial(overhead, floor="p1" in names, governance="p2" in names)
+    cases: dict[str, Callable[[Bench, Effort], Report]] = {
+        "p1": sends,
+        "p2": sends,
+        "p3": provider_latency,
+        "p8": partial(verifying, entries=options.entries),
+        "p9": footprint,
+        "p1wires": providers,
+        "stream": streams,
+        "p5": partial(reading, **sizes),
+        "p6": partial(forgetting, runs=options.large),
+        "p10": partial(growth, **sizes),
+    }
+    return list(dict.fromkeys(case for name, case in cases.items() if name in names))
 
 
 def _options() -> argparse.Namespace:

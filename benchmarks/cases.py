@@ -5,12 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from benchmarks.capacity import FACTOR, capacity
-from benchmarks.compare import Rounds, interleave
+from benchmarks.compare import M, Rounds, interleave
 from benchmarks.runner import Bench, Load, Measured
 from benchmarks.servers import Variant
+
+
+class Named(Protocol):
+    """What takes part in the rounds of a case."""
+
+    @property
+    def name(self) -> str:
+        """Its name in reports."""
+        ...
+
+
+N = TypeVar("N", bound=Named)
 
 CLASPER = Variant("clasper")
 TWO_WORKERS = Variant("clasper, 2 workers", workers=2)
@@ -207,13 +219,7 @@ def _add_capacity(report: Report, rounds: Rounds[Measured]) -> None:
             report.notes.append(f"The upstream can serve {sends / fastest:.0f} × what {name} asked of it{verdict}.")
 
 
-def in_rounds(variants: Sequence[Variant], measure: Callable[[Variant], Any], effort: Effort) -> Rounds[Any]:
+def in_rounds(variants: Sequence[N], measure: Callable[[N], M], effort: Effort) -> Rounds[M]:
     """Every variant once a round, as long as the effort allows."""
-    return interleave(
-        variants,
-        measure,
-        name=lambda variant: variant.name,
-        rounds=effort.rounds,
-        seed=effort.seed,
-        until=effort.spent,
-    )
+    rounds, seed = effort.rounds, effort.seed
+    return interleave(variants, measure, name=lambda each: each.name, rounds=rounds, seed=seed, until=effort.spent)

@@ -87,8 +87,8 @@ def interleave(
     seed: int | None = None,
     until: Callable[[], bool] = lambda: False,
 ) -> Rounds[M]:
-    """Measures every variant once a round, in an order drawn anew for each round; `until` ends it early, but not before
-    the first round is whole."""
+    """Measures every variant once a round, in an order that is random in every round; `until` ends it early, but not
+    before the first round is whole."""
     chance = random.Random(seed)
     measured: dict[str, list[M]] = {name(variant): [] for variant in variants}
     orders: list[list[str]] = []

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from benchmarks.servers import manage, server_environment
+from benchmarks.processes import run
+from benchmarks.servers import server_environment
 
 TENANT = "bench"
 SCOPES = "agents:run"
@@ -125,9 +126,9 @@ def make_template(store: Store) -> Template:
     """A database as `manage.py migrate` and `manage.py api_key create` leave it."""
     database = store.create()
     environment = server_environment(database_url=database.url, upstream="http://127.0.0.1:9")
-    manage("migrate", "--verbosity", "0", environment=environment)
-    create = ("api_key", "create", "--tenant", TENANT, "--name", "bench", "--scopes", SCOPES, "--json")
-    return Template(database, json.loads(manage(*create, environment=environment))["key"])
+    run("manage.py", "migrate", "--verbosity", "0", environment=environment)
+    create = ("manage.py", "api_key", "create", "--tenant", TENANT, "--name", "bench", "--scopes", SCOPES, "--json")
+    return Template(database, json.loads(run(*create, environment=environment))["key"])
 
 
 QUERIES: dict[str, str] = {

@@ -13,9 +13,9 @@ from benchmarks.cases import Effort, Goal, Report
 from benchmarks.checks import refused_in
 from benchmarks.compare import Spread, spread
 from benchmarks.databases import TENANT, Database
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, BenchmarkFailed
 from benchmarks.runner import Bench, Load, call
-from benchmarks.servers import BenchmarkFailed, Running, Variant, server_environment
+from benchmarks.servers import Running, Variant, server_environment
 
 QUIET_SLICES = 5
 CLIENTS = 256

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.cases import Effort, Goal, Report, cpu_ms, of_sends
-from benchmarks.compare import interleave
+from benchmarks.cases import Effort, Goal, Report, cpu_ms, in_rounds, of_sends
 from benchmarks.databases import Template
-from benchmarks.runner import Bench, Load, Measured
+from benchmarks.runner import Bench, Measured
 from benchmarks.servers import Variant
 
 LIMIT = 0.2
@@ -30,14 +29,12 @@ def growth(bench: Bench, effort: Effort, *, small: int, large: int) -> Report:
     sizes = crowds + stores
 
     def measure(size: Size) -> Measured:
-        load = Load(clients=32, seconds=effort.seconds, warmup=effort.warmup, tenants=size.tenants)
+        load = effort.load(clients=32, tenants=size.tenants)
         return bench.measure(Variant(size.name), load, template=_template(bench, size))
 
     for size in sizes:
         _template(bench, size)
-    rounds = interleave(
-        sizes, measure, name=lambda size: size.name, rounds=effort.rounds, seed=effort.seed, until=effort.spent
-    )
+    rounds = in_rounds(sizes, measure, effort)
     report = of_sends("P10", "Send, everything on, provider 0 ms, 32 clients, 1 worker, closed loop", rounds)
     for size, base in [*((each, crowds[0]) for each in crowds[1:]), (stores[1], stores[0])]:
         ratio = rounds.ratio(size.name, base.name, cpu_ms)

@@ -134,11 +134,8 @@ class _Load:
         self._done = asyncio.Event()
         self._clients: list[_Client] = []
 
-    async def connect(self, count: int) -> None:
-        for _ in range(count):
-            await self._connect_one()
-
-    async def _connect_one(self) -> _Client:
+    async def connect(self) -> _Client:
+        """Opens one more connection."""
         _, client = await self._loop.create_connection(lambda: _Client(self), self._where.host, self._where.port)
         self._clients.append(client)
         return client
@@ -186,11 +183,11 @@ class _Load:
         client.send(next(self._requests), due)
 
     def _next(self, client: _Client) -> None:
-        """The connection is free: gives it what is due, or notes that all is done."""
+        """The connection is free: sends what is due on it, or notes that all is done."""
         now = time.perf_counter()
         if client.closed:
             if self._left > 0 and now < self._until:
-                self._loop.create_task(self._replace()).add_done_callback(_give_up_on_error(self))
+                self._replacing = self._loop.create_task(self._replace())
         elif self._closed_loop:
             if self._left > 0 and now < self._until:
                 self._start(client, now)
@@ -202,23 +199,23 @@ class _Load:
             self._done.set()
 
     async def _replace(self) -> None:
-        self._next(await self._connect_one())
-
-    def give_up(self) -> None:
-        self._errors += 1
-        self._done.set()
+        try:
+            client = await self.connect()
+        except OSError:
+            self._errors += 1
+            self._done.set()
+        else:
+            self._next(client)
 
     def answered(self, client: _Client, status: int, due: float, first: float, events: int) -> None:
         self._open -= 1
         self._statuses[str(status)] += 1
         self._answered += 1
         self._events += events
-        if due < self._settled_at:
-            self._next(client)
-            return
-        self._latencies.append(time.perf_counter() - due)
-        if self.streams:
-            self._firsts.append(first - due)
+        if due >= self._settled_at:
+            self._latencies.append(time.perf_counter() - due)
+            if self.streams:
+                self._firsts.append(first - due)
         self._next(client)
 
     def failed(self, client: _Client) -> None:
@@ -242,14 +239,6 @@ class _Load:
             events=self._events,
             first_event_ms=percentiles(self._firsts),
         )
-
-
-def _give_up_on_error(load: _Load) -> Any:
-    def done(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            load.give_up()
-
-    return done
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -280,7 +269,8 @@ async def measure(
     Over the first `settle` seconds the clients of a closed loop begin one after the other, and nothing is timed.
     """
     load = _Load(where, streams=streams, settle=settle)
-    await load.connect(clients)
+    for _ in range(clients):
+        await load.connect()
     started, cpu = time.perf_counter(), time.process_time()
     try:
         if rate:

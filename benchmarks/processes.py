@@ -1,4 +1,4 @@
-"""The suite's own programs as processes: started, awaited until they listen, ended."""
+"""The suite's programs as processes: run to their end, or started, awaited until they listen, and ended."""
 
 from __future__ import annotations
 
@@ -14,9 +14,21 @@ ROOT = Path(__file__).resolve().parent.parent
 _STOP_SECONDS = 10
 
 
+class BenchmarkFailed(Exception):
+    """The measurement could not be made."""
+
+
+def run(*arguments: str, environment: Mapping[str, str]) -> str:
+    """Runs Python with these arguments and returns what it printed. Raises BenchmarkFailed."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkFailed(f"{' '.join(arguments[:2])} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
 @contextlib.contextmanager
 def running(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[tuple[int, int]]:
-    """Runs `python -m module` and gives its pid and port, read from the JSON line it prints; ends it afterwards."""
+    """Runs `python -m module` and yields its pid and port, read from the JSON line it prints; ends it afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,

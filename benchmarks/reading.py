@@ -16,8 +16,9 @@ from benchmarks.cases import Effort, Goal, Report
 from benchmarks.compare import paired_ratio, spread
 from benchmarks.databases import TENANT
 from benchmarks.load import percentiles
+from benchmarks.processes import BenchmarkFailed
 from benchmarks.runner import Bench
-from benchmarks.servers import DAEMON_KEY, BenchmarkFailed, Variant
+from benchmarks.servers import DAEMON_KEY, Variant
 
 REQUESTS = 40
 """Of each question in each round, on each database in turn."""
@@ -75,7 +76,7 @@ def reading(bench: Bench, effort: Effort, *, small: int, large: int) -> Report:
 
 
 def _measure(sites: Sequence[Site], effort: Effort) -> dict[str, list[tuple[float, float]]]:
-    """p95 on both sites by question, a pair a round; questions come in an order drawn anew for each round."""
+    """p95 on both sites by question, a pair a round; questions come in a random order in every round."""
     chance = random.Random(effort.seed)
     names = list(sites[0].questions)
     for site in sites:

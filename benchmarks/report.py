@@ -70,7 +70,7 @@ def show(console: Console, report: Report) -> None:
 
 
 def save(reports: Sequence[Report], where: dict[str, Any], *, effort: dict[str, Any]) -> Path:
-    """Writes all of it, every single run included, and gives the file."""
+    """Writes all of it, every single run included, and returns the file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     content = {

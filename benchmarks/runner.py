@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -28,13 +26,12 @@ from benchmarks.databases import (
     make_template,
     store_for,
 )
+from benchmarks.processes import BenchmarkFailed
 from benchmarks.servers import (
     DAEMON_KEY,
-    BenchmarkFailed,
     Running,
     Variant,
     clean_environment,
-    manage,
     server_environment,
     serving,
 )
@@ -141,12 +138,13 @@ class Bench:
             self.store.drop(template.database)
 
     def seeded(self, runs: int) -> Template:
-        """A copy of the template with so many invented runs of the tenant besides; made once."""
+        """A copy of the template that also holds so many invented runs of the tenant; made once."""
         if runs not in self._seeded:
             database = self.store.create(copy=self.template.database)
             self._seeded[runs] = replace(self.template, database=database)
             environment = server_environment(database_url=database.url, upstream="http://127.0.0.1:9")
-            manage("seed_traces", "--tenant", TENANT, "--count", str(runs), "--json", environment=environment)
+            seed = ("manage.py", "seed_traces", "--tenant", TENANT, "--count", str(runs), "--json")
+            processes.run(*seed, environment=environment)
             self.store.analyze(database)
             with self.serving(Variant("budget"), database):
                 pass  # a server is given a budget, which begins with what the invented runs cost
@@ -245,7 +243,7 @@ class Bench:
                 yield server, world
 
     def load(self, server: Running, load: Load) -> dict[str, Any]:
-        """Runs the load generator, a process of its own, and gives its findings. Raises BenchmarkFailed without any."""
+        """Runs the load generator as a process and returns its findings. Raises BenchmarkFailed without any."""
         sends = (body(number, load.tenants) for number in range(max(BODIES, load.tenants)))
         return self._load(server, STREAM if load.streams else SEND, self._file(f"sends-{load.tenants}", sends), load)
 
@@ -258,14 +256,11 @@ class Bench:
 
     def _load(self, server: Running, path: str, bodies: Path, load: Load) -> dict[str, Any]:
         key = f"X-Agent-Daemon-Key: {DAEMON_KEY}" if load.tenants else f"Authorization: Bearer {self.template.api_key}"
-        command = [sys.executable, "-m", "benchmarks.load", f"{server.url}{path}", "--body-file", str(bodies)]
+        command = ["-m", "benchmarks.load", f"{server.url}{path}", "--body-file", str(bodies)]
         command += ["--clients", str(load.clients), "--header", key]
         command += ["--seconds", str(load.seconds), "--requests", str(load.requests), "--rate", str(load.rate)]
         command += ["--settle", str(load.settle), *(["--sse"] if load.streams else [])]
-        done = subprocess.run(command, cwd=processes.ROOT, env=clean_environment(), capture_output=True, text=True)
-        if done.returncode:
-            raise BenchmarkFailed(f"the load generator failed:\n{done.stderr[-2000:]}")
-        found: dict[str, Any] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(processes.run(*command, environment=clean_environment()))
         if not answers_in(found):
             raise BenchmarkFailed(f"the server answered nothing: {found}")
         return found
@@ -280,14 +275,12 @@ class Bench:
         queries, check = CHECKS[variant.kind]
         rows = self._store_of(variant).numbers(database, queries)
         if variant.writes_clasper:
-            before = self._before((template or self.template).database)
+            stored = (template or self.template).database
+            if stored not in self._rows:
+                self._rows[stored] = self.store.numbers(stored, QUERIES)
+            before = self._rows[stored]
             rows = {name: number - before[name] for name, number in rows.items()}
         return rows, check(rows, answered)
-
-    def _before(self, database: Database) -> dict[str, int]:
-        if database not in self._rows:
-            self._rows[database] = self.store.numbers(database, QUERIES)
-        return self._rows[database]
 
 
 @contextlib.contextmanager

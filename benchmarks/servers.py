@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, BenchmarkFailed
 from benchmarks.watch import tree
 
 DAEMON_KEY = "benchmark-daemon-key-of-no-use-elsewhere"
@@ -21,10 +21,6 @@ STOP_SECONDS = 20.0
 MODEL_SETTINGS = ("LLM_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "XAI_", "GROQ_", "MISTRAL_", "OPENROUTER_")
 _OURS = ("CLASPER_", "AGENT_", "BACKEND_", "DATABASE_", "REDIS_", "CELERY_", "DJANGO_", "PYTHON", *MODEL_SETTINGS)
 _OTHERS = ("SECRET_KEY", "DEBUG", "LOG_LEVEL", "ALLOWED_HOSTS")
-
-
-class BenchmarkFailed(Exception):
-    """The measurement could not be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +101,6 @@ def server_environment(*, database_url: str, upstream: str, provider: str = "ope
         "CLASPER_WORKSPACE": str(ROOT / "fixtures" / "workspaces" / "demo"),
         "LOG_LEVEL": "WARNING",
     }
-
-
-def manage(*arguments: str, environment: Mapping[str, str]) -> str:
-    """Runs a management command and gives what it printed. Raises BenchmarkFailed."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=ROOT, env=dict(environment), capture_output=True, text=True
-    )
-    if done.returncode:
-        raise BenchmarkFailed(f"manage.py {arguments[0]} failed:\n{done.stderr[-2000:]}")
-    return done.stdout
 
 
 @contextlib.contextmanager

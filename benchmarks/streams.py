@@ -109,7 +109,7 @@ def streams(bench: Bench, effort: Effort) -> Report:
 
 
 def measure(bench: Bench, variant: Variant, effort: Effort, chance: random.Random) -> Streamed:
-    """One run: all legs on one server, in an order drawn anew. Raises BenchmarkFailed when it cannot be made at all."""
+    """One run: all legs on one server, in a random order. Raises BenchmarkFailed when it cannot be made at all."""
     with bench.fresh(variant) as database:
         with bench.serving(variant, database) as (server, world):
             world.behave(chunk_chars=CHUNK_CHARS, chunks=FEW, chunk_gap=GAPS["spaced"])
@@ -121,7 +121,9 @@ def measure(bench: Bench, variant: Variant, effort: Effort, chance: random.Rando
             chance.shuffle(order)
             for gap, chunks in order:
                 world.behave(chunks=chunks, chunk_gap=gap)
-                load = _load(effort, gap * chunks)
+                load = effort.load(clients=CLIENTS, streams=True)
+                # Long enough for each client to begin a second stream, since the first is not timed.
+                load = replace(load, seconds=max(load.seconds, load.settle + LATE * gap * chunks))
                 leg, found = _leg(bench, server, world, load, Meter(server.pid, database.name), gap, chunks)
                 legs.append(leg)
                 findings.append(found)
@@ -130,12 +132,6 @@ def measure(bench: Bench, variant: Variant, effort: Effort, chance: random.Rando
             faults += served_faults(world.counts(), variant, answered, streams=True) + chain_faults(server, variant)
         rows, wrong = bench.written(variant, database, answered)
     return Streamed(variant.name, answered, legs, rows, faults + wrong)
-
-
-def _load(effort: Effort, stream_seconds: float) -> Load:
-    """Long enough for each client to begin a second stream, since the first is not timed."""
-    load = effort.load(clients=CLIENTS, streams=True)
-    return replace(load, seconds=max(load.seconds, load.settle + LATE * stream_seconds))
 
 
 def _leg(
@@ -167,11 +163,11 @@ def event_faults(found: dict[str, Any], chunks: int) -> list[str]:
 
 def _add_row(report: Report, rounds: Rounds[Streamed], name: str, pace: str, gap: float) -> None:
     cost = rounds.spread(name, lambda run: run.chunk_us(gap))
-    besides = rounds.spread(name, lambda run: run.stream_ms(gap))
+    other = rounds.spread(name, lambda run: run.stream_ms(gap))
     read = rounds.spread(name, lambda run: run.chunk_reads(gap))
     shares = [rounds.spread(name, _busy(gap, process)) for process in PROCESSES]
     busy = [f"{100 * share.median:.0f} %" for share in shares]
-    report.rows.append([name, pace, str(cost), f"{read.median:.2f}", str(besides), *busy, str(cost.count)])
+    report.rows.append([name, pace, str(cost), f"{read.median:.2f}", str(other), *busy, str(cost.count)])
     claim = f"CPU a chunk ≤ {GOAL_US} µs ({name}, {pace})"
     report.goals.append(Goal("stream", claim, f"{cost} µs", cost.median <= GOAL_US))
     report.notes += [

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 
 from benchmarks.cases import CLASPER, Effort, Goal, Report
 from benchmarks.compare import spread
-from benchmarks.processes import ROOT
+from benchmarks.processes import BenchmarkFailed, run
 from benchmarks.runner import Bench
-from benchmarks.servers import BenchmarkFailed, manage, server_environment
+from benchmarks.servers import server_environment
 
 LONG, SHORT = "long", "short"
 """The tenants: one with the entries, one whose single entry shows how long the command takes to start."""
@@ -25,7 +23,8 @@ def verifying(bench: Bench, effort: Effort, *, entries: int) -> Report:
     with bench.fresh(CLASPER) as database:
         environment = server_environment(database_url=database.url, upstream="http://127.0.0.1:9")
         for tenant_id, count in ((LONG, entries), (SHORT, 1)):
-            _write(tenant_id, count, environment)
+            write = ("-m", "benchmarks.audit_entries", "--tenant", tenant_id, "--count", str(count))
+            run(*write, environment=environment)
         bench.store.analyze(database)
         found: list[tuple[float, float]] = []
         for done in range(effort.rounds):
@@ -40,17 +39,10 @@ def verifying(bench: Bench, effort: Effort, *, entries: int) -> Report:
     return report
 
 
-def _write(tenant_id: str, count: int, environment: Mapping[str, str]) -> None:
-    command = [sys.executable, "-m", "benchmarks.audit_entries", "--tenant", tenant_id, "--count", str(count)]
-    done = subprocess.run(command, cwd=ROOT, env=dict(environment), capture_output=True, text=True)
-    if done.returncode:
-        raise BenchmarkFailed(f"the entries could not be written:\n{done.stderr[-2000:]}")
-
-
 def _verified(tenant_id: str, count: int, environment: Mapping[str, str]) -> float:
     """Seconds that verifying the tenant's chain took. Raises BenchmarkFailed unless it is valid and whole."""
     began = time.perf_counter()
-    text = manage("audit_verify", "--tenant", tenant_id, environment=environment)
+    text = run("manage.py", "audit_verify", "--tenant", tenant_id, environment=environment)
     took = time.perf_counter() - began
     if text != f"{tenant_id}: valid, {count} entries\n":
         raise BenchmarkFailed(f"audit_verify said: {text[:500]}")
