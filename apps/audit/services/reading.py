@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from django.db.models import QuerySet
 
 from apps.audit.domain.chain import EVENT_ALIASES, Anchors, ChainReport, check_end, verify
 from apps.audit.domain.checkpoint import check_anchors
@@ -101,7 +100,8 @@ def list_audit(
         tenants=tenants, event_type=event_type, trace_id=trace_id, actor=actor, start=start, end=end
     )
     across = isinstance(tenants, AllTenants) and any((event_type, trace_id, actor, start, end))
-    total = _bounded_count(by_tenant(matching) if across else matching)
+    counted = by_tenant(matching) if across else matching
+    total = counted.order_by()[: COUNTED_UP_TO + 1].count()
     exact = total <= COUNTED_UP_TO
     edge = window_edge(before=before, size=EXAMINED) if across and not exact else None
     if across and exact:
@@ -168,10 +168,6 @@ def verify_chain(*, tenant_id: str, anchors: Anchors | None = None) -> ChainRepo
 def verify_all(*, excluding: Collection[str] = ()) -> dict[str, ChainReport]:
     """Verifies the chain of every tenant not in `excluding`; tenants sorted, the platform's own chain under `""`."""
     return {tenant_id: verify_chain(tenant_id=tenant_id) for tenant_id in audit_tenants() if tenant_id not in excluding}
-
-
-def _bounded_count(entries: QuerySet[Any]) -> int:
-    return entries.order_by()[: COUNTED_UP_TO + 1].count()
 
 
 def _record(row: AuditEntry) -> AuditRecord:

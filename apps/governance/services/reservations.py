@@ -107,7 +107,7 @@ def settle_call(
         if lock_current(batch, tenant_id, now) is None:
             return
         row = batch.fetch_one(_SPEND, params)
-    held = _empty_hold(batch, trace_id) if keep_hold else _drop_hold(batch, trace_id)
+    held = _free_hold(batch, trace_id, keep=keep_hold)
     if held:
         batch.execute(_FREE, (held, tenant_id))
     if row is not None:
@@ -208,12 +208,11 @@ def _roll_over(batch: Batch, tenant_id: str, period: str, now: datetime) -> None
     )
 
 
-def _drop_hold(batch: Batch, trace_id: str) -> int:
-    row = batch.fetch_one("DELETE FROM budget_holds WHERE trace_id = %s RETURNING amount", (trace_id,))
-    return row[0] if row else 0
-
-
-def _empty_hold(batch: Batch, trace_id: str) -> int:
+def _free_hold(batch: Batch, trace_id: str, *, keep: bool) -> int:
+    """Deletes the run's hold, or empties it; returns its amount."""
+    if not keep:
+        row = batch.fetch_one("DELETE FROM budget_holds WHERE trace_id = %s RETURNING amount", (trace_id,))
+        return row[0] if row else 0
     row = batch.fetch_one("SELECT amount FROM budget_holds WHERE trace_id = %s", (trace_id,))
     if row is None or not row[0]:
         return 0

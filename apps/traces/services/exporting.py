@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from apps.audit.services.recording import record_audit
 from apps.traces import queries
 from apps.traces.domain.filters import Filters
-from apps.traces.domain.views import ExportedTrace, StepView
+from apps.traces.domain.views import ExportedTrace
 from apps.traces.models import Trace
 from apps.traces.services.reading import step_view, summary_fields, value_of
 from apps.traces.services.searching import search
@@ -32,7 +32,8 @@ PARTS = (STEPS, CONTENT)
 
 def record_export(*, filters: Filters, file_format: str, parts: Collection[str], actor: str, now: datetime) -> None:
     """Audits an export, with its filters, before its first row is sent."""
-    given = {name: _plain(value) for name, value in asdict(filters).items() if value not in (None, "")}
+    given = {name: value for name, value in asdict(filters).items() if value not in (None, "")}
+    given |= {name: iso(value) for name, value in given.items() if isinstance(value, datetime)}
     del given["tenants"]
     if not isinstance(filters.tenants, AllTenants):
         given["tenant_id"] = filters.tenants.tenant_id
@@ -63,18 +64,12 @@ def _exported(rows: list[Trace], parts: Collection[str]) -> list[ExportedTrace]:
         texts = payloads.get(row.id, {})
         more: dict[str, Any] = {}
         if steps is not None:
-            views = (step_view(step, texts.get(step.seq)) for step in steps.get(row.id, ()))
-            more["steps"] = tuple(views if CONTENT in parts else map(_without_texts, views))
+            views = tuple(step_view(step, texts.get(step.seq)) for step in steps.get(row.id, ()))
+            if CONTENT not in parts:
+                views = tuple(replace(view, arguments=UNSET, output=UNSET) for view in views)
+            more["steps"] = views
         if CONTENT in parts:
             own = texts.get(0)
             more |= {"input": value_of(own.input) if own else None, "output": value_of(own.output) if own else None}
         exported.append(ExportedTrace(**summary_fields(row, labels.get(row.id, {})), **more))
     return exported
-
-
-def _without_texts(step: StepView) -> StepView:
-    return replace(step, arguments=UNSET, output=UNSET)
-
-
-def _plain(value: Any) -> Any:
-    return iso(value) if isinstance(value, datetime) else value

@@ -33,7 +33,7 @@ class Command(commands.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="{create,list,revoke}")
-        _add_create(actions.add_parser("create", help="create a key and print it", epilog=_scopes_help(), **_LAYOUT))
+        _add_create(actions.add_parser("create", help="create a key and print it", epilog=_SCOPES, **_LAYOUT))
         listing = actions.add_parser("list", help="list keys, newest first")
         listing.add_argument("--tenant", help="only this tenant's keys")
         listing.add_argument("--json", action="store_true", help="print a JSON array")
@@ -83,6 +83,7 @@ class Command(commands.Command):
         self.stdout.write(json.dumps(render(key)) if options["json"] else f"{key.id} is revoked.")
 
 
+_SCOPES = "scopes:\n" + "\n".join(f"  {scope:18}{meaning}" for scope, meaning in SCOPES.items())
 _LAYOUT: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
@@ -98,10 +99,6 @@ def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-output-tokens", type=int, metavar="N", help="most output tokens of a request")
     parser.add_argument("--rate-limit", default="", metavar="RATE", help="for example 100/minute")
     parser.add_argument("--json", action="store_true", help="print a JSON object with key and id")
-
-
-def _scopes_help() -> str:
-    return "scopes:\n" + "\n".join(f"  {scope:18}{meaning}" for scope, meaning in SCOPES.items())
 
 
 def _state(key: KeySummary) -> str:
