@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -16,7 +17,21 @@ I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 MAX_KEY_CHARS = 80
 """So much of a wrong key is repeated in an error."""
 
+MAX_UNKNOWN = 20
+"""So many unknown fields are named in an error; the rest is counted."""
+
 REQUIRED = "This field is required."
+
+_TYPE = re.compile(r"`([^`]+)`")
+_TYPE_NAMES = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "a boolean",
+    "array": "a list",
+    "object": "an object",
+}
+"""msgspec names Python's types in its messages; callers send JSON."""
 
 
 class _Field(NamedTuple):
@@ -76,8 +91,11 @@ def _read_fields(kind: type[Input], given: Any, strict: bool) -> tuple[dict[str,
             errors[field.encode_name] = texts or [_text(str(each), "", field.kind) for each in error.args]
     if kind.__struct_config__.forbid_unknown_fields:
         names = [field.encode_name for field in _fields(kind)]
-        for name in given.keys() - kind.aliases.keys() - set(names):
-            errors[name] = [f"Unknown field. Allowed: {', '.join(names)}."]
+        unknown = sorted(given.keys() - kind.aliases.keys() - set(names))
+        for name in unknown[:MAX_UNKNOWN]:
+            errors[name[:MAX_KEY_CHARS]] = [f"Unknown field. Allowed: {', '.join(names)}."]
+        if (more := len(unknown) - MAX_UNKNOWN) > 0:
+            errors[""] = [f"There are {more} more unknown fields."]
     return values, errors
 
 
@@ -86,6 +104,8 @@ def _read_field(field: _Field, value: Any, strict: bool) -> Any:
         raise ValueError("Must not contain NUL characters.")
     if field.codec is not None and not (value is None and type(None) in members_of(field.kind)):
         value = field.codec.read(value)
+    if isinstance(value, float) and value.is_integer() and {int, float} & {*map(bare, members_of(field.kind))} == {int}:
+        value = int(value)  # JSON does not distinguish 30.0 from 30, and some clients write it so
     return msgspec.convert(value, field.kind, strict=strict)
 
 
@@ -144,10 +164,14 @@ def _inner_errors(value: Any, kind: Any, path: str, strict: bool) -> list[str]:
 
 
 def _text(message: str, path: str, kind: Any = None) -> str:
-    message = message.split(" - at `")[0]
+    message = _TYPE.sub(_type_names, message.split(" - at `")[0])
     if message.startswith("Invalid enum value"):
         choices = [
             choice for each in members_of(kind) if get_origin(bare(each)) is Literal for choice in get_args(bare(each))
         ]
         message = f"Must be one of {', '.join(choices)}."
     return f"{path.lstrip('.')}: {message}" if path else message
+
+
+def _type_names(match: re.Match[str]) -> str:
+    return " or ".join(_TYPE_NAMES.get(name, name) for name in match[1].split(" | "))

@@ -171,3 +171,22 @@ def test_an_answer_that_no_longer_opens_is_an_error_of_ours(
     response = server.send("Hello", headers=KEY)
     assert (response.status_code, response.json()["code"]) == (503, "unavailable")
     assert len(openai.requests) == 1
+
+
+def test_another_kind_of_run_under_the_key_is_refused(server: Server, backend: Backend, openai: FakeProvider) -> None:
+    """One body may be valid for several endpoints; the answer of one does not fit the response of another."""
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
+    body = {**send_body("Hello"), "prompt": "Hello", "messages": turns, "keep_recent": 1}
+    openai.default = reply("Once.")
+    first = server.post("/api/agents/send", body, headers=KEY)
+    for path in ("/llm-task", "/compact"):
+        other = server.post(path, body, headers=KEY)
+        assert (other.status_code, other.json()["code"]) == (409, "idempotency_mismatch")
+    same = server.post("/api/agents/stream", body, headers=KEY)
+    assert "Once." in same.text, "a stream is another way to receive the same answer"
+    assert first.status_code == 200
+    assert len(openai.requests) == 1
+    summary = server.post("/compact", body, headers={"Idempotency-Key": "other"})
+    assert summary.status_code == 200
+    refused = server.post("/api/agents/send", body, headers={"Idempotency-Key": "other"})
+    assert refused.json()["code"] == "idempotency_mismatch"

@@ -171,7 +171,7 @@ def test_errors_of_changes_say_what_is_possible(server: Server, original: str) -
     errors = body["details"]["fieldErrors"]
     assert all(errors[name] == ["The text is empty."] for name in empty)
     assert "Must be one of recorded, live." in errors["tools"]
-    assert errors["skill_versions"] == ["['orders']: Expected `str`, got `int`"]
+    assert errors["skill_versions"] == ["['orders']: Expected a string, got an integer"]
     refused(server, original, 400, "invalid_request", system_prompt="")
 
 

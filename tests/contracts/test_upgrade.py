@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
@@ -68,8 +69,11 @@ def test_rows_survive_the_upgrade(version_1_1: MigrationExecutor) -> None:
             " VALUES (%s, %s, 1, 2, 3, 4)",
             (ACME, NOW.date()),
         )
+    ContentType.objects.filter(app_label="identity", model="apikey").delete()
+    old = ContentType.objects.update_or_create(app_label="governance", model="apikey")[0]
     executor = MigrationExecutor(connection)
     executor.migrate(executor.loader.graph.leaf_nodes())
+    assert ContentType.objects.get(app_label="identity", model="apikey").pk == old.pk, "staff keep their permissions"
     assert load_files(HASH, tenant_id=ACME) == {"SOUL.md": b"Be kind."}
     assert [(hold.trace_id, hold.amount) for hold in BudgetHold.objects.all()] == [("r", 5)]
     assert [(day.tenant_id, day.cost) for day in DailyUsage.objects.all()] == [(ACME, 4)]

@@ -12,7 +12,7 @@ import pytest
 from clasper.core.errors import InvalidRequest
 from clasper.core.money import MAX_AMOUNT, NanoUSD
 from clasper.core.schemas import INTERNAL, Errors, Input, Instant, LastInstant, Money, Query, Resource, render
-from clasper.core.validation import read
+from clasper.core.validation import MAX_KEY_CHARS, MAX_UNKNOWN, read
 from tests.bodies import errors_of
 
 
@@ -60,6 +60,30 @@ def test_every_error_at_once() -> None:
     assert errors_of(Body, {"name": "x", "least": "x", "most": 1}).keys() == {"least"}
 
 
+def test_many_unknown_fields_make_a_short_error() -> None:
+    exact = {f"k{n:03}": 1 for n in range(MAX_UNKNOWN)}
+    assert errors_of(Body, {"name": "x", **exact}).keys() == exact.keys()
+    with pytest.raises(InvalidRequest) as caught:
+        read(Body, {"name": "x", **{f"k{n:03}": 1 for n in range(1_000)}, "l" * 10_000: 1})
+    details = caught.value.details
+    assert len(details["fieldErrors"]) == MAX_UNKNOWN
+    assert details["formErrors"] == [f"There are {1_001 - MAX_UNKNOWN} more unknown fields."]
+    assert errors_of(Body, {"name": "x", "l" * 10_000: 1}).keys() == {"l" * MAX_KEY_CHARS}
+
+
+class Sized(Input, frozen=True, kw_only=True):
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    share: float = 0.0
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero() -> None:
+    assert read(Sized, {"size": 30.0, "share": 1.0}) == Sized(size=30, share=1.0)
+    assert type(read(Sized, {"size": 30.0}).size) is int
+    assert errors_of(Sized, {"size": 30.5}) == {"size": ["Expected an integer, got a number"]}
+    assert errors_of(Sized, {"size": 0.0}).keys() == {"size"}
+    assert errors_of(Sized, {"size": True}) == {"size": ["Expected an integer, got a boolean"]}
+
+
 @pytest.mark.parametrize("amount", [True, "", "x", "NaN", "Infinity", [1], {}, -1e-9, 9_000_000_000.1, "1e999999"])
 def test_amounts_that_cannot_be_read(amount: Any) -> None:
     assert errors_of(Body, {"name": "x", "least": amount}).keys() == {"least"}
@@ -72,8 +96,8 @@ class Named(Input, frozen=True, kw_only=True):
 def test_keys_and_values_of_a_mapping_are_judged_one_by_one() -> None:
     assert read(Named, {"labels": {"ab": None}}).labels == {"ab": None}
     assert errors_of(Named, {"labels": {"ab": 1, "abc": "x"}})["labels"] == [
-        "['ab']: Expected `str | null`, got `int`",
-        "['abc']: Expected `str` of length <= 2",
+        "['ab']: Expected a string or null, got an integer",
+        "['abc']: Expected a string of length <= 2",
     ]
 
 

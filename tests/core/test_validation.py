@@ -56,25 +56,25 @@ def test_a_good_value(value: dict[str, Any], expected: Body) -> None:
 REQUIRED = "This field is required."
 BAD: list[tuple[dict[str, Any], dict[str, list[str]]]] = [
     ({}, {"name": [REQUIRED]}),
-    ({"name": None}, {"name": ["`str`, got `null`"]}),
+    ({"name": None}, {"name": ["a string, got null"]}),
     ({"name": ""}, {"name": ["length >= 1"]}),
     ({"name": "abcdef"}, {"name": ["length <= 5"]}),
     ({"name": "a", "wire": 1}, {}),
     ({"name": "a", "wireName": "A"}, {"wireName": ["regex"]}),
-    ({"name": "a", "count": "1"}, {"count": ["`int | null`, got `str`"]}),
-    ({"name": "a", "count": True}, {"count": ["`int | null`, got `bool`"]}),
-    ({"name": "a", "extra": []}, {"extra": ["`object`, got `array`"]}),
+    ({"name": "a", "count": "1"}, {"count": ["an integer or null, got a string"]}),
+    ({"name": "a", "count": True}, {"count": ["an integer or null, got a boolean"]}),
+    ({"name": "a", "extra": []}, {"extra": ["an object, got a list"]}),
     ({"name": "a", "inner": {"kind": "c", "size": -1}}, {"inner": ["kind: Must be one of a, b.", "size: "]}),
     ({"name": "a", "inner": {}}, {"inner": [f"kind: {REQUIRED}"]}),
-    ({"name": "a", "inner": "x"}, {"inner": ["`object | null`, got `str`"]}),
+    ({"name": "a", "inner": "x"}, {"inner": ["an object or null, got a string"]}),
     (
         {"name": "a", "items": [{"kind": "a"}, {}, {"kind": "a", "size": "2"}]},
-        {"items": [f"[1].kind: {REQUIRED}", "[2].size: Expected `int`, got `str`"]},
+        {"items": [f"[1].kind: {REQUIRED}", "[2].size: Expected an integer, got a string"]},
     ),
     ({"name": "a", "items": [{"kind": "a"}] * 4}, {"items": ["length <= 3"]}),
     (
         {"wireName": "A", "items": "x", "count": 1.5},
-        {"name": [REQUIRED], "wireName": ["regex"], "items": ["got `str`"], "count": ["got `float`"]},
+        {"name": [REQUIRED], "wireName": ["regex"], "items": ["got a string"], "count": ["got a number"]},
     ),
 ]
 

@@ -52,11 +52,11 @@ def test_all_faults_of_labels_are_told_at_once(server: Server) -> None:
     answer = server.post(f"/traces/{trace_id}/label", {"labels": labels})
     assert answer.status_code == 400
     assert answer.json()["details"]["fieldErrors"]["labels"] == [
-        "['a']: Expected `str | null`, got `int`",
-        "['b']: Expected `str | null`, got `bool`",
-        "['']: Expected `str` of length >= 1",
-        f"['{'k' * 65}']: Expected `str` of length <= 64",
-        "['d']: Expected `str` of length <= 256",
+        "['a']: Expected a string or null, got an integer",
+        "['b']: Expected a string or null, got a boolean",
+        "['']: Expected a string of length >= 1",
+        f"['{'k' * 65}']: Expected a string of length <= 64",
+        "['d']: Expected a string of length <= 256",
     ]
     assert server.trace(trace_id)["labels"] == {}
 

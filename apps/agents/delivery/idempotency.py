@@ -11,7 +11,7 @@ import msgspec
 from django.conf import settings
 
 from apps.agents.domain.json_output import ParsedOutput
-from apps.agents.domain.run import RunCost, RunResult
+from apps.agents.domain.run import Kind, RunCost, RunResult
 from apps.agents.models import StoredResponse
 from clasper.core.crypto import SealBroken, seal, unseal
 from clasper.core.db import Batch
@@ -114,7 +114,13 @@ def _result_in_body(body: dict[str, Any]) -> RunResult:
     parsed = None
     if "output" in body:
         parsed = ParsedOutput(body["output"], True, body["validated"], tuple(body.get("validation_errors", ())))
+    kind: Kind = "replay"
+    if "task_id" in body:
+        kind = "send"
+    elif "response" not in body:
+        kind = "compact" if "compacted_messages" in body else "llm_task"
     return RunResult(
+        kind=kind,
         trace_id=body["trace_id"],
         task_id=body.get("task_id") or "",
         text=text,

@@ -87,7 +87,7 @@ def sealed_row(delivery: PendingDelivery, *, tenant_id: str, trace_id: str, now:
 
 
 def enqueue(batch: Batch, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Part of a write: stores deliveries in the transaction that makes them delivery."""
+    """Part of a write: stores deliveries, in the transaction that makes them due."""
     for row in rows:
         batch.queue(_INSERT, row)
 
@@ -101,7 +101,7 @@ def held_webhook_row(target: WebhookTarget, *, tenant_id: str, trace_id: str, no
 def release_webhook(
     batch: Batch, target: WebhookTarget, body: Mapping[str, Any], *, tenant_id: str, trace_id: str, now: datetime
 ) -> None:
-    """Part of a write: makes the report of an ended run delivery. Its texts are redacted, as in every other storage."""
+    """Part of a write: makes the report of an ended run due. Its texts are redacted, as in all storage."""
     clean = {name: redact_text(text) if name in ("response", "error") else text for name, text in body.items()}
     report = {**asdict(target), "body": encode_payload(clean).decode()}
     batch.queue(

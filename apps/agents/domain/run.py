@@ -19,6 +19,9 @@ from clasper.core.usage import Usage
 
 Kind = Literal["send", "stream", "llm_task", "compact", "check", "replay"]
 
+CONVERSATIONS: frozenset[Kind] = frozenset({"send", "stream"})
+"""Two ways to receive the same answer."""
+
 TEMPERATURE = 0.4
 """What runs have always used: lively enough to converse, steady enough to follow rules."""
 
@@ -185,6 +188,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     `parsed` is the answer as JSON, where JSON was asked for.
     """
 
+    kind: Kind
     trace_id: str
     task_id: str
     text: str

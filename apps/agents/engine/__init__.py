@@ -19,7 +19,7 @@ from apps.agents.delivery.idempotency import Claim, open_result
 from apps.agents.delivery.outbox import NOT_ACCEPTED, deliver_run, pending_of
 from apps.agents.domain.delivery import PendingDelivery
 from apps.agents.domain.json_output import OutputSpec, ParsedOutput, repair_message
-from apps.agents.domain.run import RunEvent, RunFinished, RunRequest, RunResult, RunStarted
+from apps.agents.domain.run import CONVERSATIONS, RunEvent, RunFinished, RunRequest, RunResult, RunStarted
 from apps.agents.engine import tool_calls
 from apps.agents.engine.admit import Admission, Admitted, Repeated, admit
 from apps.agents.engine.call_budget import checkpoint, reserve_next
@@ -31,7 +31,7 @@ from apps.traces.domain.record import Status
 from apps.workspaces.domain.release import Release
 from clasper.core.clock import utc_now
 from clasper.core.db import writer
-from clasper.core.errors import BackendFailed, ClasperError, ProviderFailed, RunTimeout
+from clasper.core.errors import BackendFailed, ClasperError, IdempotencyMismatch, ProviderFailed, RunTimeout
 from clasper.gateways.control_plane import control_plane
 from clasper.gateways.llm.base import Message
 
@@ -57,7 +57,7 @@ async def run(request: RunRequest, release: Release | None) -> AsyncGenerator[Ru
     plan = prepare(request, release)
     admission = await _admit(plan, began)
     if isinstance(admission, Repeated):
-        yield await _repeat(request.scope.tenant_id, admission.claim)
+        yield await _repeat(request, admission.claim)
         return
     state = _begin(plan, admission.budget, began)
     try:
@@ -199,6 +199,7 @@ async def _loop(run: Run) -> AsyncGenerator[RunEvent, None]:
 
 def _result(run: Run) -> RunResult:
     return RunResult(
+        kind=run.request.kind,
         trace_id=run.trace_id,
         task_id=run.task_id,
         text=run.completion.text,
@@ -246,8 +247,15 @@ async def _deliver(run: Run, deliveries: Sequence[PendingDelivery]) -> None:
         raise
 
 
-async def _repeat(tenant_id: str, claim: Claim) -> RunFinished:
-    """The result of the earlier run with this Idempotency-Key; still 502 while the backend has not accepted it."""
+async def _repeat(request: RunRequest, claim: Claim) -> RunFinished:
+    """The result of the earlier run with this Idempotency-Key; still 502 while the backend has not accepted it.
+
+    Raises IdempotencyMismatch when that was another kind of run: its answer would not fit this endpoint's response.
+    """
+    tenant_id = request.scope.tenant_id
     if await pending_of(tenant_id=tenant_id, trace_id=claim.trace_id):
         raise BackendFailed(NOT_ACCEPTED, trace_id=claim.trace_id)
-    return RunFinished(open_result(claim.sealed, tenant_id=tenant_id, trace_id=claim.trace_id), repeated=True)
+    result = open_result(claim.sealed, tenant_id=tenant_id, trace_id=claim.trace_id)
+    if result.kind != request.kind and not {result.kind, request.kind} <= CONVERSATIONS:
+        raise IdempotencyMismatch(trace_id=claim.trace_id)
+    return RunFinished(result, repeated=True)

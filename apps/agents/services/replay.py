@@ -171,9 +171,13 @@ def _stored(tenants: TenantScope, idempotency: Idempotency | None, now: datetime
 
 def _read(source: ReplaySource) -> StoredRequest:
     try:
-        return read_request(source.request)
+        stored = read_request(source.request)
     except msgspec.ValidationError as error:
         raise _unreadable() from error
+    if source.trace.replay_of:
+        # Version 1.1 kept a replay's overrides among its metadata, where the caller had not put them.
+        stored.metadata.pop("replay", None)
+    return stored
 
 
 def _unreadable() -> Conflict:

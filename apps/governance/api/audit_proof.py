@@ -28,7 +28,10 @@ from clasper.core.tenancy import AllTenants
 
 
 def _read_checkpoint(value: Any) -> Checkpoint:
-    if errors := checkpoint_errors(value):
+    errors = checkpoint_errors(value)
+    if isinstance(value, dict) and (unknown := value.keys() - set(Checkpoint.__struct_fields__)):
+        errors.append(f"a checkpoint has no field {min(unknown)[:80]}")
+    if errors:
         raise ValueError(*errors)
     return read_checkpoint(value)
 

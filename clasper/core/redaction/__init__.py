@@ -26,7 +26,11 @@ def default_redactor() -> Redactor:
     if strategy not in tuple(Strategy):
         problems.append(f"CLASPER_REDACTION_STRATEGY must be one of {', '.join(Strategy)}, not {strategy!r}")
     patterns = []
-    for name, pattern in settings.CLASPER_REDACTION_PATTERNS.items():
+    given: Any = settings.CLASPER_REDACTION_PATTERNS
+    if not isinstance(given, dict):
+        problems.append("CLASPER_REDACTION_PATTERNS must be a JSON object from names to patterns")
+        given = {}
+    for name, pattern in given.items():
         try:
             patterns.append(CustomPattern(name, pattern))
         except InvalidPattern as error:
