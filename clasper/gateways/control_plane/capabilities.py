@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,9 @@ def parse_capabilities(document: Any) -> Capabilities | None:
     """
     if not isinstance(document, Mapping) or not isinstance(document.get("features"), Mapping | list):
         return None
-    names = set(_names(document["features"]))
+    features = document["features"]
+    announced = (name for name, on in features.items() if on is True) if isinstance(features, Mapping) else features
+    names = {name for name in announced if isinstance(name, str)}
     if document.get("tools") is True:
         names.add("tools")
     for feature, parts in _ALIASES.items():
@@ -73,12 +75,6 @@ def parse_capabilities(document: Any) -> Capabilities | None:
             names |= parts
     version = document.get("contract_version", document.get("contractVersion"))
     return Capabilities(contract_version=version if isinstance(version, str) else "", features=frozenset(names))
-
-
-def _names(features: Mapping[str, Any] | list[Any]) -> Iterable[str]:
-    if isinstance(features, Mapping):
-        return (name for name, on in features.items() if on is True)
-    return (name for name in features if isinstance(name, str))
 
 
 def check_capabilities(capabilities: Capabilities) -> Compatibility:

@@ -110,7 +110,7 @@ class Transport:
         self._session = session
         self._first_pause = first_pause
         self._warned: set[str] = set()
-        self._url = lru_cache(maxsize=1024)(self._build_url)
+        self._url = lru_cache(maxsize=1024)(lambda path: URL(self._base + path, encoded=True))
 
     async def send(self, request: Request, deadline: float) -> Response:
         """The last response of up to `request.attempts` attempts before `deadline` (seconds of the loop's clock).
@@ -176,9 +176,6 @@ class Transport:
                 user_id=caller.user_id, agent_role=caller.agent_role, tenant_id=caller.tenant_id
             )
         return headers
-
-    def _build_url(self, path: str) -> URL:
-        return URL(self._base + path, encoded=True)
 
     def _pause(self, attempt: int) -> float:
         longest: float = min(self._first_pause * 2 ** (attempt - 1), LONGEST_PAUSE)

@@ -67,12 +67,9 @@ def _wanted_calls(call: ModelCall) -> tuple[ToolCall, ...]:
     if not call.messages or call.messages[-1].role != "user":
         return ()
     text = call.messages[-1].content
-    wanted = _directives(text) or _guessed(text, call.tools)
+    directives = [(found[1], _arguments_at(text, found.end())) for found in _DIRECTIVE.finditer(text)]
+    wanted = directives or _guessed(text, call.tools)
     return tuple(ToolCall(call.new_tool_call_id(n), name, arguments) for n, (name, arguments) in enumerate(wanted))
-
-
-def _directives(text: str) -> list[tuple[str, str]]:
-    return [(found[1], _arguments_at(text, found.end())) for found in _DIRECTIVE.finditer(text)]
 
 
 def _arguments_at(text: str, start: int) -> str:

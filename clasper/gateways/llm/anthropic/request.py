@@ -84,7 +84,7 @@ def _turns(messages: Sequence[Message], names: ToolNames, provider: str) -> list
         return [{"role": "user", "content": _text(_EMPTY)}]
     for turn in turns:
         if turn["role"] == "user" and len(turn["content"]) > 1:
-            turn["content"].sort(key=_is_not_result)
+            turn["content"].sort(key=lambda block: bool(block["type"] != "tool_result"))
     if turns[0]["role"] == "assistant":
         turns.insert(0, {"role": "user", "content": _text(_EARLIER)})
     if turns[-1]["role"] == "assistant" and turns[-1]["content"][-1]["type"] == "text":
@@ -144,10 +144,6 @@ def _result(message: Message) -> Block:
         # The API refuses an error without content.
         result |= {"content": _FAILED if _blank(message.content) else message.content, "is_error": True}
     return result
-
-
-def _is_not_result(block: Block) -> bool:
-    return bool(block["type"] != "tool_result")
 
 
 def _use(call: ToolCall, names: ToolNames) -> Block:

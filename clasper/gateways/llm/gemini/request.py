@@ -61,7 +61,8 @@ def _declaration(tool: ToolSpec, names: ToolNames) -> dict[str, Any]:
 
 
 def _contents(call: ModelCall, names: ToolNames, provider: str) -> list[dict[str, Any]]:
-    unsigned = _takes_unsigned_calls(call.model)
+    model = call.model.rpartition("/")[2]
+    unsigned = model.startswith(_UNSIGNED) or not model.startswith("gemini-")
     asked: dict[str, dict[str, Any]] = {}
     turns: list[dict[str, Any]] = []
     for message in call.messages:
@@ -71,7 +72,8 @@ def _contents(call: ModelCall, names: ToolNames, provider: str) -> list[dict[str
         if message.role == "assistant":
             role, parts = "model", _model_parts(message, names, provider, asked)
             if not unsigned and message.tool_calls:
-                _mark_unsigned(parts)
+                first = next(part for part in parts if "functionCall" in part)
+                first.setdefault("thoughtSignature", _NO_SIGNATURE)
         elif message.role == "tool":
             parts = _result(message, asked)
         else:
@@ -93,7 +95,8 @@ def _model_parts(message: Message, names: ToolNames, provider: str, asked: dict[
     What is kept in `extra` (see `response`) says how the parts were divided and signed. Text whose length has changed
     since is sent unsigned.
     """
-    kept = _kept(message, provider)
+    found = message.extra.get(provider) if message.extra else None
+    kept: Sequence[Mapping[str, Any]] = found if isinstance(found, list) else ()
     marks = {entry["call"]: entry for entry in kept if "call" in entry}
     calls = {call.id: _call(call, marks.get(call.id, {}), names) for call in message.tool_calls}
     asked.update((call_id, part["functionCall"]) for call_id, part in calls.items())
@@ -115,11 +118,6 @@ def _model_parts(message: Message, names: ToolNames, provider: str, asked: dict[
     return parts
 
 
-def _kept(message: Message, provider: str) -> Sequence[Mapping[str, Any]]:
-    kept = message.extra.get(provider) if message.extra else None
-    return kept if isinstance(kept, list) else ()
-
-
 def _call(call: ToolCall, mark: Mapping[str, Any], names: ToolNames) -> _Part:
     function: dict[str, Any] = {"name": names.to_wire(call.name), "args": _json(call.arguments, "{") or {}}
     if mark.get("id"):
@@ -131,16 +129,6 @@ def _signed(part: _Part, mark: Mapping[str, Any]) -> _Part:
     if mark.get("signature"):
         part["thoughtSignature"] = mark["signature"]
     return part
-
-
-def _takes_unsigned_calls(model: str) -> bool:
-    name = model.rpartition("/")[2]
-    return name.startswith(_UNSIGNED) or not name.startswith("gemini-")
-
-
-def _mark_unsigned(parts: list[_Part]) -> None:
-    first = next(part for part in parts if "functionCall" in part)
-    first.setdefault("thoughtSignature", _NO_SIGNATURE)
 
 
 def _result(message: Message, asked: Mapping[str, Mapping[str, Any]]) -> list[_Part]:
