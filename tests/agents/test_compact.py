@@ -133,7 +133,7 @@ def test_system_turns_are_turns(server: Server, model: FakeProvider) -> None:
 
 
 @pytest.mark.parametrize("turns", [SIX, [*SIX, *TOOLS, say("assistant", "Noon.")]], ids=["talk", "tools"])
-def test_the_next_run_reads_the_summary_on_every_wire(
+def test_the_next_run_reads_the_summary_in_every_wire_format(
     server: Server, host: FakeProvider, turns: list[dict[str, Any]]
 ) -> None:
     host.script(reply(SUMMARY), reply("Köln."))

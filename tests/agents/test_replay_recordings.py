@@ -17,7 +17,7 @@ from tests.agents.backend import Backend
 from tests.agents.hosts import hosts
 from tests.agents.ledger import assert_balanced
 from tests.agents.replaying import again
-from tests.gateways.wires import needs_recordings, recorded
+from tests.gateways.wire_formats import needs_recordings, recorded
 from tests.world import ACME, Server
 
 TOOLS = ("get_temperature", "get_user_country", "final_result", "retrieve_entity_info")

@@ -14,7 +14,7 @@ from clasper.gateways.llm.base import Completion, Message, ModelCall, ToolSpec
 from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.gemini import GeminiFormat
 from fakes.llm import FakeProvider
-from tests.gateways.wires import streamed
+from tests.gateways.wire_formats import streamed
 
 BASE = URL("https://generativelanguage.googleapis.com/v1beta")
 WIRE = GeminiFormat("gemini", BASE)

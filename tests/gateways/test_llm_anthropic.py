@@ -18,7 +18,7 @@ from clasper.gateways.llm.base import Completion, ModelCall, ProviderError, Text
 from fakes.llm import Answer, FakeProvider, raw, stream_error
 from fakes.llm.anthropic import FakeAnthropic
 from tests.gateways.anthropic_calls import CALL, HOST, TOOLS, WIRE, client
-from tests.gateways.wires import cases, facts, streamed
+from tests.gateways.wire_formats import cases, facts, streamed
 
 
 def kept_facts(completion: Completion) -> dict[str, Any]:

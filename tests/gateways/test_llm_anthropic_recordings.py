@@ -16,7 +16,7 @@ from clasper.gateways.llm.base import Completion, Message, ModelCall, TextDelta,
 from clasper.gateways.llm.exchange import HttpProvider
 from fakes.llm import FakeProvider, raw
 from fakes.llm.anthropic import FakeAnthropic
-from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
+from tests.gateways.wire_formats import RECORDINGS, needs_recordings, recorded
 
 FOLDER = RECORDINGS / "anthropic"
 pytestmark = needs_recordings

@@ -17,7 +17,7 @@ from clasper.gateways.llm.base import Message, ModelCall, ProviderError, ToolCal
 from fakes.llm import Answer, FakeProvider, reply
 from fakes.llm.anthropic import FakeAnthropic
 from tests.gateways.anthropic_calls import CALL, HOST, KEPT, SCHEMA, TOOLS, WIRE, client, encoded, text_block
-from tests.gateways.wires import streamed
+from tests.gateways.wire_formats import streamed
 
 
 def conversation(*messages: Message) -> list[dict[str, Any]]:

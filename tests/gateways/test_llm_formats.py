@@ -21,7 +21,7 @@ from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE, OPENAI
 from clasper.gateways.llm.openai_chat.request import encode_request
 from clasper.gateways.llm.openai_chat.response import ChatAccumulator
 from fakes.llm import FakeChat, FakeProvider, error, raw, reply
-from tests.gateways.wires import CALL, cases, facts, streamed
+from tests.gateways.wire_formats import CALL, cases, facts, streamed
 
 SECRET = "sk-not-a-real-key"
 

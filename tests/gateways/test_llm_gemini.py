@@ -29,7 +29,7 @@ from tests.gateways.gemini_calls import (
     conversation,
     signed,
 )
-from tests.gateways.wires import cases, facts, streamed
+from tests.gateways.wire_formats import cases, facts, streamed
 
 
 def kept_facts(completion: Completion) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.gemini import GeminiFormat
 from fakes.llm import FakeProvider, raw
 from fakes.llm.gemini import FakeGemini
-from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
+from tests.gateways.wire_formats import RECORDINGS, needs_recordings, recorded
 
 FOLDER = RECORDINGS / "google"
 pytestmark = needs_recordings

@@ -16,7 +16,7 @@ from clasper.gateways.llm.exchange import HttpProvider
 from clasper.gateways.llm.openai_chat import ChatFormat
 from clasper.gateways.llm.openai_chat.dialects import COMPATIBLE
 from fakes.llm import FakeChat, FakeProvider, raw
-from tests.gateways.wires import RECORDINGS, needs_recordings, recorded
+from tests.gateways.wire_formats import RECORDINGS, needs_recordings, recorded
 
 pytestmark = needs_recordings
 
