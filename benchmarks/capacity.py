@@ -59,7 +59,7 @@ def streaming_capacity(seconds: float = _SECONDS) -> dict[str, float]:
 
 
 def _question(wire_format: str, *, stream: bool = False) -> bytes:
-    """A question as long as Clasper's, addressed as the wire format wants it; the upstream reads no more of it."""
+    """A question as long as Clasper's, addressed as the wire format wants it; the upstream ignores the rest."""
     said, model = "x" * _PROMPT_BYTES, PROVIDERS[wire_format].model
     if wire_format == "gemini":
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"

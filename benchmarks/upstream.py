@@ -62,35 +62,23 @@ class Pages:
             "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
         }
         made = "201 Created"
-        self.static: dict[tuple[bytes, bytes], tuple[str, bytes]] = {
-            (b"GET", b"/health"): ("health", rendered({"status": "ok"})),
-            (b"GET", b"/api/mission-control/capabilities"): (
+        message = {"id": f"01900000-0000-7000-8001-{ID}", "task_id": TASK_ID}
+        document = {"id": f"01900000-0000-7000-8002-{ID}", "title": "Plan", "doc_type": "plan", "task_id": TASK_ID}
+        pages = {
+            "GET /health": ("health", rendered({"status": "ok"})),
+            "GET /api/mission-control/capabilities": (
                 "capabilities",
                 rendered({"contract_version": "v1", "features": features}),
             ),
-            (b"GET", b"/api/mission-control/tasks"): ("tasks_list", rendered({"items": tasks, "next_cursor": None})),
-            (b"POST", b"/api/mission-control/tasks"): ("tasks_create", rendered(tasks[-1], made)),
-            (b"POST", b"/api/mission-control/messages"): (
-                "messages",
-                rendered({"id": f"01900000-0000-7000-8001-{ID}", "task_id": TASK_ID}, made),
-            ),
-            (b"POST", b"/api/mission-control/documents"): (
-                "documents",
-                rendered(
-                    {
-                        "id": f"01900000-0000-7000-8002-{ID}",
-                        "title": "Plan",
-                        "doc_type": "plan",
-                        "task_id": TASK_ID,
-                    },
-                    made,
-                ),
-            ),
-            (b"GET", b"/api/tools"): ("tools_list", rendered({"tools": [tool]})),
-            (b"POST", b"/api/tools/" + TOOL_NAME.encode()): (
-                "tools_execute",
-                rendered({"result": {"found": ANSWER[:60]}}),
-            ),
+            "GET /api/mission-control/tasks": ("tasks_list", rendered({"items": tasks, "next_cursor": None})),
+            "POST /api/mission-control/tasks": ("tasks_create", rendered(tasks[-1], made)),
+            "POST /api/mission-control/messages": ("messages", rendered(message, made)),
+            "POST /api/mission-control/documents": ("documents", rendered(document, made)),
+            "GET /api/tools": ("tools_list", rendered({"tools": [tool]})),
+            f"POST /api/tools/{TOOL_NAME}": ("tools_execute", rendered({"result": {"found": ANSWER[:60]}})),
+        }
+        self.static: dict[tuple[bytes, ...], tuple[str, bytes]] = {
+            tuple(route.encode().split(b" ")): page for route, page in pages.items()
         }
         self.numbered = {name: numbered(page) for name, page in self.static.values() if name in _NUMBERED}
         self.missing = rendered({"error": "Not found", "code": "not_found", "details": {}}, "404 Not Found")

@@ -19,7 +19,7 @@ EPILOG = """examples:
 FILE is what GET /audit/export or manage.py audit_export wrote as ndjson. Each tenant's entries must count from 1
 without gaps and hold the hash of the one before; each hash must be the SHA-256 of the canonical JSON (RFC 8785) of all
 fields but id and hash. Checkpoints, in FILE and in --checkpoint, must be signed (Ed25519) and name the hash of their
-entry: only they show that the end was cut off or all was written anew. Whoever forges a file can sign it with a key of
+entry: only they show that the end was cut off or all was rewritten. Whoever forges a file can sign it with a key of
 his own, so give --public-key with the key that you were told by other means; then each chain needs a checkpoint.
 
 exit codes: 0 everything fits, 1 it does not (the first bad seq is printed) or there is nothing to verify,

@@ -25,7 +25,7 @@ _VERSION = re.compile(r"v?(\d{1,6})(?:\.\d+){0,2}(?:[-+].*)?", re.ASCII)
 class Capabilities:
     """The features of one control plane, under the contract's names and those it announced.
 
-    `known` is False when it gave no usable answer; no optional feature is assumed then.
+    `known` is False when it returned no usable answer; no optional feature is assumed then.
     """
 
     contract_version: str = ""
@@ -85,7 +85,7 @@ def check_capabilities(capabilities: Capabilities) -> Compatibility:
             compatible=False,
             control_plane_contract_version=None,
             missing_features=REQUIRED,
-            error="The control plane gave no usable answer about its capabilities.",
+            error="The control plane returned no usable answer about its capabilities.",
         )
     missing = tuple(feature for feature in REQUIRED if not capabilities.has(feature))
     warnings = [f"The control plane does not offer {feature}." for feature in OPTIONAL if not capabilities.has(feature)]

@@ -190,7 +190,7 @@ class Transport:
 def backend_failed(operation: str, status: int = 0, reason: str = "") -> BackendFailed:
     """The error of an operation; `status` is the backend's, 0 without a usable response."""
     if not reason:
-        reason = f"the backend answered {status}" if status else "the backend gave no usable answer"
+        reason = f"the backend answered {status}" if status else "the backend returned no usable answer"
         if status in _UNAUTHORISED:
             reason = "the backend refused the agent token"
     return BackendFailed(

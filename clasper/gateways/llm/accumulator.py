@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class WrittenCall(NamedTuple):
-    """A tool call as the provider wrote it: its id, "" if it gave none, its name on the wire, and its JSON text."""
+    """A tool call as the provider wrote it: its id, "" without one, its name on the wire, and its JSON text."""
 
     id: str
     name: str

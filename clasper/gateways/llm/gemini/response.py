@@ -3,7 +3,7 @@
 Every chunk of a stream is written like a whole response, and every field may be missing or null.
 
 What the provider wants back with an answer is kept in `Completion.extra[provider]`, one entry a part, in order:
-`{"text": characters}`, `{"call": our id, "id": the provider's id if it gave one}` or `{"thought": text}`, with the
+`{"text": characters}`, `{"call": our id, "id": the provider's id if there is one}` or `{"thought": text}`, with the
 part's `signature` if it had one. Consecutive texts without a signature are one entry.
 """
 
