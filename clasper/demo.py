@@ -232,11 +232,11 @@ class Story:
 
     def _report_audit(self) -> None:
         entries = self._get("/audit", limit=100)
-        verdict = self._get("/audit/verify")
+        report = self._get("/audit/verify")
         counts = Counter(entry["event_type"] for entry in entries["entries"])
         listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         self.console.print(f"[bold]Audit[/]           {listed}")
-        _expect(verdict["valid"] is True, "the audit chain does not verify")
+        _expect(report["valid"] is True, "the audit chain does not verify")
         _expect("budget.exceeded" in counts and "agent.complete" in counts, "the audit log is incomplete")
         if self.scripted:
             _expect("tool.denied" in counts, "the denied tool is not in the audit log")

@@ -272,7 +272,7 @@ LOGGING: dict[str, Any] = {
 MIN_SECRET_CHARS = 32
 
 
-def production_faults() -> list[str]:
+def production_problems() -> list[str]:
     """All reasons why these settings must not serve production traffic."""
     checks = [
         (DEBUG, "DEBUG is on"),
@@ -283,12 +283,12 @@ def production_faults() -> list[str]:
         (LLM_PROVIDER == OFFLINE, "LLM_PROVIDER is offline, which only pretends to be a model"),
         (not BACKEND_URL, "BACKEND_URL is missing: the embedded control plane is for development"),
     ]
-    return [fault for failed, fault in checks if failed]
+    return [problem for failed, problem in checks if failed]
 
 
-def _json_faults() -> list[str]:
+def _json_problems() -> list[str]:
     """What is wrong with the settings that are JSON objects of a certain shape."""
-    faults = []
+    problems = []
     for name, values, kind, wanted in (
         ("CLASPER_PROVIDER_HEADERS", CLASPER_PROVIDER_HEADERS, dict, "provider to an object of headers"),
         ("CLASPER_PROVIDER_TIMEOUTS_MS", CLASPER_PROVIDER_TIMEOUTS_MS, int, "provider to milliseconds"),
@@ -296,14 +296,14 @@ def _json_faults() -> list[str]:
         ("CLASPER_OTEL_HEADERS", CLASPER_OTEL_HEADERS, str, "header to value"),
     ):
         if not isinstance(values, dict) or not all(isinstance(each, kind) for each in values.values()):
-            faults.append(f"{name} must be a JSON object from {wanted}")
+            problems.append(f"{name} must be a JSON object from {wanted}")
         elif kind is not str and (unknown := sorted(values.keys() - set(PROVIDERS))):
-            faults.append(f"{name}: unknown provider {', '.join(unknown)}; there are {', '.join(PROVIDERS)}")
-    return faults
+            problems.append(f"{name}: unknown provider {', '.join(unknown)}; there are {', '.join(PROVIDERS)}")
+    return problems
 
 
-if _faults := _json_faults():
-    raise ImproperlyConfigured("; ".join(_faults))
+if _problems := _json_problems():
+    raise ImproperlyConfigured("; ".join(_problems))
 if CLASPER_AUDIT_SIGNING_KEY:
     try:
         read_signing_key(CLASPER_AUDIT_SIGNING_KEY)
@@ -313,9 +313,9 @@ if CLASPER_ENV not in ("development", "production", "test"):
     raise ImproperlyConfigured(f"CLASPER_ENV must be development, production or test, not {CLASPER_ENV!r}.")
 if AGENT_JWT_ALGORITHM not in ("HS256", "HS384", "HS512"):
     raise ImproperlyConfigured("AGENT_JWT_ALGORITHM must be HS256, HS384 or HS512.")
-if PRODUCTION and (_faults := production_faults()):
+if PRODUCTION and (_problems := production_problems()):
     raise ImproperlyConfigured(
-        "Refusing to start in production:\n  - " + "\n  - ".join(_faults) + "\nSee docs/settings.md."
+        "Refusing to start in production:\n  - " + "\n  - ".join(_problems) + "\nSee docs/settings.md."
     )
 
 SEALING_KEY = derive_key(CLASPER_ENCRYPTION_KEY or SECRET_KEY, "clasper/sealing")

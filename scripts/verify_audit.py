@@ -141,7 +141,7 @@ def entry_hash(entry: dict[str, Any]) -> str:
 
 
 class Chain:
-    """One tenant's entries so far; `fault` is the first thing wrong, `bad` its seq (None: it is about no entry).
+    """One tenant's entries so far; `problem` is the first thing wrong, `bad` its seq (None: it is about no entry).
 
     `reach` is the seq that the entries must reach, `compared` that of the last checkpoint they were held against.
     """
@@ -150,12 +150,12 @@ class Chain:
         self.tenant_id, self.seq, self.hash, self.count = tenant_id, 0, GENESIS, 0
         self.anchors: dict[int, set[str]] = {}
         self.reach, self.compared = 0, 0
-        self.fault = ""
+        self.problem = ""
         self.bad: int | None = None
 
-    def fail(self, seq: int | None, fault: str) -> None:
-        if not self.fault:
-            self.fault, self.bad = fault, seq
+    def fail(self, seq: int | None, problem: str) -> None:
+        if not self.problem:
+            self.problem, self.bad = problem, seq
 
     def checkpoint(self, found: dict[str, Any], public_key: str) -> None:
         self.anchors.setdefault(found["seq"], set()).add(found["hash"])
@@ -196,7 +196,7 @@ class Chain:
         self.seq, self.hash, self.count = seq, entry["hash"], self.count + 1
 
     def close(self, *, anchored: bool) -> str:
-        """The verdict, in a line; when it must be `anchored`, without a checkpoint nothing is verified."""
+        """The result, in one line; when it must be `anchored`, without a checkpoint nothing is verified."""
         name = self.tenant_id or "(platform)"
         if self.reach > self.seq:
             self.fail(self.seq + 1, f"entry {self.seq + 1} is missing: a checkpoint was made at {self.reach}")
@@ -204,9 +204,9 @@ class Chain:
             self.fail(None, "there are no entries")
         if anchored and not self.compared:
             self.fail(None, "there is no checkpoint to compare them with")
-        if self.fault:
+        if self.problem:
             where = "NOT VERIFIED" if self.bad is None else f"BROKEN, first bad seq {self.bad}"
-            return f"{name}: {where}: {self.fault}"
+            return f"{name}: {where}: {self.problem}"
         against = f"checkpoint at {self.compared}" if self.compared else "no checkpoint compared: a cut end is not seen"
         return f"{name}: valid, {self.count} entries, head {self.hash}, {against}"
 
@@ -269,7 +269,7 @@ def verify(path: str, *, others: list[str], public_key: str, tenant: str | None,
     sys.stdout.writelines(f"{chain.close(anchored=bool(public_key))}\n" for chain in chains.values())
     if not chains:
         sys.stdout.write(f"{path}: there is no chain in this file\n")
-    return bool(chains) and all(not chain.fault for chain in chains.values())
+    return bool(chains) and all(not chain.problem for chain in chains.values())
 
 
 def main() -> int:

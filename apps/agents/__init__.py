@@ -1,1 +1,1 @@
-"""Runs: the engine every request to a model passes, its doors, its outbox."""
+"""Runs: the engine every request to a model passes, the entry points, the outbox."""

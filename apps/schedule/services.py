@@ -19,7 +19,7 @@ from clasper.core.ids import new_id
 logger = logging.getLogger("clasper.schedule")
 
 LEASE = timedelta(minutes=1)
-"""A holder that has not renewed its lease for so long is considered dead, and another process takes over."""
+"""A holder that has not renewed its lease for this long is considered dead, and another process takes over."""
 
 RENEWAL_SECONDS = 15.0
 
@@ -59,7 +59,7 @@ class Lease:
 
 
 async def run_if_due(task: PeriodicTask, *, clock: Clock) -> bool:
-    """Runs an exclusive task if it is due and no other process is at it, any other task always; returns whether it ran.
+    """Runs an exclusive task if it is due and no other process runs it, any other task always; returns whether it ran.
 
     The next run is due `task.every` after the start of this one. When the task fails, its error is raised after the
     retry is scheduled. When the run is cancelled, the task stays due, so that another process can go on.

@@ -76,7 +76,7 @@ class InvalidRequest(ClasperError):
     ) -> None:
         super().__init__(message, **kwargs)
         if field_errors or form_errors:
-            self.details["fieldErrors"] = {name: list(faults) for name, faults in (field_errors or {}).items()}
+            self.details["fieldErrors"] = {name: list(texts) for name, texts in (field_errors or {}).items()}
             self.details["formErrors"] = list(form_errors)
 
 

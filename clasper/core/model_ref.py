@@ -51,17 +51,17 @@ def parse_model_ref(text: str, default_provider: str) -> ModelRef:
     provider = provider_id(prefix)
     named = bool(slash) and provider in _PREFIXES
     ref = ModelRef(provider, rest) if named else ModelRef(provider_id(default_provider), name)
-    if faults := _faults(ref.model):
-        raise InvalidRequest(field_errors={"model": faults})
+    if errors := _name_errors(ref.model):
+        raise InvalidRequest(field_errors={"model": errors})
     return ref
 
 
-def _faults(model: str) -> list[str]:
+def _name_errors(model: str) -> list[str]:
     if not model:
         return ["Name a model, such as openai/gpt-4o-mini."]
-    faults = []
+    errors = []
     if len(model) > MAX_MODEL_NAME:
-        faults.append(f"A model's name has at most {MAX_MODEL_NAME} characters.")
+        errors.append(f"A model's name has at most {MAX_MODEL_NAME} characters.")
     if not _MODEL_NAME.fullmatch(model):
-        faults.append("A model's name has only letters, digits and . _ : / @ + ~ -")
-    return faults
+        errors.append("A model's name has only letters, digits and . _ : / @ + ~ -")
+    return errors

@@ -2,7 +2,7 @@
 
 Services take a `TenantScope`, so that reaching every tenant has to be written out. Nothing else means it: neither a
 tenant that was forgotten nor an empty one. Code that treats the two cases differently asks for AllTenants, so that a
-value that is no scope at all fails instead of opening everything.
+value that is not a scope fails instead of opening everything.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from clasper.core.schemas import Codec, Errors, Input, bare, codec_of, is_mappin
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input
 
 MAX_KEY_CHARS = 80
-"""So much of a wrong key is repeated in an error."""
+"""How much of a wrong key an error repeats."""
 
 MAX_UNKNOWN = 20
-"""So many unknown fields are named in an error; the rest is counted."""
+"""How many unknown fields an error names; the rest are counted."""
 
 REQUIRED = "This field is required."
 
@@ -128,7 +128,7 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 def _errors(value: Any, kind: Any, path: str, strict: bool) -> list[str]:
-    """What is wrong with `value`, descending into lists and structs so that each item is judged by itself."""
+    """What is wrong with `value`, descending into lists and structs so that each item is checked by itself."""
     try:
         msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:

@@ -24,7 +24,7 @@ from apps.agents.domain.responses import (
 )
 
 DONE_EVENT = AgentAnswer
-"""The data of a stream's last event, besides its `type`."""
+"""The data of a stream's last event, apart from its `type`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from fakes.llm import error, garbage, half_stream, raw, reply, reset, silence, s
 from tests.gateways.every_host import KEY, Behaves, Behaviours, Host, hosting
 
 CANCEL_SECONDS = 0.25
-"""Within which a provider must see that its answer is no longer wanted (rulings §3.1)."""
+"""Within which a provider must see that its answer is no longer wanted."""
 
 TOO_LONG = {
     "anthropic": "prompt is too long: 210000 tokens > 200000 maximum",

@@ -1,4 +1,4 @@
-"""The doors of runs, on the event loop."""
+"""The entry points of runs, on the event loop."""
 
 from apps.agents.consumers.compaction import CompactConsumer
 from apps.agents.consumers.conversations import SendConsumer, StreamConsumer

@@ -140,7 +140,7 @@ class BudgetCheckView(APIView):
 
     @operation("budget_check", body=AmountInput, response=budgets.BudgetCheck)
     def post(self, request: Request) -> Response:
-        """Whether a run that may cost `amount` would be let in now. Reserves nothing; 200 for both verdicts."""
+        """Whether a run that may cost `amount` would be admitted now. Reserves nothing; answers 200 either way."""
         _, body = read_body(AmountInput, request)
         return Response(budgets.check_budget(tenant_id=body.tenant_id, amount=body.amount, now=utc_now()))
 

@@ -20,11 +20,11 @@ GivenId = Annotated[str, about(example="0194c8f0-7e1a-7000-8000-000000000001", m
 
 
 class DiffInput(Input, frozen=True, kw_only=True):
-    """The two runs, and what to tell of them."""
+    """The two runs, and what to say of their difference."""
 
     base_trace_id: GivenId
     compare_trace_id: GivenId
-    include_summary: Annotated[bool, about("Tell it in one sentence too.")] = True
+    include_summary: Annotated[bool, about("Also summarise the difference in a sentence.")] = True
     include_output_diff: Annotated[bool, about("Add the answers' diff: unified, at most 2,000 lines and 64 KiB.")] = (
         False
     )

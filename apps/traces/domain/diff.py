@@ -213,49 +213,49 @@ def _percent(old: int, new: int) -> float | int | None:
     return int(percent) if percent.is_integer() else percent
 
 
-def _tell_change(section: str, name: str) -> Callable[[Mapping[str, Any]], str]:
-    def tell(diff: Mapping[str, Any]) -> str:
-        facts = diff[section]
-        return f"{name.lower()} changed ({facts[f'base{name}'] or 'none'} → {facts[f'compare{name}'] or 'none'})"
+def _describe_change(section: str, name: str) -> Callable[[Mapping[str, Any]], str]:
+    def describe(diff: Mapping[str, Any]) -> str:
+        values = diff[section]
+        return f"{name.lower()} changed ({values[f'base{name}'] or 'none'} → {values[f'compare{name}'] or 'none'})"
 
-    return tell
+    return describe
 
 
-def _tell_percent(section: str, name: str) -> Callable[[Mapping[str, Any]], str]:
-    def tell(diff: Mapping[str, Any]) -> str:
+def _describe_percent(section: str, name: str) -> Callable[[Mapping[str, Any]], str]:
+    def describe(diff: Mapping[str, Any]) -> str:
         percent = diff[section]["percentChange"]
         return f"{name} {'decreased' if percent < 0 else 'increased'} by {abs(percent)}%"
 
-    return tell
+    return describe
 
 
-def _tell_skills(diff: Mapping[str, Any]) -> str:
+def _describe_skills(diff: Mapping[str, Any]) -> str:
     changed = [f"{name} {each['base']} → {each['compare']}" for name, each in diff["skills"]["changed"].items()]
     return f"skills changed ({_listed(changed)})"
 
 
-def _tell_tool_calls(diff: Mapping[str, Any]) -> str:
+def _describe_tool_calls(diff: Mapping[str, Any]) -> str:
     tools = diff["toolCalls"]
     flipped = {each["name"]: None for each in tools["changed"] if each["differences"]["successChanged"]}
     parts = {"added": tools["addedNames"], "removed": tools["removedNames"], "other success": list(flipped)}
     return f"tool calls changed ({'; '.join(f'{what} {_listed(names)}' for what, names in parts.items() if names)})"
 
 
-def _tell_error(diff: Mapping[str, Any]) -> str:
+def _describe_error(diff: Mapping[str, Any]) -> str:
     had, has = diff["errors"]["baseHasError"], diff["errors"]["compareHasError"]
     return "error changed" if had and has else "error appeared" if has else "error disappeared"
 
 
 _PHRASES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "model": _tell_change("model", "Model"),
-    "provider": _tell_change("model", "Provider"),
-    "cost": _tell_percent("cost", "cost"),
+    "model": _describe_change("model", "Model"),
+    "provider": _describe_change("model", "Provider"),
+    "cost": _describe_percent("cost", "cost"),
     "workspace": lambda _: "workspace changed",
-    "skills": _tell_skills,
-    "tool_calls": _tell_tool_calls,
-    "error": _tell_error,
+    "skills": _describe_skills,
+    "tool_calls": _describe_tool_calls,
+    "error": _describe_error,
     "output": lambda _: "output changed",
-    "timing": _tell_percent("timing", "duration"),
+    "timing": _describe_percent("timing", "duration"),
 }
 
 

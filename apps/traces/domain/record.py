@@ -13,7 +13,6 @@ from clasper.core.schemas import Resource, about
 from clasper.core.usage import Usage
 
 Status = Literal["running", "success", "error", "timeout", "cancelled"]
-STATUSES: tuple[Status, ...] = ("running", "success", "error", "timeout", "cancelled")
 
 StepType = Literal["llm_call", "tool_call", "error"]
 

@@ -1,7 +1,7 @@
 """The day sums of runs: added to when a run settles, and computed again from the traces on request.
 
 As long as a day's traces are all there, its sums can be computed from them; once retention has deleted some, they
-cannot. The counts tell: when a day's sums count more runs than it has traces, its sums stay as they are.
+cannot. The counts decide: when a day's sums count more runs than it has traces, its sums stay as they are.
 """
 
 from __future__ import annotations

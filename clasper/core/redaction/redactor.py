@@ -105,7 +105,7 @@ class Redactor:
 
     # --- JSON values --------------------------------------------------------------------------------------------------
     def _value(self, value: Any, counts: Counts, label: str, depth: int) -> Any:
-        """`label` is not empty when the value stands under a key named like a secret: its texts go whole."""
+        """`label` is not empty when the value is under a key named like a secret: its texts go whole."""
         if isinstance(value, str):
             return self._whole(value, label, counts) if label else self._text(value, counts)
         if isinstance(value, dict):

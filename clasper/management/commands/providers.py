@@ -109,9 +109,9 @@ def _show(console: Console, entries: list[ProviderEntry], checks: list[Check]) -
         if entry.configured and entry.problem:
             console.print(f"{entry.name}: {entry.problem}", markup=False, soft_wrap=True)
     for check in checks:
-        verdict = check.error or f"answered in {check.duration_ms} ms for {check.cost:.9f} USD"
+        outcome = check.error or f"answered in {check.duration_ms} ms for {check.cost:.9f} USD"
         trace = f", trace {check.trace_id}" if check.trace_id else ""
-        console.print(f"{check.provider}/{check.model}: {verdict}{trace}", markup=False, soft_wrap=True)
+        console.print(f"{check.provider}/{check.model}: {outcome}{trace}", markup=False, soft_wrap=True)
 
 
 def _state(entry: ProviderEntry) -> str:

@@ -72,8 +72,8 @@ Usage and the sums of /traces/stats count them; an existing budget does not.
     def _report(self, options: dict[str, Any], until: datetime, seconds: float) -> None:
         count, tenant = options["count"], options["tenant"]
         if options["json"]:
-            facts = {"tenant_id": tenant, "count": count, "days": options["days"], "seed": options["seed"]}
-            self.stdout.write(json.dumps({**facts, "until": iso(until), "seconds": round(seconds, 3)}))
+            report = {"tenant_id": tenant, "count": count, "days": options["days"], "seed": options["seed"]}
+            self.stdout.write(json.dumps({**report, "until": iso(until), "seconds": round(seconds, 3)}))
             return
         rate = round(count / max(seconds, 0.001))
         self.stdout.write(f"{count:,} runs of {tenant} until {iso(until)} in {seconds:.1f} s, {rate:,} a second.")

@@ -1,4 +1,4 @@
-"""Production refuses to start with insecure settings and names every fault at once."""
+"""Production refuses to start with insecure settings and names every problem at once."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def sound(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_sound_settings_have_no_fault(sound: pytest.MonkeyPatch) -> None:
-    assert settings_module.production_faults() == []
+def test_sound_settings_have_no_problem(sound: pytest.MonkeyPatch) -> None:
+    assert settings_module.production_problems() == []
 
 
 @pytest.mark.parametrize(("name", "value", "text"), FAULTS, ids=lambda each: str(each)[:20])
-def test_each_fault_is_named(name: str, value: Any, text: str, sound: pytest.MonkeyPatch) -> None:
+def test_each_problem_is_named(name: str, value: Any, text: str, sound: pytest.MonkeyPatch) -> None:
     sound.setattr(settings_module, name, value)
-    (fault,) = settings_module.production_faults()
-    assert fault.startswith(text)
+    (problem,) = settings_module.production_problems()
+    assert problem.startswith(text)
 
 
 def check(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +76,7 @@ def no_dotenv() -> None:
         pytest.skip("a .env file beside manage.py decides")
 
 
-def test_the_server_refuses_and_names_all_faults_at_once(tmp_path: Path, no_dotenv: None) -> None:
+def test_the_server_refuses_and_names_all_problems_at_once(tmp_path: Path, no_dotenv: None) -> None:
     refused = check(tmp_path, CLASPER_ENV="production", DEBUG="true", LLM_PROVIDER="offline")
     assert refused.returncode != 0
     said = refused.stdout + refused.stderr
