@@ -190,7 +190,7 @@ def test_a_refused_request_leaves_nothing(
     ids=["cut", "empty", "list", "text", "NaN", "NUL", "deep", "no UTF-8", "plain", "form", "huge"],
 )
 @pytest.mark.parametrize("path", ["send", "stream"])
-def test_a_body_that_is_none(
+def test_an_invalid_body(
     server: Server, path: str, content: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
     headers = {"Content-Type": "application/json", **headers}
@@ -256,7 +256,7 @@ BAD_BUDGETS: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("content", "code"), BAD_BUDGETS)
-def test_a_budget_that_is_none(server: Server, content: bytes, code: str) -> None:
+def test_an_invalid_budget(server: Server, content: bytes, code: str) -> None:
     response = server.request("POST", "/budget", content=content, headers={"Content-Type": "application/json"})
     assert (response.status_code, response.json()["code"]) == (400, code), response.text
     assert server.get("/budget", params={"tenant_id": ACME}).status_code == 404

@@ -25,7 +25,9 @@ def output_limit(openai: FakeProvider, number: int = -1) -> int:
 
 
 @pytest.mark.parametrize("path", ["send", "stream"])
-def test_a_run_without_room_is_refused(server: Server, backend: Backend, openai: FakeProvider, path: str) -> None:
+def test_a_run_that_the_budget_does_not_cover_is_refused(
+    server: Server, backend: Backend, openai: FakeProvider, path: str
+) -> None:
     server.set_budget(limit=0.00001)
     response = server.post(f"/api/agents/{path}", send_body("Hello"))
     assert (response.status_code, response.json()["code"]) == (402, "budget_exceeded")

@@ -247,7 +247,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_a_summary_that_is_none(server: Server, model: FakeProvider, kind: str) -> None:
+def test_an_invalid_summary(server: Server, model: FakeProvider, kind: str) -> None:
     behaviour, code = UNUSABLE[kind]
     model.script(behaviour)
     body = failed(compact(server, headers={"Idempotency-Key": "k"}), 502, code)

@@ -121,7 +121,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "field"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_body_that_is_none(change: dict[str, Any], field: str) -> None:
+def test_an_invalid_body(change: dict[str, Any], field: str) -> None:
     raw = {"messages": SIX, **change}
     assert errors_of(CompactBody, raw).keys() == {field}
 

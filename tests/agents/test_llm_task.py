@@ -150,9 +150,7 @@ NO_ANSWER: list[tuple[str, Behaviour, str]] = [
 
 @pytest.mark.parametrize("before", [0, 1], ids=["at once", "when repaired"])
 @pytest.mark.parametrize(("answer", "code"), [case[1:] for case in NO_ANSWER], ids=[case[0] for case in NO_ANSWER])
-def test_an_answer_that_is_none(
-    server: Server, openai: FakeProvider, answer: Behaviour, code: str, before: int
-) -> None:
+def test_an_invalid_answer(server: Server, openai: FakeProvider, answer: Behaviour, code: str, before: int) -> None:
     openai.script(*[reply("No JSON.", usage=USAGE)] * before, answer)
     body = failed(task(server), 502, code)
     assert len(openai.requests) == before + 1
@@ -177,7 +175,7 @@ def test_json_that_came_first_is_kept_when_the_repair_returns_none(
     assert_balanced()
 
 
-def test_json_that_came_first_stands_when_the_provider_fails(server: Server, openai: FakeProvider) -> None:
+def test_json_that_came_first_is_kept_when_the_provider_fails(server: Server, openai: FakeProvider) -> None:
     openai.script(reply("{}", usage=USAGE), *(error(500),) * 3)
     assert done(task(server))["output"] == {}
     assert len(openai.requests) == 4

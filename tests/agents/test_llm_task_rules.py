@@ -61,7 +61,7 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "field"), [case[1:] for case in BAD_BODIES], ids=[case[0] for case in BAD_BODIES])
-def test_a_body_that_is_none(change: dict[str, Any], field: str) -> None:
+def test_an_invalid_body(change: dict[str, Any], field: str) -> None:
     raw = {"prompt": "Extract", **change}
     assert errors_of(TaskBody, raw, also=read_schema(raw.get("schema"))[1]).keys() == {field}
 

@@ -113,7 +113,7 @@ def test_a_wrong_field(server: Server, openai: FakeProvider, change: dict[str, A
 
 
 @pytest.mark.parametrize("content", [b'{"prompt": ', b"[]", b'{"prompt": "\\u0000"}', b'{"input":' * 100])
-def test_a_body_that_is_none(server: Server, content: bytes) -> None:
+def test_an_invalid_body(server: Server, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     response = server.request("POST", "/llm-task", content=content, headers=headers)
     assert response.status_code == 400

@@ -189,7 +189,7 @@ MANY = {
         (0, ("alpha",), []),
     ],
 )
-def test_always_and_forced_skills_come_first_when_room_is_short(
+def test_always_and_forced_skills_come_first_when_space_is_short(
     limit: int, force: tuple[str, ...], chosen: list[str]
 ) -> None:
     built = prompt(MANY, limit=limit, force=force)

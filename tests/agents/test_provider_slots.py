@@ -84,7 +84,7 @@ async def test_providers_have_slots_of_their_own() -> None:
             pass
 
 
-async def test_a_cap_of_zero_is_none(settings: Any) -> None:
+async def test_a_cap_of_zero_is_no_limit(settings: Any) -> None:
     settings.CLASPER_TENANT_CONCURRENCY = settings.CLASPER_PROVIDER_CONCURRENCY = 0
     entered: list[str] = []
     callers = [Caller(entered, "call") for _ in range(1000)]

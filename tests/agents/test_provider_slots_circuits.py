@@ -46,7 +46,7 @@ async def test_the_other_providers_are_still_asked() -> None:
     assert (circuit_state(HOST), circuit_state(OTHER_HOST)) == ("open", "closed")
 
 
-async def test_a_success_in_between_starts_the_count_anew() -> None:
+async def test_a_success_in_between_restarts_the_count() -> None:
     for _ in range(3):
         await fail(times=1)
         async with to() as slot:

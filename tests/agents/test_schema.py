@@ -247,7 +247,7 @@ def test_text_that_is_not_unicode_is_reported() -> None:
 
 
 @given(JSON, JSON)
-def test_any_object_is_a_schema_or_refused_and_any_value_can_be_judged(raw: Any, value: Any) -> None:
+def test_any_object_is_a_schema_or_refused_and_any_value_can_be_checked(raw: Any, value: Any) -> None:
     schema = {"properties": raw, "enum": [value]} if isinstance(raw, dict) else {"enum": [value]}
     try:
         compiled = compile_schema(schema)

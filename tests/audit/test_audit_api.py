@@ -151,7 +151,7 @@ def test_filters(log: None, query: dict[str, Any], count: int) -> None:
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
-def test_all_faults_of_a_query_are_told_at_once(log: None, query: dict[str, Any], fields: set[str]) -> None:
+def test_all_errors_of_a_query_are_reported_at_once(log: None, query: dict[str, Any], fields: set[str]) -> None:
     status, body = get("/audit", **query)
     assert (status, body["code"]) == (400, "invalid_request")
     assert set(body["details"]["fieldErrors"]) == fields
@@ -239,7 +239,7 @@ def test_the_log_cannot_be_changed_over_http(log: None, method: str) -> None:
     assert json.loads(answer.content)["code"] == "method_not_allowed"
 
 
-def test_the_openapi_document_describes_the_doors() -> None:
+def test_the_openapi_document_describes_the_endpoints() -> None:
     generator: Any = SchemaGenerator
     schema = generator().get_schema(public=True)
     operation = schema["paths"]["/audit"]["get"]

@@ -132,7 +132,7 @@ def test_csv_is_for_spreadsheets(signing: None, server: Server, log: None) -> No
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
-def test_a_faulty_export_is_refused_before_it_begins(server: Server, query: dict[str, str], fields: set[str]) -> None:
+def test_an_invalid_export_is_refused_before_it_begins(server: Server, query: dict[str, str], fields: set[str]) -> None:
     response = server.get("/audit/export", params=query)
     assert (response.status_code, set(response.json()["details"]["fieldErrors"])) == (400, fields)
     assert server.audit(event_type="audit.export") == []
@@ -200,7 +200,7 @@ def test_a_part_beside_a_gap_is_not_signed(signing: None, server: Server, log: N
 
 
 @pytest.mark.parametrize(("instant", "seqs"), [("noon", [1, 2, 3, 4, 5]), ("2026-99-99 00:00:00", [1, 2])])
-def test_an_entry_that_cannot_be_read_is_told(
+def test_an_entry_that_cannot_be_read_is_reported(
     signing: None, server: Server, log: None, instant: str, seqs: list[int]
 ) -> None:
     if connection.vendor != "sqlite":
@@ -211,7 +211,7 @@ def test_an_entry_that_cannot_be_read_is_told(
     assert last["broken"] == {"tenant_id": ACME, "first_bad_seq": 3, "reason": "entry 3 is unreadable"}
 
 
-def test_a_broken_chain_is_told_without_a_key_too(server: Server, log: None) -> None:
+def test_a_broken_chain_is_reported_without_a_key_too(server: Server, log: None) -> None:
     forge(5)
     assert list(lines(server.get("/audit/export", params={"tenant_id": ACME}).text)[-1]) == ["broken"]
 

@@ -123,7 +123,9 @@ def test_a_chain_is_verified_against_a_checkpoint(signing: None, server: Server,
     assert (body["valid"], body["first_bad_seq"]) == (False, 2)
 
 
-def test_a_checkpoint_that_proves_nothing_is_told_from_a_broken_chain(signing: None, server: Server, log: None) -> None:
+def test_a_checkpoint_that_proves_nothing_is_distinguished_from_a_broken_chain(
+    signing: None, server: Server, log: None
+) -> None:
     checkpoint = server.get("/audit/checkpoint", params={"tenant_id": ACME}).json()
     body = post(server, {**checkpoint, "seq": 4})
     assert (body["valid"], body["first_bad_seq"]) == (False, None)

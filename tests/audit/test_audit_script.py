@@ -167,7 +167,7 @@ def test_without_a_checkpoint_it_says_what_would_not_show(tmp_path: Path) -> Non
     assert (code, text.endswith("no checkpoint compared: a cut end is not seen\n")) == (0, True)
 
 
-def test_each_tenant_has_a_verdict(tmp_path: Path) -> None:
+def test_each_tenant_has_a_result(tmp_path: Path) -> None:
     rows, others = entries(), entries(2, tenant_id="globex")
     del others[0]
     code, text, _ = run(write(tmp_path / "a", *rows, *others))

@@ -25,7 +25,7 @@ WHOLE = dict.fromkeys(QUERIES, ANSWERED) | {
 GOVERNED = ("contents", "starts", "ends", "redactions", "budget_spent")
 
 
-def test_a_whole_run_has_no_faults() -> None:
+def test_a_whole_run_has_no_problems() -> None:
     assert faults_of_clasper(WHOLE, ANSWERED) == []
     assert faults_of_ungoverned(WHOLE | dict.fromkeys(GOVERNED, 0), ANSWERED) == []
     floor = dict.fromkeys(FLOOR_QUERIES, ANSWERED) | {"audit": 3 * ANSWERED}
@@ -33,18 +33,18 @@ def test_a_whole_run_has_no_faults() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(QUERIES) - {"trace_cost"}))
-def test_every_row_that_is_missing_or_too_many_is_a_fault(name: str) -> None:
+def test_every_row_that_is_missing_or_too_many_is_a_problem(name: str) -> None:
     (fault,) = faults_of_clasper(WHOLE | {name: WHOLE[name] + 1}, ANSWERED)
     assert fault.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("name", GOVERNED)
-def test_governance_that_was_not_left_out_is_a_fault(name: str) -> None:
+def test_governance_that_was_not_left_out_is_a_problem(name: str) -> None:
     rows = WHOLE | dict.fromkeys(GOVERNED, 0) | {name: 1}
     assert len(faults_of_ungoverned(rows, ANSWERED)) == 1
 
 
-def test_runs_that_cost_nothing_are_a_fault() -> None:
+def test_runs_that_cost_nothing_are_a_problem() -> None:
     free = WHOLE | dict.fromkeys(("trace_cost", "budget_spent", "ledger_cost"), 0)
     assert faults_of_clasper(free, ANSWERED) == ["the runs cost nothing"]
 
@@ -64,7 +64,7 @@ def test_processes_are_watched_with_their_children() -> None:
     assert rss_mib(os.getpid()) > 1
 
 
-def test_the_verbs_that_are_left_out_are_found_where_runs_use_them() -> None:
+def test_the_functions_that_are_left_out_are_found_where_runs_use_them() -> None:
     import apps.agents.consumers  # noqa: F401  loads the engine
 
     verbs = ungoverned.replacements()

@@ -96,7 +96,7 @@ async def test_the_wire_format_that_was_asked_is_counted(wire_format: str) -> No
 
 
 @pytest.mark.parametrize("wire_format", PROVIDERS)
-async def test_streams_change_when_told_so(wire_format: str) -> None:
+async def test_streams_change_on_request(wire_format: str) -> None:
     async with upstream() as url, aiohttp.ClientSession() as session:
         for chunks, chars in ((3, 4), (300, 4), (7, 0)):
             async with session.post(f"{url}/_options", json={"chunks": chunks, "chunk_chars": chars}) as response:

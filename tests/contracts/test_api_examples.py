@@ -200,7 +200,7 @@ def test_on_an_empty_system_only_the_listed_fields_are_null(endpoint: str, serve
     assert nulls == set(NULLABLE[endpoint])
 
 
-def test_the_verdict_over_the_hard_limit(told: Told) -> None:
+def test_the_check_over_the_hard_limit(told: Told) -> None:
     refused = told.post("/budget/check", {**example("budget_check", "request"), "amount": 1000.0})
     assert differences(example("budget_check", number=1), refused) == []
     assert refused["allowed"] is False

@@ -52,7 +52,7 @@ def headers(canaries: Canaries) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-def test_whatever_a_route_is_told(
+def test_whatever_a_route_receives(
     route: Route, server: Server, canaries: Canaries, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = [(name, canaries.name(name)) for name, _ in parse_qsl(route.query) if name not in IDS]

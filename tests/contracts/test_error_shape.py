@@ -241,7 +241,7 @@ QUERIES = [
 
 
 @pytest.mark.parametrize(("path", "query"), QUERIES)
-def test_a_faulty_query(path: str, query: str, server: Server) -> None:
+def test_an_invalid_query(path: str, query: str, server: Server) -> None:
     found = check(server.get(f"{path}?{query}"), 400, "invalid_request")
     assert found["details"]["fieldErrors"]
 

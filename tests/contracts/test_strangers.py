@@ -190,7 +190,7 @@ def test_replays_of_a_stranger_are_his_own(world: World) -> None:
     assert world.rows() == before
 
 
-def test_a_bad_body_of_a_strangers_is_no_way_to_tell_a_trace_from_none(world: World) -> None:
+def test_a_strangers_bad_body_does_not_reveal_whether_a_trace_exists(world: World) -> None:
     """Faults of the request come out the same for acme's trace and for none."""
     key = tenant_key(GLOBEX)
     for path, body in (("label", {"labels": 1}), ("annotate", {}), ("replay", {"tools": "maybe"})):

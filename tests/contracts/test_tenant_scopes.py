@@ -30,7 +30,7 @@ from clasper.core.errors import NotFound
 from clasper.core.money import NanoUSD
 from clasper.core.tenancy import ALL_TENANTS, OneTenant
 from clasper.core.usage import Usage
-from tests.traces.told import START, Told
+from tests.traces.stored_run import START, StoredRun
 from tests.world import ACME, GLOBEX
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,12 +71,12 @@ COUNTS: dict[str, Callable[..., int]] = {
 
 @pytest.fixture
 def trace_id(store: None) -> str:
-    return Told(labels={"team": "red"}, task_id="t").write()
+    return StoredRun(labels={"team": "red"}, task_id="t").write()
 
 
 @pytest.fixture
 def two_tenants(trace_id: str) -> None:
-    Told(tenant_id=GLOBEX, labels={"team": "red"}, task_id="t").write()
+    StoredRun(tenant_id=GLOBEX, labels={"team": "red"}, task_id="t").write()
     for tenant_id in (ACME, GLOBEX):
         create_api_key(tenant_id=tenant_id, name="", scopes=["traces:read"], **WHO)
         set_policy(tenant_id=tenant_id, values={"retention_days": 30}, **WHO)

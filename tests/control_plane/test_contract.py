@@ -273,7 +273,7 @@ def test_two_roles_of_a_user_share_its_tasks(agent: Agent) -> None:
         ("documents", {"task_id": "t", "title": "x", "content": "y", "doc_type": True}, {"doc_type"}),
     ],
 )  # fmt: skip
-def test_every_fault_is_named(agent: Agent, endpoint: str, body: dict[str, Any], faults: set[str]) -> None:
+def test_every_error_is_named(agent: Agent, endpoint: str, body: dict[str, Any], faults: set[str]) -> None:
     found = agent.post(f"{ROOT}/{endpoint}", body, 400)
     assert set(found) == {"error", "code", "details"}
     assert set(found["details"]["fieldErrors"]) == faults

@@ -231,7 +231,7 @@ async def outcomes(writer: GroupWriter, count: int) -> tuple[list[Any], float]:
     return await asyncio.gather(*jobs, return_exceptions=True), time.monotonic() - began
 
 
-async def test_while_the_database_is_locked_everybody_is_told_at_once(
+async def test_while_the_database_is_locked_every_caller_fails_at_once(
     other: Callable[..., GroupWriter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GroupWriter, "MAX_BATCH", 4)
@@ -247,7 +247,7 @@ async def test_while_the_database_is_locked_everybody_is_told_at_once(
     assert (await outcomes(writer, 12))[0] == ["done"] * 12
 
 
-async def test_while_the_database_is_away_everybody_is_told_at_once(
+async def test_while_the_database_is_away_every_caller_fails_at_once(
     other: Callable[..., GroupWriter], caplog: pytest.LogCaptureFixture
 ) -> None:
     options = {"pool": {"min_size": 1, "max_size": 2, "timeout": PATIENCE}}

@@ -93,7 +93,7 @@ class Named(Input, frozen=True, kw_only=True):
     labels: dict[Annotated[str, msgspec.Meta(max_length=2)], str | None]
 
 
-def test_keys_and_values_of_a_mapping_are_judged_one_by_one() -> None:
+def test_keys_and_values_of_a_mapping_are_checked_one_by_one() -> None:
     assert read(Named, {"labels": {"ab": None}}).labels == {"ab": None}
     assert errors_of(Named, {"labels": {"ab": 1, "abc": "x"}})["labels"] == [
         "['ab']: Expected a string or null, got an integer",

@@ -26,7 +26,7 @@ def test_a_heartbeat_is_no_event() -> None:
     assert HEARTBEAT.startswith(b":")
 
 
-def test_proxies_are_told_not_to_hold_chunks_back() -> None:
+def test_proxies_are_asked_not_to_hold_chunks_back() -> None:
     headers = dict(HEADERS)
     assert headers[b"content-type"].startswith(b"text/event-stream")
     assert headers[b"cache-control"] == b"no-cache"

@@ -80,7 +80,7 @@ BAD: list[tuple[dict[str, Any], dict[str, list[str]]]] = [
 
 
 @pytest.mark.parametrize(("value", "expected"), BAD, ids=range(len(BAD)))
-def test_all_faults_at_once(value: dict[str, Any], expected: dict[str, list[str]]) -> None:
+def test_all_errors_at_once(value: dict[str, Any], expected: dict[str, list[str]]) -> None:
     found, faults = convert(value, Body)
     assert (found is None) == bool(expected)
     assert faults.keys() == expected.keys()
@@ -105,7 +105,7 @@ field_names = st.sampled_from(["name", "wireName", "items", "inner", "count", "e
 
 
 @given(st.dictionaries(field_names, json_values))
-def test_any_object_converts_or_names_its_faulty_fields(value: dict[str, Any]) -> None:
+def test_any_object_converts_or_names_its_wrong_fields(value: dict[str, Any]) -> None:
     found, faults = convert(value, Body)
     good: Errors = {}
     if found is not None:

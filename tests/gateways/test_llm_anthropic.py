@@ -97,7 +97,7 @@ IN_STREAM = [
 
 
 @pytest.mark.parametrize(("code", "message", "kind"), IN_STREAM)
-async def test_an_error_inside_a_stream_is_an_error_and_tells_the_counts(
+async def test_an_error_inside_a_stream_is_an_error_and_reports_the_counts(
     fake: FakeProvider, code: str, message: str, kind: str
 ) -> None:
     fake.script(stream_error("Hel", "lo", message=message, code=code))

@@ -186,7 +186,7 @@ async def signed_thoughts_go_back_in_the_loop(host: Host) -> None:
 
 
 @behaviour
-async def a_tool_error_is_told(host: Host) -> None:
+async def a_tool_error_is_reported(host: Host) -> None:
     failed = Message("tool", '{"error": "no such city"}', failed=True)
     _, second = await _second_round(host, [failed, Message("tool", "cold")], streaming=False)
     assert "no such city" in json.dumps(second)

@@ -81,7 +81,7 @@ FAULTS: list[tuple[str, Behaviour, str, int | None, bool, bool]] = [
 @pytest.mark.parametrize(
     ("fault", "kind", "status", "retryable", "fallback"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
 )
-async def test_every_fault_has_one_name(
+async def test_every_failure_has_one_name(
     fake: FakeProvider,
     fault: Behaviour,
     kind: str,

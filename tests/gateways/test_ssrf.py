@@ -104,7 +104,7 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("url", HOSTILE + MALFORMED)
-def test_refused_at_the_door(url: str) -> None:
+def test_refused_by_the_text_of_the_url(url: str) -> None:
     assert url_problem(url, NOBODY)
     with pytest.raises(UrlRefused):
         check_url(url, NOBODY)
@@ -232,7 +232,7 @@ async def test_a_redirect_passes_the_same_checks(port: int) -> None:
         await fetch(f"http://hooks.example:{port}/hop?to=http://127.0.0.1:{port}/", allowed, ["127.0.0.1"])
 
 
-async def test_every_connection_is_checked_anew(port: int) -> None:
+async def test_every_connection_is_checked_again(port: int) -> None:
     names = Names(["8.8.8.8"], ["127.0.0.1"])
     resolver = GuardedResolver(NOBODY, names)
     assert [each["host"] for each in await resolver.resolve("flip.example", port)] == ["8.8.8.8"]

@@ -197,6 +197,6 @@ async def test_headers_that_callers_may_not_give(receiver: Receiver, now: dateti
     assert receiver.seen == []
 
 
-def test_headers_report_all_faults_and_accept_good_ones() -> None:
+def test_headers_report_all_errors_and_accept_good_ones() -> None:
     assert len(header_problems({"Host": "a", "X-B": "\x00", "X-C": "fine"})) == 2
     assert header_problems({"X-Custom-Header": "value", "Authorization": "Bearer x", "User-Agent": "mine"}) == []

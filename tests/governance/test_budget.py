@@ -271,7 +271,7 @@ def test_a_lowered_hard_limit_lets_nothing_more_in(store: None, now: datetime) -
     assert state() == (0, 900, [("run-1", 900)])
 
 
-def test_a_budget_made_anew_answers_for_the_holds_of_the_old_one(store: None, now: datetime) -> None:
+def test_a_budget_created_again_answers_for_the_holds_of_the_old_one(store: None, now: datetime) -> None:
     give(now)
     hold(now, "run-1", 400)
     Budget.objects.all().delete()

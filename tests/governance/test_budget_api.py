@@ -173,7 +173,7 @@ def test_defaults_and_older_spellings(
         ({"tenant_id": "acme", "limitt": 1, "softLimit": 1}, {"limit", "limitt", "softLimit"}),
     ],
 )
-def test_every_fault_of_a_budget_at_once(platform: Caller, body: dict[str, Any], fields: set[str]) -> None:
+def test_every_error_of_a_budget_at_once(platform: Caller, body: dict[str, Any], fields: set[str]) -> None:
     assert faults(platform.post("/budget", body)) == fields
     assert Budget.objects.count() == 0
 

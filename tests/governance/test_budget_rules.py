@@ -78,7 +78,7 @@ def test_the_defaults_of_terms() -> None:
     assert terms_of(limit=limit, soft_limit=limit, period="daily") == Terms(limit, limit, limit, "daily")
 
 
-def test_all_faults_at_once() -> None:
+def test_all_errors_at_once() -> None:
     with pytest.raises(InvalidRequest) as raised:
         terms_of(limit=NanoUSD(0), period="hourly", soft_limit=from_usd(10), hard_limit=from_usd(5))
     assert set(raised.value.details["fieldErrors"]) == {"limit", "period", "soft_limit"}

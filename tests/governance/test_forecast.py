@@ -110,7 +110,7 @@ def test_nothing_is_rounded_away(acme: Caller) -> None:
     assert forecast["estimatedCost"] == 0.00000075
 
 
-def test_the_largest_call_at_the_dearest_price_can_be_checked(store: None, settings: Any, now: datetime) -> None:
+def test_the_largest_call_at_the_highest_price_can_be_checked(store: None, settings: Any, now: datetime) -> None:
     dearest = float(MAX_USD_PER_MTOK)
     settings.CLASPER_PRICE_OVERRIDES = {"openai/dear": {"input": dearest, "output": dearest}}
     price_book.cache_clear()
@@ -164,7 +164,7 @@ VERDICTS = [
 
 
 @pytest.mark.parametrize(("budget", "recommendation", "remaining"), VERDICTS)
-def test_the_advice_is_the_checks_verdict(
+def test_the_advice_agrees_with_the_check(
     acme: Caller, budget: dict[str, Any], recommendation: str, remaining: float
 ) -> None:
     give(**budget)
@@ -349,7 +349,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "fields"), BAD)
-def test_every_fault_at_once(platform: Caller, body: dict[str, Any], fields: set[str]) -> None:
+def test_every_error_at_once(platform: Caller, body: dict[str, Any], fields: set[str]) -> None:
     assert faults(platform.post("/cost/forecast", body)) == fields
 
 

@@ -150,7 +150,7 @@ def test_prices_change_on_their_day() -> None:
     assert PriceBook({}).price("google", name) == after
 
 
-def test_a_cache_write_dearer_than_input_is_held() -> None:
+def test_a_cache_write_that_costs_more_than_input_is_held() -> None:
     price = BOOK.price("anthropic", "claude-sonnet-4-20250514")
     assert price.worst_case(prompt_tokens=1000, max_output_tokens=0) == from_usd("0.00375")
     assert price.context_window == 200_000
@@ -163,7 +163,7 @@ def test_a_tier_counts_the_whole_prompt() -> None:
     assert price.worst_case(prompt_tokens=10, max_output_tokens=10) == from_usd("0.000175")
 
 
-def test_the_ceiling_is_as_dear_as_the_dearest_listed_model() -> None:
+def test_the_ceiling_is_the_price_of_the_most_expensive_listed_model() -> None:
     assert BOOK.ceiling() is CEILING
     hold = {"prompt_tokens": 10**6, "max_output_tokens": 10**6}
     assert CEILING.worst_case(**hold) == max(BOOK.price(*each).worst_case(**hold) for each in PRICED)
@@ -198,7 +198,7 @@ def test_overrides_come_first() -> None:
     assert book.price("openai", "gpt-4").version != "settings"
 
 
-def test_all_faults_of_the_overrides_are_named_at_once() -> None:
+def test_all_errors_of_the_overrides_are_named_at_once() -> None:
     bad = {
         "nameless": {"input": 1, "output": 1},
         "openai/a": {"input": -1, "output": "1", "colour": 3},

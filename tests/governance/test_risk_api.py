@@ -51,7 +51,7 @@ BODIES: dict[str, tuple[dict[str, Any], RiskInput]] = {
 
 
 @pytest.mark.parametrize("what", BODIES)
-def test_the_door_scores_as_runs_are_scored(what: str, server: Server) -> None:
+def test_the_endpoint_scores_as_runs_are_scored(what: str, server: Server) -> None:
     body, wanted = BODIES[what]
     risk, expected = score(server, **body), score_risk(wanted)
     assert (risk["score"], risk["level"]) == (expected.score, expected.level)
@@ -91,7 +91,7 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("what", FAULTS)
-def test_every_fault_is_named(what: str, server: Server) -> None:
+def test_every_error_is_named(what: str, server: Server) -> None:
     body, fields = FAULTS[what]
     answer = server.post("/risk/score", body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text

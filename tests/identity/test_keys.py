@@ -96,7 +96,7 @@ INVALID: list[tuple[dict[str, Any], set[str]]] = [
 
 
 @pytest.mark.parametrize(("changes", "fields"), INVALID)
-def test_all_errors_are_told_at_once(store: None, now: datetime, changes: dict[str, Any], fields: set[str]) -> None:
+def test_all_errors_are_reported_at_once(store: None, now: datetime, changes: dict[str, Any], fields: set[str]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         make(now, **changes)
     assert set(refused.value.details["fieldErrors"]) == fields
@@ -129,7 +129,7 @@ def test_an_unknown_expired_or_revoked_key_is_not_found(store: None, now: dateti
         assert (find_key(secret, at) is None) is bool(fault)
 
 
-def test_last_use_is_noted_once_a_minute(store: None, now: datetime) -> None:
+def test_last_use_is_recorded_once_a_minute(store: None, now: datetime) -> None:
     new = make(now)
     expected = [(0, 0), (59, 0), (60, 60), (61, 60)]
     for seconds, noted in expected:
@@ -137,7 +137,7 @@ def test_last_use_is_noted_once_a_minute(store: None, now: datetime) -> None:
         assert ApiKey.objects.get().last_used_at == now + timedelta(seconds=noted)
 
 
-def test_a_refused_use_is_not_noted(store: None, now: datetime) -> None:
+def test_a_refused_use_is_not_recorded(store: None, now: datetime) -> None:
     new = make(now, expires_at=now + timedelta(seconds=1))
     find_key(new.key, now + timedelta(seconds=1))
     assert ApiKey.objects.get().last_used_at is None

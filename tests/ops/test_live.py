@@ -31,7 +31,7 @@ def feeds() -> list[live.Feed]:
 # --- Order and completeness ------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_told_as_the_audit_log_shows_it(server: Server) -> None:
+def test_a_run_appears_as_the_audit_log_shows_it(server: Server) -> None:
     with Listener.open(server.url) as (listener, begin):
         assert begin == 0
         assert server.send().status_code == 200
@@ -180,7 +180,7 @@ def test_refusals_are_json_before_the_first_byte(case: str, server: Server) -> N
     assert feeds() == []
 
 
-def test_all_faults_are_named_at_once(server: Server) -> None:
+def test_all_errors_are_named_at_once(server: Server) -> None:
     faults = server.get(PATH, params={"last_event_id": "x"}).json()["details"]["fieldErrors"]
     assert faults.keys() == {"tenant_id", "last_event_id"}
 

@@ -22,25 +22,25 @@ def told(store: None) -> Iterator[list[frozenset[str]]]:
     unsubscribe()
 
 
-def test_each_batch_is_told_once(told: list[frozenset[str]]) -> None:
+def test_each_batch_is_signalled_once(told: list[frozenset[str]]) -> None:
     note(3, together=True)
     note(2, tenant_id=GLOBEX)
     assert told == [{ACME}, {GLOBEX}, {GLOBEX}]
 
 
-def test_a_run_is_told_when_it_starts_and_when_it_ends(told: list[frozenset[str]], server: Server) -> None:
+def test_a_run_is_signalled_when_it_starts_and_when_it_ends(told: list[frozenset[str]], server: Server) -> None:
     assert server.send().status_code == 200
     assert told == [{ACME}, {ACME}]
 
 
-def test_only_the_outermost_commit_tells(told: list[frozenset[str]]) -> None:
+def test_only_the_outermost_commit_signals(told: list[frozenset[str]]) -> None:
     with transaction.atomic():
         note()
         assert told == []
     assert told == [{ACME}]
 
 
-def test_what_is_rolled_back_is_not_told(told: list[frozenset[str]]) -> None:
+def test_what_is_rolled_back_is_not_signalled(told: list[frozenset[str]]) -> None:
     def fail(batch: Batch) -> None:
         batch.after_commit(lambda: told.append(frozenset()))
         raise ValueError
@@ -52,7 +52,7 @@ def test_what_is_rolled_back_is_not_told(told: list[frozenset[str]]) -> None:
     assert told == []
 
 
-def test_who_unsubscribes_is_no_longer_told(store: None) -> None:
+def test_a_cancelled_subscription_receives_nothing(store: None) -> None:
     heard: list[frozenset[str]] = []
     signal.subscribe(heard.append)()
     note()

@@ -8,7 +8,7 @@ import pytest
 
 from apps.traces.services import annotations as notes
 from clasper.core.ids import new_id
-from tests.traces.told import Told
+from tests.traces.stored_run import StoredRun
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 
@@ -18,7 +18,7 @@ def annotate(server: Server, trace_id: str, **note: Any) -> Any:
 
 
 def test_a_note_is_added_and_audited(server: Server) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     answer = annotate(server, trace_id.upper(), credential=tenant_key(ACME, "traces:write"))
     assert answer.status_code == 201, answer.text
     note = answer.json()["annotation"]
@@ -38,7 +38,7 @@ def test_a_note_is_added_and_audited(server: Server) -> None:
 
 
 def test_notes_are_shown_in_the_order_they_came(server: Server) -> None:
-    trace_id, other = Told().write(), Told().write()
+    trace_id, other = StoredRun().write(), StoredRun().write()
     for n in range(3):
         assert annotate(server, trace_id, key="note", value=str(n)).status_code == 201
     annotate(server, other)
@@ -48,7 +48,7 @@ def test_notes_are_shown_in_the_order_they_came(server: Server) -> None:
 
 
 def test_values_are_redacted(server: Server) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     assert annotate(server, trace_id, value="ask mara@example.com").json()["annotation"]["value"] == "ask [EMAIL]"
     assert "mara@" not in server.get(f"/traces/{trace_id}/annotations").text
 
@@ -63,8 +63,8 @@ def test_values_are_redacted(server: Server) -> None:
     ],
     ids=["no key", "nothing", "too long", "an object"],
 )
-def test_faulty_notes(note: dict[str, Any], fields: set[str], server: Server) -> None:
-    trace_id = Told().write()
+def test_invalid_annotations(note: dict[str, Any], fields: set[str], server: Server) -> None:
+    trace_id = StoredRun().write()
     answer = annotate(server, trace_id, **note)
     assert answer.status_code == 400
     assert set(answer.json()["details"]["fieldErrors"]) == fields
@@ -72,17 +72,17 @@ def test_faulty_notes(note: dict[str, Any], fields: set[str], server: Server) ->
 
 
 def test_an_empty_note_is_a_note(server: Server) -> None:
-    assert annotate(server, Told().write(), value="").json()["annotation"]["value"] == ""
+    assert annotate(server, StoredRun().write(), value="").json()["annotation"]["value"] == ""
 
 
 def test_notes_of_a_trace_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notes, "MAX_ANNOTATIONS", 2)
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     assert [annotate(server, trace_id).status_code for _ in range(3)] == [201, 201, 400]
 
 
 def test_a_foreign_trace_is_no_trace(server: Server) -> None:
-    foreign, key = Told(tenant_id=GLOBEX).write(), tenant_key(ACME)
+    foreign, key = StoredRun(tenant_id=GLOBEX).write(), tenant_key(ACME)
     for trace_id in (foreign, new_id(), "x"):
         assert annotate(server, trace_id, credential=key).status_code == 404
         assert server.get(f"/traces/{trace_id}/annotations", key=key).status_code == 404

@@ -136,7 +136,7 @@ def test_long_lists_are_cut_in_the_sentence() -> None:
     assert told.endswith("(s0 1 → 2, s1 1 → 2, s2 1 → 2, s3 1 → 2, s4 1 → 2 and 3 more).")
 
 
-def test_every_section_tells_its_values() -> None:
+def test_every_section_describes_its_values() -> None:
     old = detail(
         "a",
         prompt_tokens=10,

@@ -156,7 +156,7 @@ FAULTY: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTY)
-def test_all_faults_are_told_at_once(name: str, server: Server) -> None:
+def test_all_errors_are_reported_at_once(name: str, server: Server) -> None:
     body, fields = FAULTY[name]
     response = server.post("/traces/diff", body)
     assert (response.status_code, response.json()["code"]) == (400, "invalid_request"), response.text

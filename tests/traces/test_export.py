@@ -16,7 +16,7 @@ from apps.traces.services import exporting
 from apps.traces.services.recording import add_steps
 from clasper.core.db import atomic_batch
 from clasper.core.tenancy import OneTenant
-from tests.traces.told import START, Told
+from tests.traces.stored_run import START, StoredRun
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 SECRET = "the vault is behind the painting"
@@ -41,7 +41,7 @@ def cells(server: Server, **query: Any) -> list[dict[str, str]]:
 
 
 def with_a_step(**facts: Any) -> str:
-    told = Told(status="running", message=SECRET, **facts)
+    told = StoredRun(status="running", message=SECRET, **facts)
     told.write()
     step = Step(
         seq=1, type="tool_call", name="orders:lookup", status="ok", started_at=START, duration_ms=1, input=SECRET
@@ -53,15 +53,15 @@ def with_a_step(**facts: Any) -> str:
 
 def test_ndjson_holds_the_rows_of_the_list(server: Server) -> None:
     for n in range(3):
-        Told(started_at=START + timedelta(seconds=n), labels={"n": str(n)}).write()
+        StoredRun(started_at=START + timedelta(seconds=n), labels={"n": str(n)}).write()
     assert objects(server) == server.get("/traces").json()["traces"]
     assert objects(server, label="n", label_value="1") == server.get("/traces").json()["traces"][1:2]
     assert objects(server, status="error") == []
 
 
 def test_csv_holds_the_same(server: Server) -> None:
-    trace_id = Told(cost=1, labels={"team": "blue, red"}).write()
-    Told(status="running").write()
+    trace_id = StoredRun(cost=1, labels={"team": "blue, red"}).write()
+    StoredRun(status="running").write()
     first = next(row for row in cells(server) if row["id"] == trace_id)
     shown = server.get("/traces", params={"status": "success"}).json()["traces"][0]
     assert first.keys() == shown.keys()
@@ -74,7 +74,7 @@ def test_csv_holds_the_same(server: Server) -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"], ids=repr)
 def test_no_cell_is_a_formula(text: str, server: Server) -> None:
-    Told(user_id=text, labels={"=x": "=1"}).write()
+    StoredRun(user_id=text, labels={"=x": "=1"}).write()
     (row,) = cells(server)
     assert row["user_id"] == f"'{text}"
     assert not [value for value in row.values() if value.startswith(("=", "+", "-", "@", "\t", "\r"))]
@@ -111,8 +111,8 @@ def test_batches_cover_everything_once(
     query: dict[str, Any], store: None, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "BATCH", 4)
-    ids = [Told(started_at=START + timedelta(seconds=n // 3), labels={"team": "x"}).write() for n in range(11)]
-    Told(tenant_id=GLOBEX, labels={"team": "x"}).write()
+    ids = [StoredRun(started_at=START + timedelta(seconds=n // 3), labels={"team": "x"}).write() for n in range(11)]
+    StoredRun(tenant_id=GLOBEX, labels={"team": "x"}).write()
     batches = list(exporting.export_batches(filters=Filters(tenants=OneTenant(ACME), **query)))
     assert [len(batch) for batch in batches] == [4, 4, 3]
     assert sorted(run.id for batch in batches for run in batch) == sorted(ids)
@@ -120,8 +120,8 @@ def test_batches_cover_everything_once(
 
 
 def test_only_ones_own_runs(server: Server) -> None:
-    own = Told().write()
-    Told(tenant_id=GLOBEX).write()
+    own = StoredRun().write()
+    StoredRun(tenant_id=GLOBEX).write()
     text = export(server, format="ndjson", key=tenant_key(ACME)).text
     assert [json.loads(line)["id"] for line in text.splitlines()] == [own]
     refused = server.get("/traces/export", params={"format": "csv", "tenant_id": GLOBEX}, key=tenant_key(ACME))
@@ -140,7 +140,7 @@ def test_only_ones_own_runs(server: Server) -> None:
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
-def test_a_query_that_is_none(query: dict[str, Any], fields: set[str], server: Server) -> None:
+def test_an_invalid_query(query: dict[str, Any], fields: set[str], server: Server) -> None:
     answer = server.get("/traces/export", params=query)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
     assert set(answer.json()["details"]["fieldErrors"]) == fields

@@ -9,7 +9,7 @@ import pytest
 
 from clasper.core.ids import new_id
 from clasper.core.redaction import default_redactor
-from tests.traces.told import Told
+from tests.traces.stored_run import StoredRun
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 STEPS: list[tuple[dict[str, Any], dict[str, str]]] = [
@@ -27,7 +27,7 @@ def label(server: Server, trace_id: str, labels: Any, **options: Any) -> Any:
 
 
 def test_labels_are_merged_and_removed(server: Server) -> None:
-    trace_id = Told(labels={"team": "blue"}).write()
+    trace_id = StoredRun(labels={"team": "blue"}).write()
     for changes, expected in STEPS:
         answer = label(server, trace_id.upper(), changes)
         assert answer.status_code == 200, answer.text
@@ -36,7 +36,7 @@ def test_labels_are_merged_and_removed(server: Server) -> None:
 
 
 def test_each_change_is_audited_and_nothing_else(server: Server) -> None:
-    trace_id = Told(labels={"team": "blue"}).write()
+    trace_id = StoredRun(labels={"team": "blue"}).write()
     key = tenant_key(ACME, "traces:write")
     for changes in ({"baseline": "true", "team": ""}, {"baseline": "true"}, {}):
         assert label(server, trace_id, changes, key=key).status_code == 200
@@ -47,7 +47,7 @@ def test_each_change_is_audited_and_nothing_else(server: Server) -> None:
 
 
 def test_values_are_redacted(server: Server) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     assert label(server, trace_id, {"who": "mara@example.com"}).json()["labels"] == {"who": "[EMAIL]"}
     assert "mara" not in str(server.audit(event_type="trace.label"))
 
@@ -56,7 +56,7 @@ def test_a_key_that_redaction_empties_is_withheld(server: Server, settings: Any)
     settings.CLASPER_REDACTION_STRATEGY = "drop"
     default_redactor.cache_clear()
     try:
-        assert label(server, Told().write(), {"mara@example.com": "yes"}).json()["labels"] == {"[WITHHELD]": "yes"}
+        assert label(server, StoredRun().write(), {"mara@example.com": "yes"}).json()["labels"] == {"[WITHHELD]": "yes"}
     finally:
         default_redactor.cache_clear()
 
@@ -76,8 +76,8 @@ FAULTY: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("fault", FAULTY)
-def test_faulty_labels_change_nothing(fault: str, server: Server) -> None:
-    trace_id = Told(labels={"team": "blue"}).write()
+def test_invalid_labels_change_nothing(fault: str, server: Server) -> None:
+    trace_id = StoredRun(labels={"team": "blue"}).write()
     answer = label(server, trace_id, FAULTY[fault])
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text
     assert answer.json()["details"]["fieldErrors"].keys() == {"labels"}
@@ -85,15 +85,15 @@ def test_faulty_labels_change_nothing(fault: str, server: Server) -> None:
     assert server.audit(event_type="trace.label") == []
 
 
-def test_fifty_labels_are_room_enough(server: Server) -> None:
-    trace_id = Told().write()
+def test_fifty_labels_are_accepted(server: Server) -> None:
+    trace_id = StoredRun().write()
     assert len(label(server, trace_id, {f"k{n}": "x" * 256 for n in range(50)}).json()["labels"]) == 50
     assert label(server, trace_id, {"one more": "x"}).status_code == 400
     assert label(server, trace_id, {"one more": "x", "k0": None}).status_code == 200
 
 
 def test_a_foreign_trace_is_no_trace(server: Server) -> None:
-    foreign = Told(tenant_id=GLOBEX, labels={"team": "blue"}).write()
+    foreign = StoredRun(tenant_id=GLOBEX, labels={"team": "blue"}).write()
     for trace_id in (foreign, new_id(), "x"):
         answer = label(server, trace_id, {"team": "red"}, key=tenant_key(ACME))
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -105,7 +105,7 @@ def test_a_foreign_trace_is_no_trace(server: Server) -> None:
 
 
 def test_concurrent_changes_are_all_kept(server: Server) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: label(server, trace_id, {f"k{n}": "x"}).status_code, range(8)))
     assert answers == [200] * 8
@@ -128,11 +128,11 @@ BY_LABEL: list[tuple[dict[str, Any], set[str]]] = [
 @pytest.mark.parametrize(("query", "expected"), BY_LABEL, ids=[str(query) for query, _ in BY_LABEL])
 def test_runs_by_label(server: Server, query: dict[str, Any], expected: set[str]) -> None:
     crowd = {
-        Told(labels={"team": "blue"}).write(): "blue",
-        Told(labels={"team": "red"}).write(): "red",
-        Told(labels={'a"b': "x"}).write(): "quoted",
-        Told().write(): "plain",
-        Told(tenant_id=GLOBEX, labels={"team": "red"}).write(): "stranger",
+        StoredRun(labels={"team": "blue"}).write(): "blue",
+        StoredRun(labels={"team": "red"}).write(): "red",
+        StoredRun(labels={'a"b': "x"}).write(): "quoted",
+        StoredRun().write(): "plain",
+        StoredRun(tenant_id=GLOBEX, labels={"team": "red"}).write(): "stranger",
     }
     page = server.get("/traces/by-label", params=query).json()
     assert {crowd[trace_id] for trace_id in page["traces"]} == expected
@@ -149,7 +149,7 @@ def test_runs_by_label(server: Server, query: dict[str, Any], expected: set[str]
     ],
     ids=["nothing", "blank", "all at once", "limit"],
 )
-def test_a_query_that_is_none(server: Server, query: dict[str, Any], fields: set[str]) -> None:
+def test_an_invalid_query(server: Server, query: dict[str, Any], fields: set[str]) -> None:
     answer = server.get("/traces/by-label", params=query)
     assert answer.status_code == 400
     assert set(answer.json()["details"]["fieldErrors"]) == fields

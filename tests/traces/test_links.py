@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.traces.told import Told
+from tests.traces.stored_run import StoredRun
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 CROWD: dict[str, dict[str, Any]] = {
@@ -28,7 +28,7 @@ LINKED: list[tuple[dict[str, str], set[str]]] = [
 
 @pytest.mark.parametrize(("query", "expected"), LINKED, ids=[str(query) for query, _ in LINKED])
 def test_runs_by_their_links(query: dict[str, str], expected: set[str], server: Server) -> None:
-    names = {Told(**facts).write(): name for name, facts in CROWD.items()}
+    names = {StoredRun(**facts).write(): name for name, facts in CROWD.items()}
     page = server.get("/traces/by-entity", params=query).json()
     assert {names[row["id"]] for row in page["traces"]} == expected
     assert (page["total"], page["total_is_exact"], page["next_cursor"]) == (len(expected), True, None)
@@ -47,14 +47,14 @@ def test_runs_by_their_links(query: dict[str, str], expected: set[str], server: 
     ],
     ids=["nothing", "limit", "blank", "long and no cursor"],
 )
-def test_a_query_that_is_none(query: dict[str, Any], fields: set[str], server: Server) -> None:
+def test_an_invalid_query(query: dict[str, Any], fields: set[str], server: Server) -> None:
     answer = server.get("/traces/by-entity", params=query)
     assert answer.status_code == 400
     assert set(answer.json()["details"]["fieldErrors"]) == fields
 
 
 def test_a_foreign_run_is_not_linked(server: Server) -> None:
-    Told(tenant_id=GLOBEX, task_id="t-1").write()
+    StoredRun(tenant_id=GLOBEX, task_id="t-1").write()
     key = tenant_key(ACME)
     assert server.get("/traces/by-entity", params={"task_id": "t-1"}, key=key).json()["traces"] == []
     refused = server.get("/traces/by-entity", params={"task_id": "t-1", "tenant_id": GLOBEX}, key=key)

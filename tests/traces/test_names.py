@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.traces.told import Told
+from tests.traces.stored_run import StoredRun
 from tests.world import ACME, Server, tenant_key
 
 
 @pytest.mark.parametrize("key", [" team", "team ", " ", "a\tb\n", "äöü", "a/b?c=d&e"])
 def test_what_can_be_set_can_be_found(server: Server, key: str) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     assert server.post(f"/traces/{trace_id}/label", {"labels": {key: "v"}}).json()["labels"] == {key: "v"}
     assert server.get("/traces/by-label", params={"label": key}).json()["traces"] == [trace_id]
     listed = server.get("/traces", params={"label": key, "label_value": "v"}).json()
@@ -20,7 +20,7 @@ def test_what_can_be_set_can_be_found(server: Server, key: str) -> None:
 
 
 def test_keys_are_redacted_like_values(server: Server) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     labelled = server.post(f"/traces/{trace_id}/label", {"labels": {"mail mara@example.com": "x"}})
     assert labelled.json()["labels"] == {"mail [EMAIL]": "x"}
     noted = server.post(f"/traces/{trace_id}/annotate", {"key": "card 4111111111111111", "value": ""})
@@ -37,7 +37,7 @@ def test_keys_are_redacted_like_values(server: Server) -> None:
 def test_a_note_names_its_author_and_the_audit_the_credential(
     server: Server, name: str, given: str, shown: str
 ) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     note = {"key": "reviewed", "value": "", name: given}
     answer = server.post(f"/traces/{trace_id}/annotate", note, key=tenant_key(ACME, "traces:write"))
     assert answer.json()["annotation"]["createdBy"] == shown
@@ -46,8 +46,8 @@ def test_a_note_names_its_author_and_the_audit_the_credential(
     assert entry["details"]["created_by"] == shown
 
 
-def test_all_faults_of_labels_are_told_at_once(server: Server) -> None:
-    trace_id = Told().write()
+def test_all_errors_of_labels_are_reported_at_once(server: Server) -> None:
+    trace_id = StoredRun().write()
     labels: dict[str, Any] = {"a": 1, "b": True, "": "x", "k" * 65: "x", "d": "v" * 257, "fine": "x"}
     answer = server.post(f"/traces/{trace_id}/label", {"labels": labels})
     assert answer.status_code == 400
@@ -63,13 +63,13 @@ def test_all_faults_of_labels_are_told_at_once(server: Server) -> None:
 
 @pytest.mark.parametrize("model", ["openai/", "/gpt-4o-mini", "/"])
 def test_half_a_pair_is_a_name_that_no_model_has(server: Server, model: str) -> None:
-    Told().write()
+    StoredRun().write()
     assert server.get("/traces", params={"model": model}).json()["traces"] == []
 
 
 def test_a_cursor_and_an_offset_contradict_each_other(server: Server) -> None:
     for _ in range(2):
-        Told().write()
+        StoredRun().write()
     cursor = server.get("/traces", params={"limit": 1}).json()["next_cursor"]
     answer = server.get("/traces", params={"cursor": cursor, "offset": 1})
     assert answer.status_code == 400
@@ -78,7 +78,7 @@ def test_a_cursor_and_an_offset_contradict_each_other(server: Server) -> None:
 
 
 def test_an_export_with_huge_costs_is_audited(server: Server) -> None:
-    Told().write()
+    StoredRun().write()
     answer = server.get("/traces/export", params={"format": "csv", "max_cost": "10000000.5", "min_cost": "0"})
     assert answer.status_code == 200
     (entry,) = server.audit(event_type="trace.export")

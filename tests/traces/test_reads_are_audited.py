@@ -8,7 +8,7 @@ import pytest
 
 from apps.traces.services.retention import strip
 from clasper.core.db import atomic_batch
-from tests.traces.told import Told
+from tests.traces.stored_run import StoredRun
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 
@@ -17,7 +17,7 @@ def reads(server: Server, **filters: Any) -> list[dict[str, Any]]:
 
 
 def test_reading_a_trace_is_audited(server: Server) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     assert server.get(f"/traces/{trace_id.upper()}", key=tenant_key(ACME, "traces:read")).status_code == 200
     (entry,) = reads(server)
     assert (entry["tenant_id"], entry["trace_id"]) == (ACME, None)
@@ -27,7 +27,7 @@ def test_reading_a_trace_is_audited(server: Server) -> None:
 
 
 def test_what_holds_no_texts_leaves_no_entry(server: Server) -> None:
-    trace_id, other = Told(task_id="t-1").write(), Told().write()
+    trace_id, other = StoredRun(task_id="t-1").write(), StoredRun().write()
     with atomic_batch() as batch:
         strip(batch, ACME, [trace_id], "minimal")
     asked = [
@@ -44,7 +44,7 @@ def test_what_holds_no_texts_leaves_no_entry(server: Server) -> None:
 
 
 def test_a_diff_of_answers_is_audited_for_both(server: Server) -> None:
-    ids = [Told(answer=answer).write() for answer in ("yes", "no")]
+    ids = [StoredRun(answer=answer).write() for answer in ("yes", "no")]
     body = {"base_trace_id": ids[0], "compare_trace_id": ids[1], "include_output_diff": True}
     assert server.post("/traces/diff", body).status_code == 200
     assert [entry["details"] for entry in reads(server)] == [{"trace_id": each, "part": "diff"} for each in ids]
@@ -59,6 +59,6 @@ def test_reading_what_a_replay_needs_is_audited(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["", "/replay"])
 def test_a_stranger_reads_nothing_and_leaves_nothing(server: Server, path: str) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     assert server.get(f"/traces/{trace_id}{path}", key=tenant_key(GLOBEX)).status_code == 404
     assert reads(server) == []

@@ -42,7 +42,7 @@ def test_a_change_is_dated_and_audited_with_before_and_after() -> None:
     assert second["after"] == {**first["after"], "storage_mode": "minimal"}
 
 
-def test_a_faulty_change_changes_nothing() -> None:
+def test_an_invalid_change_changes_nothing() -> None:
     policy(retention_days=30)
     with pytest.raises(InvalidRequest) as refused:
         policy(retention_days=0, storage_mode="none")

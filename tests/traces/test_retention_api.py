@@ -99,7 +99,7 @@ FAULTS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_named_all_at_once_and_change_nothing(name: str, server: Server) -> None:
+def test_errors_are_reported_all_at_once_and_change_nothing(name: str, server: Server) -> None:
     fields, wanted = FAULTS[name]
     response = server.post(POLICY, {"tenant_id": ACME, **fields})
     assert response.status_code == 400, response.text
@@ -116,7 +116,7 @@ def test_the_question_for_a_policy_needs_a_tenant(server: Server) -> None:
 # --- Enforcement ------------------------------------------------------------------------------------------------------
 
 
-def test_enforcement_tells_what_it_did(server: Server) -> None:
+def test_enforcement_reports_what_it_did(server: Server) -> None:
     Run(days=400).write()
     Run(days=400, labels={"baseline": "1"}).write()
     newest = server.send().json()["trace_id"]
@@ -176,7 +176,7 @@ FAULTY_ORDERS: list[Any] = [
 
 
 @pytest.mark.parametrize("body", FAULTY_ORDERS, ids=str)
-def test_a_faulty_order_deletes_nothing(body: Any, server: Server) -> None:
+def test_an_invalid_order_deletes_nothing(body: Any, server: Server) -> None:
     Run(days=400).write()
     set_policy(server)
     assert server.post(ENFORCE, body).status_code == 400
@@ -230,7 +230,7 @@ def test_numbers_stay_true_when_runs_are_gone(server: Server) -> None:
 # --- Tenants ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_tenants_key_stands_for_its_tenant(server: Server) -> None:
+def test_a_tenants_key_implies_its_tenant(server: Server) -> None:
     key = tenant_key()
     Run(days=400).write()
     Run(days=400, tenant_id=GLOBEX).write()

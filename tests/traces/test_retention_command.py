@@ -73,7 +73,7 @@ def test_without_a_policy_there_is_nothing_to_enforce() -> None:
     assert told("enforce") == "No tenant has a policy.\n"
 
 
-def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.traces.management.commands.retention.PROGRESS_EVERY", 1)
     Run(days=400).write()
     errors = StringIO()

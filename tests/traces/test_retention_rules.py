@@ -55,13 +55,13 @@ FAULTY: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", FAULTY)
-def test_a_faulty_field_is_named(name: str) -> None:
+def test_an_invalid_field_is_named(name: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read(PolicyChange, FAULTY[name])
     assert list(caught.value.details["fieldErrors"]) == list(FAULTY[name])
 
 
-def test_all_faults_are_named_at_once() -> None:
+def test_all_errors_are_named_at_once() -> None:
     values: dict[str, Any] = {
         "retention_days": 0, "sampling_strategy": "x", "sample_rate": 2, "storage_mode": "x"
     }  # fmt: skip
@@ -84,7 +84,7 @@ def test_what_a_policy_may_say(values: dict[str, Any]) -> None:
     assert read(PolicyChange, values).values == values
 
 
-def test_the_sample_is_told_by_the_ids_hash() -> None:
+def test_the_sample_is_chosen_by_the_ids_hash() -> None:
     share = int("4bc311fd63d946b5", 16) / 2**64
     assert not in_sample(ID, share - 1e-9)
     assert in_sample(ID, share + 1e-9)

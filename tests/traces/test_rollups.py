@@ -258,7 +258,7 @@ def test_runs_that_settle_meanwhile_are_counted_once(store: None) -> None:
     assert sums() == scanned(told)
 
 
-def test_the_command_tells_what_it_did(store: None) -> None:
+def test_the_command_reports_what_it_did(store: None) -> None:
     gone = Ran(tenant_id=GLOBEX).write()
     Ran(tenant_id=GLOBEX).write()
     Ran().write()

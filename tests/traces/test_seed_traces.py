@@ -190,7 +190,7 @@ def test_production_needs_a_yes(store: None, settings: Any) -> None:
     assert Trace.objects.count() == 5
 
 
-def test_progress_and_rate_are_told(store: None, small_batches: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_and_rate_are_reported(store: None, small_batches: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.traces.management.commands.seed_traces.PROGRESS_SECONDS", 0.0)
     out, err = StringIO(), StringIO()
     call_command("seed_traces", count=300, stdout=out, stderr=err)

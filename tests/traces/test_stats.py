@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apps.traces.services import stats
-from tests.traces.told import START, Told
+from tests.traces.stored_run import START, StoredRun
 from tests.world import ACME, GLOBEX, Server
 
 GROUP_FIELDS = {"total_traces", "avg_duration_ms", "total_tokens", "total_cost"}
@@ -18,10 +18,10 @@ GROUP_FIELDS = {"total_traces", "avg_duration_ms", "total_tokens", "total_cost"}
 def runs(server: Server) -> None:
     """Three runs of acme on two days, and one of globex."""
     next_day = START + timedelta(days=1)
-    Told(model="gpt-4o", cost=9_000_000, agent_id="sales", workspace_id="shop").write()
-    Told(cost=1_000_001, status="error").write()
-    Told(cost=2_000_002, started_at=next_day, environment="dev", risk="high", duration_ms=500).write()
-    Told(tenant_id=GLOBEX, cost=5_000_000).write()
+    StoredRun(model="gpt-4o", cost=9_000_000, agent_id="sales", workspace_id="shop").write()
+    StoredRun(cost=1_000_001, status="error").write()
+    StoredRun(cost=2_000_002, started_at=next_day, environment="dev", risk="high", duration_ms=500).write()
+    StoredRun(tenant_id=GLOBEX, cost=5_000_000).write()
 
 
 def groups(server: Server, by: str, **query: str) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def test_runs_are_grouped(server: Server, by: str, expected: dict[str, int]) -> 
     assert all(group.keys() == {by} | GROUP_FIELDS for group in found)
 
 
-def test_the_dearest_group_comes_first(server: Server) -> None:
+def test_the_most_expensive_group_comes_first(server: Server) -> None:
     assert [group["total_cost"] for group in groups(server, "model")] == [0.009, 0.003000003]
 
 

@@ -20,7 +20,7 @@ from clasper.core.ids import new_id
 from clasper.core.money import NanoUSD
 from clasper.core.usage import Usage
 from tests.conftest import run
-from tests.traces.told import START, Told
+from tests.traces.stored_run import START, StoredRun
 from tests.world import ACME, GLOBEX, Server, tenant_key
 
 NO_TRACE = "018f4e9a-7c2b-7d3e-8a4f-5b6c7d8e9f00"
@@ -107,7 +107,7 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
 
 @pytest.mark.parametrize(("query", "expected"), FILTERS, ids=[str(query)[:80] for query, _ in FILTERS])
 def test_filters_narrow(server: Server, query: dict[str, Any], expected: set[str]) -> None:
-    names = {Told(**facts).write(): name for name, facts in CROWD.items()}
+    names = {StoredRun(**facts).write(): name for name, facts in CROWD.items()}
     assert {names[found] for found in listed(server, **query)} == expected
     assert server.get("/traces", params=query).json()["total"] == len(expected)
 
@@ -153,7 +153,7 @@ NO_QUERIES: list[tuple[dict[str, Any], set[str]]] = [
 
 
 @pytest.mark.parametrize(("query", "fields"), NO_QUERIES, ids=[str(query)[:80] for query, _ in NO_QUERIES])
-def test_a_query_that_is_none(server: Server, query: dict[str, Any], fields: set[str]) -> None:
+def test_an_invalid_query(server: Server, query: dict[str, Any], fields: set[str]) -> None:
     response = server.get("/traces", params=query)
     assert (response.status_code, response.json()["code"]) == (400, "invalid_request"), response.text
     assert set(response.json()["details"]["fieldErrors"]) == fields
@@ -167,7 +167,7 @@ def test_pages_cover_everything_once(server: Server, limit: int) -> None:
     """Also where many runs began in the same millisecond, and while new ones arrive."""
     dice = random.Random(3)
     moments = [START + timedelta(milliseconds=dice.randrange(8)) for _ in range(30)]
-    ids = {Told(started_at=moment).write() for moment in moments}
+    ids = {StoredRun(started_at=moment).write() for moment in moments}
     seen: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
@@ -175,7 +175,7 @@ def test_pages_cover_everything_once(server: Server, limit: int) -> None:
         assert page["limit"] == limit
         seen += [trace["id"] for trace in page["traces"]]
         cursor = page["next_cursor"]
-        Told(started_at=START + timedelta(hours=1)).write()
+        StoredRun(started_at=START + timedelta(hours=1)).write()
     assert len(seen) == len(set(seen))
     assert set(seen) == ids
     rows = [(trace.started_at, trace.id) for trace in Trace.objects.filter(id__in=seen)]
@@ -183,7 +183,7 @@ def test_pages_cover_everything_once(server: Server, limit: int) -> None:
 
 
 def test_offset_pages_still_work(server: Server) -> None:
-    ids = [Told(started_at=START + timedelta(seconds=n)).write() for n in range(5)][::-1]
+    ids = [StoredRun(started_at=START + timedelta(seconds=n)).write() for n in range(5)][::-1]
     page = server.get("/traces", params={"limit": 2, "offset": 2}).json()
     assert [trace["id"] for trace in page["traces"]] == ids[2:4]
     assert (page["total"], page["total_is_exact"], page["offset"]) == (5, True, 2)
@@ -193,7 +193,7 @@ def test_offset_pages_still_work(server: Server) -> None:
 
 
 def test_a_foreign_trace_is_no_trace(server: Server) -> None:
-    own, foreign = Told().write(), Told(tenant_id=GLOBEX).write()
+    own, foreign = StoredRun().write(), StoredRun(tenant_id=GLOBEX).write()
     key = tenant_key(ACME)
     assert server.get(f"/traces/{own}", key=key).status_code == 200
     assert server.get(f"/traces/{own.upper()}", key=key).status_code == 200
@@ -206,7 +206,7 @@ def test_a_foreign_trace_is_no_trace(server: Server) -> None:
 
 
 def test_reading_needs_its_scope(server: Server) -> None:
-    trace_id = Told().write()
+    trace_id = StoredRun().write()
     key = tenant_key(ACME, "agents:run")
     for path in ("/traces", "/traces/stats", f"/traces/{trace_id}"):
         assert server.get(path, key=key).status_code == 403
@@ -214,14 +214,14 @@ def test_reading_needs_its_scope(server: Server) -> None:
 
 
 def test_a_run_under_way_is_shown(server: Server) -> None:
-    trace_id = Told(status="running").write()
+    trace_id = StoredRun(status="running").write()
     trace = server.trace(trace_id)
     assert (trace["status"], trace["end_time"], trace["duration_ms"], trace["output"]) == ("running", None, None, None)
     assert trace["skill_versions"] == {"orders": "1.0.0"}
 
 
 def test_steps_keep_their_order_and_texts(server: Server) -> None:
-    told = Told(status="running")
+    told = StoredRun(status="running")
     told.write()
     steps = [
         Step(seq=n, type="tool_call", name=f"tool:{n}", status="ok", started_at=START, duration_ms=n, input={"n": n})
@@ -252,8 +252,8 @@ def test_stats_are_the_sums(server: Server) -> None:
     counts: dict[Status, int] = {"success": 3, "error": 1, "timeout": 1, "cancelled": 1, "running": 2}
     for status, number in counts.items():
         for _ in range(number):
-            Told(status=status).write()
-    Told(tenant_id=GLOBEX).write()
+            StoredRun(status=status).write()
+    StoredRun(tenant_id=GLOBEX).write()
     assert stats(server, tenant_id=ACME) == {
         "total_traces": 6,
         "traces_by_status": {"success": 3, "error": 1, "timeout": 1, "cancelled": 1},
@@ -271,7 +271,7 @@ def test_stats_are_the_sums(server: Server) -> None:
 def test_rollups_equal_a_full_scan(server: Server) -> None:
     dice = random.Random(11)
     crowd = [
-        Told(
+        StoredRun(
             tenant_id=dice.choice([ACME, GLOBEX]),
             agent_id=dice.choice(["support", "sales"]),
             workspace_id=dice.choice(["default", "shop"]),
@@ -304,7 +304,7 @@ def test_rollups_equal_a_full_scan(server: Server) -> None:
 
 
 def test_a_swept_run_is_shown_and_summed(server: Server) -> None:
-    told = Told(status="running")
+    told = StoredRun(status="running")
     told.write()
     step = Step(
         seq=1,
@@ -330,7 +330,7 @@ def test_a_swept_run_is_shown_and_summed(server: Server) -> None:
 
 
 def test_a_trace_is_closed_once(store: None) -> None:
-    told = Told()
+    told = StoredRun()
     told.write()
     with atomic_batch() as batch:
         assert not close_trace(told.closing())(batch)

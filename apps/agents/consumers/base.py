@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from apps.agents import tasks
-from apps.agents.domain.requests import Booked
+from apps.agents.domain.requests import ScopedBody
 from apps.agents.domain.responses import AgentAnswer
 from apps.agents.domain.run import (
     Idempotency,
@@ -130,7 +130,7 @@ def idempotency_of(headers: Mapping[str, str], raw: Mapping[str, Any]) -> Idempo
     return Idempotency(key, hashlib.sha256(msgspec.json.encode(raw, order="sorted")).hexdigest())
 
 
-def scope_of(principal: Principal, body: Booked, *, role: str) -> RunScope:
+def scope_of(principal: Principal, body: ScopedBody, *, role: str) -> RunScope:
     """Whose run it is when there is no session; `role` when the body names none.
 
     Raises PermissionDenied for another tenant's name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from apps.agents.domain.requests import MAX_HISTORY, Booked, Model, Text, Turn, history_errors
+from apps.agents.domain.requests import MAX_HISTORY, Model, ScopedBody, Text, Turn, history_errors
 from clasper.core.schemas import Errors, about
 
 DEFAULT_KEEP_RECENT = 2
@@ -21,7 +21,7 @@ _INSTRUCTIONS = (
 _EMPHASIS = "Keep facts, decisions, names, numbers, dates and open questions; leave out greetings and repetition."
 
 
-class CompactBody(Booked, frozen=True, kw_only=True):
+class CompactBody(ScopedBody, frozen=True, kw_only=True):
     """The body of `POST /compact`."""
 
     messages: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from apps.agents.domain.requests import Booked, Model
+from apps.agents.domain.requests import Model, ScopedBody
 from apps.agents.domain.schema import InvalidSchema, OutputSchema, compile_schema
 from clasper.core.schemas import Errors, about
 
@@ -21,7 +21,7 @@ _INSTRUCTIONS = (
 )
 
 
-class TaskBody(Booked, frozen=True, kw_only=True):
+class TaskBody(ScopedBody, frozen=True, kw_only=True):
     """The body of `POST /llm-task`. `input` is UNSET when it was not given; null is an input."""
 
     prompt: Annotated[str, about("What to do.", example="Which city is mentioned?", min_length=1, max_length=1_000_000)]

@@ -190,8 +190,8 @@ class SendBody(RunBody, frozen=True, kw_only=True):
         return errors
 
 
-class Booked(RunBody, frozen=True, kw_only=True):
-    """Whom a run without a session is for and where it is booked; all of it may be left out."""
+class ScopedBody(RunBody, frozen=True, kw_only=True):
+    """Whom a run without a session is for, and the scope it is recorded under; all of it may be left out."""
 
     user_id: Annotated[
         Id | None, about("Whom it is for; also the tenant, unless the credential or `tenant_id` names one.")
@@ -203,8 +203,8 @@ class Booked(RunBody, frozen=True, kw_only=True):
     tenant_id: Annotated[
         Id | None, about("The platform key may name any tenant, a tenant's key only its own. Default: `default`.")
     ] = None
-    workspace_id: Annotated[Slug | None, about("Where the run is booked. Default: `default`.")] = None
-    environment: Annotated[Slug | None, about("Where the run is booked. Default: `default`.")] = None
+    workspace_id: Annotated[Slug | None, about("Recorded with the run. Default: `default`.")] = None
+    environment: Annotated[Slug | None, about("Recorded with the run. Default: `default`.")] = None
     metadata: Annotated[dict[str, Any] | None, about("Kept with the trace.")] = None
 
     @classmethod

@@ -62,7 +62,7 @@ class AuditQuery(RangeQuery, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
     offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
     cursor: Annotated[
-        int | None, Codec(read=read_cursor), about("The next_cursor of the page before, instead of offset.")
+        int | None, Codec(read=read_cursor), about("The next_cursor of the previous page, instead of offset.")
     ] = None
 
     @classmethod

@@ -22,14 +22,14 @@ MAX_OFFSET = 10_000
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
-Cursor = Annotated[CursorKey | None, Codec(read=read_cursor), about("The next_cursor of the page before.")]
+Cursor = Annotated[CursorKey | None, Codec(read=read_cursor), about("The next_cursor of the previous page.")]
 
 
 class DaysQuery(TenantQuery, frozen=True, kw_only=True):
     """A tenant and a range of time."""
 
-    start_date: Annotated[Instant | None, about("Began not before. `start_time` is the same.")] = None
-    end_date: Annotated[LastInstant | None, about("Began not after. `end_time` is the same.")] = None
+    start_date: Annotated[Instant | None, about("Began at this time or later. `start_time` is the same.")] = None
+    end_date: Annotated[LastInstant | None, about("Began at this time or earlier. `end_time` is the same.")] = None
 
     aliases: ClassVar[Mapping[str, str]] = {"start_time": "start_date", "end_time": "end_date"}
 
@@ -96,7 +96,7 @@ class ListInput(FilterInput, frozen=True, kw_only=True):
 
     limit: Annotated[int, Meta(ge=1, le=100)] = 50
     offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
-    cursor: Annotated[Cursor, about("The next_cursor of the page before; reaches further than offset.")] = None
+    cursor: Annotated[Cursor, about("The next_cursor of the previous page; reaches further than offset.")] = None
 
     @classmethod
     def cross_field_errors(cls, values: Mapping[str, Any], given: Mapping[str, Any]) -> Errors:

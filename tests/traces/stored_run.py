@@ -17,8 +17,8 @@ START = datetime(2026, 2, 10, 12, 0, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """The facts of a stored run; `status` running leaves it open."""
+class StoredRun:
+    """What is stored of a run; `status` running leaves it open."""
 
     id: str = field(default_factory=new_id)
     tenant_id: str = ACME
