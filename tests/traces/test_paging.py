@@ -48,7 +48,7 @@ def bounds(examined: int, counted: int) -> Iterator[None]:
         searching.EXAMINED, queries.COUNT_CAP = before
 
 
-def stored(second: int, *, fits: bool = True, **facts: Any) -> str:
+def store_run(second: int, *, fits: bool = True, **facts: Any) -> str:
     """A run that every way finds, or none but the plain index."""
     if not fits:
         return StoredRun(
@@ -94,10 +94,10 @@ def test_pages_cover_every_run_once(
 ) -> None:
     """Runs that began together included; those that arrive between pages may be seen, but never twice."""
     empty_database()
-    stored = {stored(second) for second in seconds}
-    unfit = {stored(second, fits=False) for second in misfits}
+    stored = {store_run(second) for second in seconds}
+    unfit = {store_run(second, fits=False) for second in misfits}
     wanted = stored | unfit if way == "an index" else stored
-    stored(1, tenant_id=GLOBEX)
+    store_run(1, tenant_id=GLOBEX)
     # A text is searched for in the newest runs only, so there the window stays wide.
     narrow = few or way == "a text"
     later, seen = iter(arriving), []
@@ -106,7 +106,7 @@ def test_pages_cover_every_run_once(
             assert len(page) <= limit
             seen += page
             for second in [*later][:1]:
-                stored(second)
+                store_run(second)
     assert len(seen) == len(set(seen))
     assert wanted <= set(seen)
     order = dict(Trace.objects.values_list("id", "started_at"))
@@ -122,7 +122,7 @@ def test_pages_cover_every_run_once(
 def test_the_total_of_a_label(store: None, values: list[str], cap: int, value: str | None) -> None:
     empty_database()
     for number, each in enumerate(values):
-        trace_id = stored(number, fits=False)
+        trace_id = store_run(number, fits=False)
         label_trace(tenants=OneTenant(ACME), trace_id=trace_id, changes={"kind": each}, actor="user:test", now=START)
     true = sum(1 for each in values if each and value in (None, each))
     with bounds(100, cap):
@@ -132,7 +132,7 @@ def test_the_total_of_a_label(store: None, values: list[str], cap: int, value: s
 
 def test_a_window_says_that_it_has_not_seen_all(store: None) -> None:
     for second in range(8):
-        stored(second, fits=second == 0)
+        store_run(second, fits=second == 0)
     with bounds(5, 100):
         first = list_traces(filters=Filters(tenants=OneTenant(ACME), environment="prod"), limit=3)
         assert (first.traces, first.total, first.total_is_exact) == ((), 0, False)
@@ -157,9 +157,9 @@ def test_of_a_common_label_the_few_runs_of_a_user_are_found_at_once(store: None)
 
 
 def test_a_text_says_how_many_runs_were_searched(server: Server) -> None:
-    old = stored(0, message_id="m-1")
+    old = store_run(0, message_id="m-1")
     for second in range(1, 7):
-        stored(second, fits=False)
+        store_run(second, fits=False)
     with bounds(4, 100):
         words = server.get("/traces", params={"text": "needle", "tenant_id": ACME}).json()
         named = server.get("/traces", params={"text": "m-1", "tenant_id": ACME}).json()
@@ -172,7 +172,7 @@ def test_a_text_says_how_many_runs_were_searched(server: Server) -> None:
 
 def test_microseconds_do_not_blur_a_page(store: None) -> None:
     """Rows that were not written by the engine may begin between two milliseconds."""
-    ids = [stored(0) for _ in range(6)]
+    ids = [store_run(0) for _ in range(6)]
     for number, trace_id in enumerate(ids):
         Trace.objects.filter(id=trace_id).update(started_at=START + timedelta(microseconds=number))
     assert [trace_id for page in pages("an index", limit=1) for trace_id in page] == ids[::-1]
@@ -180,7 +180,7 @@ def test_microseconds_do_not_blur_a_page(store: None) -> None:
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL decides by its statistics")
 def test_labels_of_a_page_are_looked_up_run_by_run(store: None) -> None:
-    trace_id = stored(0)
+    trace_id = store_run(0)
     with CaptureQueriesContext(connection) as asked:
         assert queries.labels_of(list(Trace.objects.all())) == {trace_id: {"team": "blue"}}
     with connection.cursor() as cursor:
