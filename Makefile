@@ -40,7 +40,7 @@ check: install ## What CI runs: format, lint, types, contracts, migrations, test
 	@CLASPER_ENV=test $(RUN) spectacular --validate --fail-on-warn --file /dev/null
 	@$(MAKE) --no-print-directory test
 
-format: install ## Formats the code and mends what the linter can
+format: install ## Formats the code and fixes what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 

@@ -217,7 +217,7 @@ def _check_usable(run: Run) -> None:
         code, message = _UNUSABLE[run.completion.finish]
         raise ProviderFailed(message, code=code)
     if not run.completion.text.strip():
-        raise ProviderFailed("The model gave an empty answer.", code="empty_answer")
+        raise ProviderFailed("The model returned an empty answer.", code="empty_answer")
 
 
 async def _settle_interrupted(run: Run, error: ClasperError, status: Status) -> None:

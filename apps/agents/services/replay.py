@@ -15,15 +15,14 @@ import msgspec
 from apps.agents.delivery.idempotency import stored_result
 from apps.agents.domain.replay import RecordedCall, Recording, ReplayBody
 from apps.agents.domain.responses import OriginalRequest, ReplayContext, WorkspaceSnapshot
-from apps.agents.domain.run import Idempotency, RunFinished, RunRequest, RunScope, TraceRef
-from apps.agents.domain.run import ReplaySource as Source
+from apps.agents.domain.run import Idempotency, ReplaySource, RunFinished, RunRequest, RunScope, TraceRef
 from apps.agents.domain.schema import InvalidSchema
 from apps.agents.domain.stored_request import StoredRequest, read_request
 from apps.agents.services.runs import collect
 from apps.traces.domain.views import TraceDetail
 from apps.traces.services.diffing import compare_traces
 from apps.traces.services.reading import record_read
-from apps.traces.services.replaying import ReplaySource, replay_source
+from apps.traces.services.replaying import RecordedRun, replay_source
 from apps.workspaces.domain.release import Release
 from apps.workspaces.services.releases import current_release, release_of_snapshot
 from apps.workspaces.services.snapshots import load_files
@@ -150,7 +149,7 @@ def _replay_request(
         conversation=conversation,
         options=options,
         idempotency=idempotency,
-        replay=Source(
+        replay=ReplaySource(
             trace_id=original.id,
             overrides=body.changes,
             as_of=as_of,
@@ -169,7 +168,7 @@ def _stored(tenants: TenantScope, idempotency: Idempotency | None, now: datetime
     return RunFinished(result, repeated=True) if result is not None else None
 
 
-def _read(source: ReplaySource) -> StoredRequest:
+def _read(source: RecordedRun) -> StoredRequest:
     try:
         stored = read_request(source.request)
     except msgspec.ValidationError as error:
@@ -229,7 +228,7 @@ def _check_skills(release: Release, body: ReplayBody) -> None:
         raise InvalidRequest(field_errors={"skill_versions": errors})
 
 
-def _recording(source: ReplaySource) -> Recording:
+def _recording(source: RecordedRun) -> Recording:
     calls = [
         RecordedCall(step.name, step.input, step.status, step.output)
         for step in source.trace.steps

@@ -17,7 +17,7 @@ from clasper.core.tenancy import TenantScope
 
 
 @dataclass(frozen=True, slots=True)
-class ReplaySource:
+class RecordedRun:
     """A run with its texts, as they are stored: redacted. `tools` are objects of name, description and parameters."""
 
     trace: TraceDetail
@@ -30,7 +30,7 @@ class ReplaySource:
         return found
 
 
-def replay_source(*, tenants: TenantScope, trace_id: str) -> ReplaySource:
+def replay_source(*, tenants: TenantScope, trace_id: str) -> RecordedRun:
     """The run with its request. Raises NotFound, and Conflict `trace_running` or `trace_stripped` when it cannot be
     repeated because it has not ended or retention has removed its texts."""
     trace = get_trace(tenants=tenants, trace_id=trace_id)
@@ -39,4 +39,4 @@ def replay_source(*, tenants: TenantScope, trace_id: str) -> ReplaySource:
     if not isinstance(trace.input, dict) or trace.storage_mode != "full":
         raise Conflict("The texts of this run are not kept any more, so it cannot be repeated.", code="trace_stripped")
     row = TracePayload.objects.filter(tenant_id=trace.tenant_id, trace_id=trace.id, seq=TOOLS_SEQ).first()
-    return ReplaySource(trace, msgspec.json.decode(row.input) if row is not None and row.input else ())
+    return RecordedRun(trace, msgspec.json.decode(row.input) if row is not None and row.input else ())
