@@ -191,7 +191,12 @@ def test_a_workspace_that_is_not_kept(server: Server, openai: FakeProvider, orig
     body = refused(server, original, 409, "workspace_missing")
     assert body["details"] == {"workspace_hash": snapshot["hash"]}
     openai.script(reply("It was shipped."))
-    again(server, original, workspace_version="current")
+    replayed = again(server, original, workspace_version="current")["trace_id"]
+    for soul in ("Third.", "Fourth."):
+        (workspace / "SOUL.md").write_text(soul)
+        load_workspace(fresh=True)
+    stored = told(server, replayed)["workspace_snapshot"]
+    assert stored["files"]["SOUL.md"] == "You are somebody else now.", "stored before the replay's trace named it"
 
 
 def test_a_schema_that_redaction_has_spoilt(server: Server, openai: FakeProvider) -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from apps.agents import engine
 from apps.agents.domain.run import RunEvent, RunFinished, RunRequest
 from apps.workspaces.domain.release import Release
-from apps.workspaces.services.releases import resolve_release
+from apps.workspaces.services.releases import resolve_release, store_release
 
 
 async def start(request: RunRequest, release: Release | None = None) -> AsyncGenerator[RunEvent, None]:
@@ -17,7 +17,9 @@ async def start(request: RunRequest, release: Release | None = None) -> AsyncGen
     It uses the given release, else the one of its scope; with instructions of its own it uses none. Raises what
     `resolve_release` raises; the events raise what `engine.run` raises.
     """
-    if release is None and request.conversation.instructions is None:
+    if release is not None:
+        await store_release(release, now=request.now)
+    elif request.conversation.instructions is None:
         scope = request.scope
         release = await resolve_release(
             tenant_id=scope.tenant_id, workspace_id=scope.workspace_id, environment=scope.environment, now=request.now

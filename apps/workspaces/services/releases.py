@@ -15,12 +15,20 @@ async def resolve_release(*, tenant_id: str, workspace_id: str, environment: str
     Its snapshot is stored before it is returned, so that a trace may name it. Raises Unavailable when the database is.
     """
     release = current_release()
-    await store_snapshot(release.workspace.snapshot_hash, tenant_id=SHARED, now=now)
+    await store_release(release, now=now)
     return release
 
 
+async def store_release(release: Release, *, now: datetime) -> None:
+    """Stores the snapshot of a release that was just loaded from the directory, unless it is stored already.
+
+    Raises Unavailable when the database is.
+    """
+    await store_snapshot(release.workspace.snapshot_hash, tenant_id=SHARED, now=now)
+
+
 def current_release() -> Release:
-    """What the directory contains now. Only `resolve_release` makes sure that its snapshot is stored."""
+    """What the directory contains now. Its snapshot may not be stored yet: see `store_release`."""
     return Release(load_workspace())
 
 
